@@ -1,0 +1,2 @@
+class GlintRUError(ValueError):
+    """Base of every error that this package raises on bad input."""

@@ -1,0 +1,40 @@
+"""Errors that a person can act on: one sentence, no traceback on the command line."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+from .configuration_glintru import GlintRUError
+
+__all__ = ["DataError", "GlintRUError", "ModelFolderError", "RecipeError", "nearest_names"]
+
+
+class DataError(GlintRUError):
+    """The interactions cannot be used as they are."""
+
+
+class RecipeError(GlintRUError):
+    """A recipe, or an override of one, says something that is not understood."""
+
+
+class ModelFolderError(GlintRUError):
+    """A model folder is incomplete, damaged, or in the way."""
+
+
+def nearest_names(name: str, known: Iterable[str], count: int = 3) -> str:
+    """A sentence fragment that offers the nearest known names.
+
+    Args:
+        name: What was typed.
+        known: What exists.
+        count: How many suggestions at most.
+
+    Returns:
+        `"did you mean 'a' or 'b'?"`, or the whole list when nothing is near.
+    """
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=count, cutoff=0.5)
+    if near:
+        return "did you mean " + " or ".join(repr(n) for n in near) + "?"
+    return "known: " + ", ".join(known)
