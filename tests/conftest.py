@@ -1,0 +1,27 @@
+"""Fixtures that every folder of tests shares."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder with the real interactions, or a skip where it is missing."""
+    folder = SHARED / "data"
+    if not folder.is_dir():
+        pytest.skip("the real interactions (shared/data) are not on this machine")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def official_golden() -> Path:
+    """Numbers that the authors' code produced, or a skip where they are missing."""
+    file = SHARED / "reference" / "official_golden.safetensors"
+    if not file.is_file():
+        pytest.skip("the golden numbers (shared/reference) are not on this machine")
+    return file
