@@ -1,2 +1,155 @@
+"""Configuration of GLINT-RU (arXiv 2406.10244, KDD 2025)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+from transformers.utils import logging
+
+__all__ = ["GlintRUConfig", "GlintRUError"]
+
+logger = logging.get_logger(__name__)
+
+LOSSES = ("cross_entropy", "bpr", "sampled_softmax", "gbce")
+NEGATIVE_SAMPLING = ("uniform", "popularity")
+PADDING_MODES = ("masked", "official")
+
+# Keys that transformers itself may hand to a config beside its declared fields.
+_TRANSFORMERS_KEYS = frozenset(
+    """architectures attn_implementation auto_map custom_pipelines experts_implementation model_type name_or_path
+    num_labels output_attentions per_layer_config quantization_config tie_word_embeddings torch_dtype
+    transformers_version""".split()
+)
+
+
 class GlintRUError(ValueError):
     """Base of every error that this package raises on bad input."""
+
+
+@strict
+class GlintRUConfig(PreTrainedConfig):
+    r"""Sizes and options of a GLINT-RU model. Symbols in brackets are the paper's.
+
+    Args:
+        vocab_size (`int`, defaults to 3417): Number of items plus one [|V| + 1]; index 0 is padding.
+        hidden_size (`int`, defaults to 128): Width of embeddings and of every layer [d].
+        num_attention_heads (`int`, defaults to 8): Heads of the linear-attention expert [H]; divides `hidden_size`.
+        num_hidden_layers (`int`, defaults to 1): Number of blocks; the paper has one. Block n + 1 reads the prefix
+            representations of block n.
+        pad_token_id (`int`, defaults to 0): The padding index; only 0 is allowed.
+        embedding_dropout (`float`, defaults to 0.2): Dropout on the item embeddings, the input X of the first block.
+        attention_dropout (`float`, defaults to 0.2): Dropout on the output of the linear attention, before LayerNorm 1.
+        hidden_dropout (`float`, defaults to 0.3): Dropout in the selective gate, after the mixing and after the MLP.
+        layer_norm_eps (`float`, defaults to 1e-12): Epsilon of both layer normalisations.
+        use_linear_attention (`bool`, defaults to `True`): The linear-attention expert (section 3.4); at least one of
+            the two experts must be on.
+        use_gru (`bool`, defaults to `True`): The dense selective GRU expert (section 3.3).
+        use_temporal_convolutions (`bool`, defaults to `True`): The two 3-tap convolutions around the GRU.
+        use_selective_gate (`bool`, defaults to `True`): The dense selective gate on the GRU's output.
+        use_expert_mixing (`bool`, defaults to `True`): Learned softmax weights of the experts [alpha]; off: 1/2 each.
+        use_block_gate (`bool`, defaults to `True`): The GELU gate on the mixed experts.
+        use_gated_mlp (`bool`, defaults to `True`): The gated MLP at the end of the block (section 3.5).
+        loss (`str`, defaults to `"cross_entropy"`): `"cross_entropy"` over all items, `"bpr"` (one uniform negative a
+            position), `"sampled_softmax"` (shared negatives, log-Q corrected) or `"gbce"` (shared negatives, gSASRec).
+        num_negatives (`int`, defaults to 256): Negatives of `"sampled_softmax"` and `"gbce"`, shared by a batch.
+        negative_sampling (`str`, defaults to `"uniform"`): `"uniform"` or `"popularity"`; the latter needs
+            `model.set_item_counts(counts)` once before training.
+        gbce_t (`float`, defaults to 0.75): Calibration t of gBCE, 0 (plain BCE) to 1 (fully calibrated).
+        label_smoothing (`float`, defaults to 0.0): Smoothing of the full cross-entropy, in [0, 1).
+        temperature (`float`, defaults to 1.0): Scores are divided by it in the loss and in `logits`; above 0.
+        padding_mode (`str`, defaults to `"masked"`): `"masked"`: padding never changes a number. `"official"`
+            reproduces the authors' padding leak, for conversion and checking only: unmasked, bidirectional, right
+            padding, one target a row.
+        padding_in_softmax (`bool`, defaults to `False`): Whether index 0 competes in the training cross-entropy, as in
+            the authors' code. It never competes in `logits`.
+
+    Raises:
+        huggingface_hub.errors.StrictDataclassError: A field has a wrong type or a value that is not allowed; the
+            message says what is.
+
+    Example:
+        >>> from modeling_glintru import GlintRUConfig, GlintRUForSequentialRecommendation
+        >>> model = GlintRUForSequentialRecommendation(GlintRUConfig(vocab_size=101, hidden_size=32))
+    """
+
+    model_type = "glintru"
+    keys_to_ignore_at_inference = ["last_hidden_state", "hidden_states"]  # noqa: RUF012
+
+    vocab_size: int = 3417
+    hidden_size: int = 128
+    num_attention_heads: int = 8
+    num_hidden_layers: int = 1
+    pad_token_id: int = 0
+    embedding_dropout: float | int = 0.2
+    attention_dropout: float | int = 0.2
+    hidden_dropout: float | int = 0.3
+    layer_norm_eps: float | int = 1e-12
+    use_linear_attention: bool = True
+    use_gru: bool = True
+    use_temporal_convolutions: bool = True
+    use_selective_gate: bool = True
+    use_expert_mixing: bool = True
+    use_block_gate: bool = True
+    use_gated_mlp: bool = True
+    loss: str = "cross_entropy"
+    num_negatives: int = 256
+    negative_sampling: str = "uniform"
+    gbce_t: float | int = 0.75
+    label_smoothing: float | int = 0.0
+    temperature: float | int = 1.0
+    padding_mode: str = "masked"
+    padding_in_softmax: bool = False
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        unknown = sorted(k for k in kwargs if k not in _TRANSFORMERS_KEYS and not k.startswith("_"))
+        if unknown:
+            logger.warning(
+                f"GlintRUConfig does not know {', '.join(map(repr, unknown))}: kept as attributes, not used by the model."
+            )
+        super().__post_init__(**kwargs)
+
+    def validate_sizes(self) -> None:
+        """Sizes are positive and fit each other."""
+        if self.vocab_size < 2:
+            raise GlintRUError(f"vocab_size must be at least 2 (one item and the padding index), got {self.vocab_size}")
+        for name in ("hidden_size", "num_attention_heads", "num_hidden_layers", "num_negatives"):
+            if getattr(self, name) < 1:
+                raise GlintRUError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.hidden_size % self.num_attention_heads:
+            raise GlintRUError(
+                f"hidden_size must be a multiple of num_attention_heads, got {self.hidden_size} and "
+                f"{self.num_attention_heads}"
+            )
+        if self.hidden_size < 2:
+            raise GlintRUError(f"hidden_size must be at least 2 (the gate's bottleneck is half of it), got {self.hidden_size}")
+        if self.pad_token_id != 0:
+            raise GlintRUError(f"pad_token_id must be 0, got {self.pad_token_id}")
+
+    def validate_ranges(self) -> None:
+        """Rates, temperatures and the like are in their ranges."""
+        for name in ("embedding_dropout", "attention_dropout", "hidden_dropout", "label_smoothing"):
+            if not 0 <= getattr(self, name) < 1:
+                raise GlintRUError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}")
+        for name in ("temperature", "layer_norm_eps"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise GlintRUError(f"{name} must be above 0 and finite, got {getattr(self, name)}")
+        if not 0 <= self.gbce_t <= 1:
+            raise GlintRUError(f"gbce_t must be between 0 and 1, got {self.gbce_t}")
+
+    def validate_choices(self) -> None:
+        """Named options have known names, and the parts that are on make a model."""
+        for name, allowed in (
+            ("loss", LOSSES),
+            ("negative_sampling", NEGATIVE_SAMPLING),
+            ("padding_mode", PADDING_MODES),
+        ):
+            if getattr(self, name) not in allowed:
+                raise GlintRUError(f"{name} must be one of {', '.join(allowed)}; got {getattr(self, name)!r}")
+        if not (self.use_linear_attention or self.use_gru):
+            raise GlintRUError("use_linear_attention and use_gru cannot both be off: the block needs an expert")
+        if self.label_smoothing and self.loss != "cross_entropy":
+            raise GlintRUError(f"label_smoothing is for loss 'cross_entropy' only, got loss {self.loss!r}")
+        if self.padding_mode == "official" and self.num_hidden_layers != 1:
+            raise GlintRUError("padding_mode 'official' is for the authors' one-layer model, set num_hidden_layers to 1")

@@ -1,0 +1,17 @@
+"""GLINT-RU for Hugging Face: interactions in, a Hub model out, a recommendation after every click."""
+
+from ._version import __version__
+from .auto import AutoModelForSequentialRecommendation, register
+from .configuration_glintru import GlintRUConfig, GlintRUError
+from .modeling_glintru import GlintRUForSequentialRecommendation, GlintRUModel
+
+register()
+
+__all__ = [
+    "AutoModelForSequentialRecommendation",
+    "GlintRUConfig",
+    "GlintRUError",
+    "GlintRUForSequentialRecommendation",
+    "GlintRUModel",
+    "__version__",
+]

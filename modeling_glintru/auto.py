@@ -1,0 +1,29 @@
+"""`AutoModelForSequentialRecommendation`, and the registration of our classes with transformers' auto classes."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from transformers import AutoConfig, AutoModel
+from transformers.models.auto.auto_factory import _BaseAutoModelClass, _LazyAutoMapping
+
+from .configuration_glintru import GlintRUConfig
+from .modeling_glintru import GlintRUForSequentialRecommendation
+
+
+class AutoModelForSequentialRecommendation(_BaseAutoModelClass):
+    """Loads the recommender that a folder or Hub repository holds, whichever model of this package it is."""
+
+    _model_mapping = _LazyAutoMapping(OrderedDict(), OrderedDict())
+
+
+def register() -> None:
+    """Makes the auto classes of transformers know this package. Called once, at import.
+
+    transformers has no class for recommenders, so `AutoModel` gives the recommender, here and as remote code.
+    """
+    AutoConfig.register("glintru", GlintRUConfig, exist_ok=True)
+    AutoModel.register(GlintRUConfig, GlintRUForSequentialRecommendation, exist_ok=True)
+    AutoModelForSequentialRecommendation.register(GlintRUConfig, GlintRUForSequentialRecommendation, exist_ok=True)
+    GlintRUConfig.register_for_auto_class()
+    GlintRUForSequentialRecommendation.register_for_auto_class("AutoModel")

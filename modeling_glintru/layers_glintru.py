@@ -1,0 +1,210 @@
+"""The block of GLINT-RU, computed for every prefix of a sequence in one pass.
+
+For the prefix that ends at t, everything to the right of t is absent. Only the values AT t differ from those of the
+longer sequence: below, `edge` is the value at the last position of a prefix, `interior` the value once the right
+neighbour is there. With `whole_sequence` the block is the authors' bidirectional one, padding included.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from .configuration_glintru import GlintRUConfig
+
+NORM_FLOOR = 1e-6  # a zero vector stays zero instead of becoming NaN; far below any norm that occurs
+ATTENTION_CHUNK = 64
+
+
+def shift_right(x: Tensor) -> Tensor:
+    """`y[:, t] = x[:, t - 1]`, zeros at t = 0. Shape (batch, length, features)."""
+    return F.pad(x, (0, 0, 1, 0))[:, :-1]
+
+
+def causal_linear_attention(query: Tensor, key: Tensor, value: Tensor, chunk: int = ATTENTION_CHUNK) -> Tensor:
+    """`out[t] = query[t] · Σ_{s ≤ t} key[s] valueᵀ[s]`, in chunks: linear in the length, no length × length matrix.
+
+    Args:
+        query, key, value: (batch, heads, length, features).
+        chunk: Positions that attend to each other directly; earlier ones are read through the running sum.
+
+    Returns:
+        (batch, heads, length, features).
+    """
+    length = query.shape[-2]
+    if length <= chunk:
+        return (query @ key.transpose(-1, -2)).tril() @ value
+    padding = -length % chunk
+    query, key, value = (
+        F.pad(x, (0, 0, 0, padding)).unflatten(-2, (-1, chunk)) for x in (query, key, value)
+    )  # (batch, heads, chunks, chunk, features)
+    within = (query @ key.transpose(-1, -2)).tril() @ value
+    sums = (key.transpose(-1, -2) @ value).cumsum(-3)
+    before = query[:, :, 1:] @ sums[:, :, :-1]
+    out = within + F.pad(before, (0, 0, 0, 0, 1, 0))
+    return out.flatten(2, 3)[:, :, :length]
+
+
+class GlintRULinearAttention(nn.Module):
+    """Linear-attention expert (paper section 3.4): L2-normalised ELU features, no softmax, a running sum."""
+
+    def __init__(self, config: GlintRUConfig) -> None:
+        super().__init__()
+        size = config.hidden_size
+        self.num_heads = config.num_attention_heads
+        self.scale = (size // self.num_heads) ** -0.5
+        self.q_proj = nn.Linear(size, size)
+        self.k_proj = nn.Linear(size, size)
+        self.v_proj = nn.Linear(size, size)
+        self.o_proj = nn.Linear(size, size)
+        self.dropout = nn.Dropout(config.attention_dropout)
+        self.norm = nn.LayerNorm(size, eps=config.layer_norm_eps)
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+
+    def _features(self, x: Tensor) -> Tensor:
+        return F.normalize(F.elu(self._heads(x)), dim=-1, eps=NORM_FLOOR)
+
+    def forward(self, x: Tensor, mask: Tensor | None, whole_sequence: bool) -> Tensor:
+        query, key = self._features(self.q_proj(x)), self._features(self.k_proj(x))
+        value = self.v_proj(x)
+        value = self._heads(value if mask is None else value * mask)
+        if whole_sequence:
+            context = query @ (key.transpose(-1, -2) @ value.to(key.dtype))
+        else:
+            context = causal_linear_attention(query, key, value.to(key.dtype))
+        context = (context * self.scale).transpose(1, 2).flatten(2)
+        return self.norm(self.dropout(self.o_proj(context.to(x.dtype))) + x)
+
+
+class TemporalConvolution(nn.Conv1d):
+    """Full convolution over time with taps at t-1, t, t+1 and zeros outside the sequence."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size, size, kernel_size=3, padding=1)
+
+    def edge(self, previous: Tensor, current: Tensor) -> Tensor:
+        """The value at the last position of a prefix: the tap at t+1 is absent. (batch, length, size)."""
+        return F.linear(previous, self.weight[:, :, 0]) + F.linear(current, self.weight[:, :, 1], self.bias)
+
+    def right_tap(self, current: Tensor) -> Tensor:
+        """What the right neighbour adds to an edge value. (batch, length, size)."""
+        following = F.pad(current, (0, 0, 0, 1))[:, 1:]
+        return F.linear(following, self.weight[:, :, 2])
+
+
+class GlintRUSelectiveGRU(nn.Module):
+    """Dense selective GRU expert (paper section 3.3): convolution, GRU, selective gate, convolution."""
+
+    def __init__(self, config: GlintRUConfig) -> None:
+        super().__init__()
+        size = config.hidden_size
+        convolutions = config.use_temporal_convolutions
+        self.in_proj = nn.Linear(size, size)
+        self.conv_in = TemporalConvolution(size) if convolutions else None
+        self.gru = nn.GRU(size, size, bias=False, batch_first=True)
+        self.out_proj = nn.Linear(size, size)
+        self.gate = (
+            nn.Sequential(
+                nn.Linear(size, size // 2), nn.SiLU(), nn.Linear(size // 2, size), nn.Dropout(config.hidden_dropout)
+            )
+            if config.use_selective_gate
+            else None
+        )
+        self.conv_out = TemporalConvolution(size) if convolutions else None
+
+    def step(self, x: Tensor, state: Tensor) -> Tensor:
+        """One GRU step for every position at once, from `state[:, t]` with input `x[:, t]`. (batch, length, size)."""
+        reset_x, update_x, new_x = F.linear(x, self.gru.weight_ih_l0).chunk(3, dim=-1)
+        reset_h, update_h, new_h = F.linear(state, self.gru.weight_hh_l0).chunk(3, dim=-1)
+        update = torch.sigmoid(update_x + update_h)
+        new = torch.tanh(new_x + torch.sigmoid(reset_x + reset_h) * new_h)
+        return new + update * (state - new)
+
+    def _output(self, x: Tensor, state: Tensor) -> Tensor:
+        out = self.out_proj(state)
+        return out if self.gate is None else self.gate(x) * out
+
+    def forward(self, x: Tensor, mask: Tensor | None, whole_sequence: bool) -> Tensor:
+        u = self.in_proj(x)
+        if mask is not None:
+            u = u * mask
+        if self.conv_in is None or self.conv_out is None:
+            return self._output(u, self.gru(u)[0])
+        edge = self.conv_in.edge(shift_right(u), u)
+        interior = edge + self.conv_in.right_tap(u)
+        if mask is not None:
+            interior = interior * mask  # keeps the state of a left-padded row at zero until its first item
+        state = self.gru(interior)[0]
+        y = self._output(interior, state)
+        if mask is not None:
+            y = y * mask
+        if whole_sequence:
+            return self.conv_out.edge(shift_right(y), y) + self.conv_out.right_tap(y)
+        y_edge = self._output(edge, self.step(edge, shift_right(state)))
+        return self.conv_out.edge(shift_right(y), y_edge)
+
+
+class GlintRUGatedMLP(nn.Module):
+    """Gated MLP (paper section 3.5)."""
+
+    def __init__(self, config: GlintRUConfig) -> None:
+        super().__init__()
+        size = config.hidden_size
+        self.value_proj = nn.Linear(size, size)
+        self.gate_proj = nn.Linear(size, size)
+        self.out_proj = nn.Linear(size, size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out_proj(self.value_proj(x) * F.gelu(self.gate_proj(x)))
+
+
+class GlintRUBlock(GradientCheckpointingLayer):
+    """One block: two experts, their mixing, the gate of the block and the gated MLP (paper sections 3.2 to 3.5)."""
+
+    def __init__(self, config: GlintRUConfig) -> None:
+        super().__init__()
+        size = config.hidden_size
+        self.whole_sequence = config.padding_mode == "official"
+        self.attention = GlintRULinearAttention(config) if config.use_linear_attention else None
+        self.recurrence = GlintRUSelectiveGRU(config) if config.use_gru else None
+        both = config.use_linear_attention and config.use_gru
+        self.mixing_logits = nn.Parameter(torch.full((2,), 0.5)) if both and config.use_expert_mixing else None
+        self.gate_proj = nn.Linear(size, size) if config.use_block_gate else None
+        self.mix_proj = nn.Linear(size, size)
+        self.mlp = GlintRUGatedMLP(config) if config.use_gated_mlp else None
+        self.dropout = nn.Dropout(config.hidden_dropout)
+        self.norm = nn.LayerNorm(size, eps=config.layer_norm_eps)  # shared by the mixing and the MLP, as published
+
+    def _mix(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        if self.recurrence is None:
+            assert self.attention is not None
+            return self.attention(x, mask, self.whole_sequence)
+        recurrent = self.recurrence(x, mask, self.whole_sequence)
+        if self.attention is None:
+            return recurrent
+        attended = self.attention(x, mask, self.whole_sequence)
+        if self.mixing_logits is None:
+            return (recurrent + attended) / 2
+        weights = self.mixing_logits.softmax(0)
+        return weights[0] * recurrent + weights[1] * attended
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """
+        Args:
+            x: (batch, length, hidden_size).
+            mask: (batch, length, 1) in x's dtype, 1 at items and 0 at padding; `None` where there is no padding.
+
+        Returns:
+            (batch, length, hidden_size): at t, the block's output for the prefix that ends at t.
+        """
+        mixed = self._mix(x, mask)
+        if self.gate_proj is not None:
+            mixed = mixed * F.gelu(self.gate_proj(x))
+        z = self.norm(self.dropout(self.mix_proj(mixed)) + x)
+        if self.mlp is None:
+            return z
+        return self.norm(self.dropout(self.mlp(z)) + z)

@@ -1,0 +1,387 @@
+"""GLINT-RU (arXiv 2406.10244, KDD 2025) as a `PreTrainedModel`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.utils import ModelOutput, can_return_tuple
+
+from .configuration_glintru import GlintRUConfig, GlintRUError
+from .layers_glintru import GlintRUBlock
+from .losses_glintru import next_item_losses
+
+__all__ = [
+    "GlintRUForSequentialRecommendation",
+    "GlintRUModel",
+    "GlintRUModelOutput",
+    "GlintRUPreTrainedModel",
+    "SequentialRecommendationOutput",
+]
+
+
+@dataclass
+class GlintRUModelOutput(ModelOutput):
+    """
+    Args:
+        last_hidden_state: (batch, length, hidden_size); at t, the representation of the prefix that ends at t, zeros
+            at padding.
+        hidden_states: On request, the embeddings and the output of every block, num_hidden_layers + 1 tensors.
+    """
+
+    last_hidden_state: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+
+
+@dataclass
+class SequentialRecommendationOutput(ModelOutput):
+    """
+    Args:
+        loss: Scalar, when `labels` is given.
+        logits: (batch, vocab_size) scores after the last real item of each row, or (batch, length, vocab_size) with
+            `return_all_logits`. Index 0 (padding) and excluded items are -inf; a row without items scores 0 everywhere.
+        last_hidden_state: (batch, length, hidden_size), see `GlintRUModelOutput`.
+        hidden_states: See `GlintRUModelOutput`.
+    """
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    last_hidden_state: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+
+
+@torch.compiler.disable
+def check_indices(name: str, indices: Tensor, vocab_size: int, lowest: int = 0) -> None:
+    """Names the first index outside [lowest, vocab_size); without this a GPU only reports an assert, later.
+
+    Raises:
+        GlintRUError: An index is out of range, or `indices` is not an integer tensor.
+    """
+    if indices.dtype not in (torch.int64, torch.int32):
+        raise GlintRUError(f"{name} must be an int64 or int32 tensor, got {indices.dtype}")
+    if indices.numel() == 0 or indices.is_meta:
+        return
+    low, high = torch.stack(torch.aminmax(indices)).tolist()
+    if low < lowest or high >= vocab_size:
+        wrong = (indices < lowest) | (indices >= vocab_size)
+        position = tuple(wrong.nonzero()[0].tolist())
+        raise GlintRUError(
+            f"{name}{list(position)} is {int(indices[position])}, but indices must be between {lowest} and "
+            f"{vocab_size - 1} (vocab_size - 1)"
+        )
+
+
+@torch.compiler.disable
+def padding_layout(mask: Tensor) -> tuple[bool, bool]:
+    """Whether a (batch, length) boolean mask has padding at all, and whether items stand on both sides of any."""
+    if mask.is_meta or bool(mask.all()):
+        return False, False
+    starts = (mask[:, 1:] & ~mask[:, :-1]).sum(1) + mask[:, 0]
+    return True, bool((starts > 1).any())
+
+
+class GlintRUPreTrainedModel(PreTrainedModel):
+    config: GlintRUConfig
+    config_class = GlintRUConfig
+    base_model_prefix = "model"
+    main_input_name = "input_ids"
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["GlintRUBlock"]  # noqa: RUF012
+    # The loss is divided by `num_items_in_batch` when it is given, so gradient accumulation is exact.
+    accepts_loss_kwargs = True
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """Initialisation as published: Xavier, zero biases, PyTorch's own for the convolutions."""
+        super()._init_weights(module)
+        if isinstance(module, nn.Embedding):
+            init.xavier_normal_(module.weight)
+            if not getattr(module.weight, "_is_hf_initialized", False):
+                module.weight[0].zero_()
+        elif isinstance(module, nn.Linear):
+            init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, nn.GRU):
+            init.xavier_uniform_(module.weight_ih_l0)
+            init.xavier_uniform_(module.weight_hh_l0)
+        elif isinstance(module, nn.Conv1d):
+            init.kaiming_uniform_(module.weight, a=math.sqrt(5))
+            if module.bias is not None:
+                bound = (module.in_channels * module.kernel_size[0]) ** -0.5
+                init.uniform_(module.bias, -bound, bound)
+        elif isinstance(module, GlintRUBlock) and module.mixing_logits is not None:
+            init.constant_(module.mixing_logits, 0.5)
+
+
+class GlintRUModel(GlintRUPreTrainedModel):
+    """Item indices in, the representation of every prefix out."""
+
+    def __init__(self, config: GlintRUConfig) -> None:
+        super().__init__(config)
+        self.embed_items = nn.Embedding(config.vocab_size, config.hidden_size, padding_idx=0)
+        self.dropout = nn.Dropout(config.embedding_dropout)
+        self.layers = nn.ModuleList(GlintRUBlock(config) for _ in range(config.num_hidden_layers))
+        self.gradient_checkpointing = False
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.embed_items
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.embed_items = value
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        output_hidden_states: bool | None = None,
+    ) -> GlintRUModelOutput:
+        """
+        Args:
+            input_ids: (batch, length) int64 item indices in time order; 0 is padding, anywhere in the row.
+            attention_mask: (batch, length), 1 at items. Optional: index 0 is padding.
+            inputs_embeds: (batch, length, hidden_size) instead of `input_ids`.
+            output_hidden_states: Whether to return the output of every block.
+
+        Raises:
+            GlintRUError: Neither or both inputs, an index out of range, or a mask of another shape.
+        """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise GlintRUError("give either input_ids or inputs_embeds")
+        if input_ids is not None:
+            if input_ids.dim() != 2:
+                raise GlintRUError(f"input_ids must have shape (batch, length), got {tuple(input_ids.shape)}")
+            check_indices("input_ids", input_ids, self.config.vocab_size)
+            inputs_embeds = self.embed_items(input_ids)
+        assert inputs_embeds is not None
+        mask = item_mask(input_ids, attention_mask, inputs_embeds)
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+
+        order = None
+        if self.config.padding_mode == "official":
+            has_padding = False  # the leak is the point: padding is read like an item
+        else:
+            has_padding, has_gaps = padding_layout(mask)
+            if has_gaps:
+                order = mask.argsort(dim=1, descending=True, stable=True)
+                mask = mask.gather(1, order)
+                inputs_embeds = inputs_embeds.gather(1, order[..., None].expand_as(inputs_embeds))
+
+        hidden = self.dropout(inputs_embeds)
+        weights = mask.unsqueeze(-1).to(hidden.dtype) if has_padding else None
+        states = [hidden]
+        for layer in self.layers:
+            hidden = layer(hidden, weights)
+            states.append(hidden)
+        if weights is not None:
+            states = [state * weights.to(state.dtype) for state in states]
+        if order is not None:
+            states = [torch.zeros_like(s).scatter(1, order[..., None].expand_as(s), s) for s in states]
+        return GlintRUModelOutput(
+            last_hidden_state=states[-1], hidden_states=tuple(states) if output_hidden_states else None
+        )
+
+
+def item_mask(input_ids: Tensor | None, attention_mask: Tensor | None, embeds: Tensor) -> Tensor:
+    """Where the items are: (batch, length) bool. Index 0 is padding even where the mask says otherwise."""
+    batch, length = embeds.shape[:2]
+    mask = input_ids != 0 if input_ids is not None else embeds.new_ones((batch, length), dtype=torch.bool)
+    if attention_mask is None:
+        return mask
+    if attention_mask.shape != (batch, length):
+        raise GlintRUError(f"attention_mask must have shape {(batch, length)}, got {tuple(attention_mask.shape)}")
+    return mask & attention_mask.bool()
+
+
+class GlintRUForSequentialRecommendation(GlintRUPreTrainedModel):
+    """GLINT-RU with scores for every item: inner products with the item embeddings, trained on the next item."""
+
+    def __init__(self, config: GlintRUConfig) -> None:
+        super().__init__(config)
+        self.model = GlintRUModel(config)
+        self.item_counts: Tensor | None = None
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.model.embed_items
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.model.embed_items = value
+
+    def set_item_counts(self, counts: Any) -> None:
+        """Says how often each item occurs in training, for `negative_sampling="popularity"`. Not saved.
+
+        Args:
+            counts: (vocab_size,) non-negative numbers; index 0 is not used.
+        """
+        counts = torch.as_tensor(counts)
+        if counts.shape != (self.config.vocab_size,):
+            raise GlintRUError(f"counts must have shape ({self.config.vocab_size},), got {tuple(counts.shape)}")
+        self.item_counts = counts
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        exclude_item_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        return_all_logits: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> SequentialRecommendationOutput:
+        """
+        Args:
+            input_ids: (batch, length) int64 item indices in time order; 0 is padding, on either side.
+            attention_mask: (batch, length), 1 at items. Optional: index 0 is padding.
+            labels: (batch, length) int64; `labels[:, t]` is the item that follows position t. -100 is ignored, nothing
+                is shifted inside.
+            exclude_item_ids: (batch, any) int64 items whose `logits` become -inf, padded with 0.
+            inputs_embeds: (batch, length, hidden_size) instead of `input_ids`.
+            output_hidden_states: Whether to return the output of every block.
+            return_all_logits: Whether `logits` is for all positions instead of the last real item.
+            num_items_in_batch: Divisor of the summed loss; the number of labels when not given.
+
+        Raises:
+            GlintRUError: An index is out of range, or a shape does not fit.
+        """
+        outputs = self.model(input_ids, attention_mask, inputs_embeds, output_hidden_states, return_dict=True)
+        hidden = outputs.last_hidden_state
+        mask = item_mask(input_ids, attention_mask, hidden)
+        return SequentialRecommendationOutput(
+            loss=None if labels is None else self._loss(hidden, labels, mask, num_items_in_batch),
+            logits=self._logits(hidden if return_all_logits else last_item(hidden, mask), exclude_item_ids),
+            last_hidden_state=hidden,
+            hidden_states=outputs.hidden_states,
+        )
+
+    def _logits(self, hidden: Tensor, exclude_item_ids: Tensor | None) -> Tensor:
+        logits = hidden @ self.model.embed_items.weight.T / self.config.temperature
+        hidden_items = torch.zeros_like(logits, dtype=torch.bool)
+        hidden_items[..., 0] = True
+        if exclude_item_ids is not None:
+            check_indices("exclude_item_ids", exclude_item_ids, self.config.vocab_size)
+            index = exclude_item_ids.long()
+            if logits.dim() == 3:
+                index = index[:, None].expand(-1, logits.shape[1], -1)
+            hidden_items.scatter_(-1, index, True)
+        return logits.masked_fill(hidden_items, float("-inf"))
+
+    def _loss(self, hidden: Tensor, labels: Tensor, mask: Tensor, num_items_in_batch: Tensor | int | None) -> Tensor:
+        if labels.shape != mask.shape:
+            raise GlintRUError(f"labels must have shape {tuple(mask.shape)} like input_ids, got {tuple(labels.shape)}")
+        chosen = labels != -100
+        targets = labels[chosen]
+        check_indices("labels", targets, self.config.vocab_size, lowest=1)
+        if self.config.padding_mode == "official" and bool((chosen & ~is_last_item(mask)).any()):
+            raise GlintRUError("padding_mode 'official' knows only one label a row, at the last item")
+        losses = next_item_losses(
+            self.config, hidden[chosen], targets.long(), self.model.embed_items.weight, self.item_counts
+        )
+        if num_items_in_batch is None:
+            num_items_in_batch = max(1, targets.numel())
+        elif isinstance(num_items_in_batch, Tensor):
+            num_items_in_batch = num_items_in_batch.to(losses.device)
+        return losses.sum() / num_items_in_batch
+
+    @classmethod
+    def from_official_state_dict(
+        cls,
+        state_dict: Mapping[str, Tensor],
+        num_attention_heads: int,
+        padding_mode: str = "masked",
+        **config_options: Any,
+    ) -> GlintRUForSequentialRecommendation:
+        """Takes weights under the authors' parameter names (szhang-cityu/GLINT-RU).
+
+        Args:
+            state_dict: Their `state_dict`; sizes are read from it.
+            num_attention_heads: Their `n_heads`, which no tensor tells.
+            padding_mode: `"masked"` (padding never changes a number) or `"official"`, which reproduces their padding
+                leak exactly, for checking a conversion.
+            **config_options: Further fields of `GlintRUConfig`.
+
+        Raises:
+            GlintRUError: A tensor is missing, unexpected or of another shape; it is named.
+        """
+        embedding = state_dict.get("item_embedding.weight")
+        if embedding is None:
+            raise GlintRUError("the state dict has no 'item_embedding.weight': not one of the authors' GLINT-RU")
+        config = GlintRUConfig(
+            vocab_size=embedding.shape[0],
+            hidden_size=embedding.shape[1],
+            num_attention_heads=num_attention_heads,
+            padding_mode=padding_mode,
+            **{"padding_in_softmax": True, **config_options},
+        )
+        model = cls(config)
+        renamed = {official_to_ours(name): tensor for name, tensor in state_dict.items()}
+        expected = model.state_dict()
+        for problem, names in (
+            ("lacks", expected.keys() - renamed.keys()),
+            ("has the unknown", renamed.keys() - expected.keys()),
+        ):
+            if names:
+                raise GlintRUError(f"the state dict {problem} {', '.join(sorted(names))}")
+        for name, tensor in renamed.items():
+            if tensor.shape != expected[name].shape:
+                raise GlintRUError(f"{name} has shape {tuple(tensor.shape)}, expected {tuple(expected[name].shape)}")
+        model.load_state_dict(renamed)
+        return model
+
+
+def is_last_item(mask: Tensor) -> Tensor:
+    """(batch, length) bool, true at the last item of each row."""
+    return mask & (mask.flip(1).cumsum(1).flip(1) == 1)
+
+
+def last_item(hidden: Tensor, mask: Tensor) -> Tensor:
+    """The representation at the last item of each row, zeros where there is none. (batch, hidden_size)."""
+    if hidden.shape[1] == 0:
+        return hidden.new_zeros(hidden.shape[0], hidden.shape[2])
+    positions = torch.arange(1, mask.shape[1] + 1, device=mask.device)
+    last = (mask * positions).amax(1)
+    picked = hidden.gather(1, (last - 1).clamp_min(0)[:, None, None].expand(-1, 1, hidden.shape[2])).squeeze(1)
+    return torch.where((last > 0)[:, None], picked, torch.zeros((), dtype=picked.dtype, device=picked.device))
+
+
+_OFFICIAL_NAMES = {
+    "item_embedding": "model.embed_items",
+    "weights": "model.layers.0.mixing_logits",
+    "linearattention.query": "model.layers.0.attention.q_proj",
+    "linearattention.key": "model.layers.0.attention.k_proj",
+    "linearattention.value": "model.layers.0.attention.v_proj",
+    "linearattention.dense": "model.layers.0.attention.o_proj",
+    "linearattention.LayerNorm": "model.layers.0.attention.norm",
+    "dense1": "model.layers.0.recurrence.in_proj",
+    "conv1d": "model.layers.0.recurrence.conv_in",
+    "gru_layers": "model.layers.0.recurrence.gru",
+    "projection": "model.layers.0.recurrence.out_proj",
+    "selective_gate": "model.layers.0.recurrence.gate",
+    "conv1dforgru": "model.layers.0.recurrence.conv_out",
+    "dense2": "model.layers.0.gate_proj",
+    "dense": "model.layers.0.mix_proj",
+    "LayerNorm": "model.layers.0.norm",
+    "dense3": "model.layers.0.mlp.value_proj",
+    "dense4": "model.layers.0.mlp.gate_proj",
+    "denseout": "model.layers.0.mlp.out_proj",
+}
+
+
+def official_to_ours(name: str) -> str:
+    """The name here of a parameter in the authors' code; unknown names come back as they are."""
+    for official in sorted(_OFFICIAL_NAMES, key=len, reverse=True):
+        if name == official or name.startswith(official + "."):
+            return _OFFICIAL_NAMES[official] + name[len(official) :]
+    return name
