@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import operator
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import chain, repeat
 from pathlib import Path
@@ -17,19 +18,25 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 from transformers.feature_extraction_utils import BatchFeature, FeatureExtractionMixin
 from transformers.utils import cached_file, logging
 
 from .configuration_glintru import GlintRUError
+from .vocabulary_glintru import (
+    VOCABULARY_FILE,
+    UnknownItemError,
+    VocabularyError,
+    VocabularyFileError,
+    as_list,
+    checked_ids,
+    read_vocabulary,
+    vocabulary_bytes,
+)
 
 logger = logging.get_logger(__name__)
 
 __all__ = ["VOCABULARY_FILE", "GlintRUProcessor", "UnknownItemError", "VocabularyError", "VocabularyFileError"]
 
-VOCABULARY_FILE = "item_vocabulary.safetensors"
-FORMAT_VERSION = "1"
 UNKNOWN_POLICIES = ("drop", "error")
 PADDING_SIDES = ("left", "right")
 INT64 = np.iinfo(np.int64)
@@ -40,25 +47,15 @@ HUB_ARGUMENTS = ("cache_dir", "force_download", "proxies", "subfolder", "token",
 BOOKKEEPING = {"auto_map", "feature_extractor_type", "id_type", "num_items", "padding_value", "processor_class"}
 
 
-class VocabularyError(GlintRUError):
-    """Item ids that cannot form a vocabulary, or that do not fit to this one."""
-
-
-class UnknownItemError(VocabularyError):
-    """An item id that the vocabulary does not hold."""
-
-
-class VocabularyFileError(VocabularyError):
-    """A folder or repository whose processor files are missing or damaged."""
-
-
 class GlintRUProcessor(FeatureExtractionMixin):
     """Turns histories of raw item ids into model inputs, and scores back into raw item ids and titles.
 
     Index 0 is padding; `item_ids[i]` has index `i + 1`, so a model for this processor has `vocab_size = len(self) + 1`.
     Ids are strings or integers (int64 range), all of one type, and come back exactly as they went in.
 
-    A vocabulary of 1,000,000 string ids of ten characters and as many titles is a file of 48 MB.
+    Measured with 1,000,000 items on one core (peak memory above that of the imports): integer ids load in 0.3 s and
+    145 MB from a file of 8 MB, string ids of ten characters in 0.6 s and 165 MB from 18 MB, with titles of 19
+    characters in 0.9 s and 260 MB from 46 MB. Saving takes up to 0.6 s.
 
     Args:
         item_ids: The distinct raw ids in index order: any sequence, array or column of strings or of integers.
@@ -99,7 +96,7 @@ class GlintRUProcessor(FeatureExtractionMixin):
         self.max_length = _checked_max_length(max_length)
         self.unknown_items = _checked_choice("unknown_items", unknown_items, UNKNOWN_POLICIES)
         self.padding_side = _checked_choice("padding_side", padding_side, PADDING_SIDES)
-        ids = [] if item_ids is None else _checked_ids(_as_list(item_ids))
+        ids = [] if item_ids is None else checked_ids(as_list(item_ids))
         if not ids:
             raise VocabularyError("A vocabulary needs at least one item id, but item_ids is empty.")
         self._item_ids: tuple[Any, ...] = tuple(ids)
@@ -119,7 +116,8 @@ class GlintRUProcessor(FeatureExtractionMixin):
         return len(self._item_ids)
 
     def __contains__(self, raw_id: object) -> bool:
-        return not isinstance(raw_id, (bool, float)) and _hashable(raw_id) and raw_id in self._index
+        # True and 1.0 are equal to 1 in a dictionary, but they are not item ids.
+        return isinstance(raw_id, (str, int, np.integer)) and not isinstance(raw_id, bool) and raw_id in self._index
 
     @property
     def item_ids(self) -> tuple[Any, ...]:
@@ -180,8 +178,7 @@ class GlintRUProcessor(FeatureExtractionMixin):
         """
         if self.id_type == "string":
             return text
-        digits = text.strip().removeprefix("-").removeprefix("+")
-        if not (digits.isascii() and digits.isdigit()):
+        if not re.fullmatch(r"\s*[+-]?[0-9]{1,19}\s*", text):
             raise VocabularyError(f"The item ids of this model are integers, but got {text!r}.")
         return int(text)
 
@@ -192,7 +189,9 @@ class GlintRUProcessor(FeatureExtractionMixin):
 
         Args:
             raw_ids: A list, a NumPy array, a torch tensor, or a polars, pandas or pyarrow column. Integer columns are
-                looked up by binary search; strings in a hash table, about 0.2 microseconds each.
+                looked up by binary search, others in a hash table. Measured on one core with 1,000,000 items and
+                10,000,000 ids in random order: 4 s for integers, 9 s for strings (where ids repeat much, encode the
+                distinct ones).
             unknown_items: `"drop"` writes 0 in the place of an unknown item, so that the result stays aligned with
                 the column; `"error"` refuses. The processor's own policy by default.
 
@@ -211,7 +210,7 @@ class GlintRUProcessor(FeatureExtractionMixin):
             if policy == "error" and not indices.all():
                 self._refuse_unknown(array.ravel()[indices == 0].tolist())
             return indices
-        return self._encode_list(_as_list(raw_ids), policy)
+        return self._encode_list(as_list(raw_ids), policy)
 
     def __call__(
         self,
@@ -259,10 +258,10 @@ class GlintRUProcessor(FeatureExtractionMixin):
             data = self._padded(encoded, width)
         if return_num_unknown_items:
             data["num_unknown_items"] = num_unknown
+        elif num_unknown.any():
+            logger.warning(f"{num_unknown.sum()} items of the histories are unknown to the model and were left out.")
         if return_tensors is None:
             data = {key: value if isinstance(value, list) else value.tolist() for key, value in data.items()}
-        elif num_unknown.any() and not return_num_unknown_items:
-            logger.warning(f"{num_unknown.sum()} items of the histories are unknown to the model and were left out.")
         return BatchFeature(data, tensor_type=return_tensors)
 
     def _padded(self, encoded: list[np.ndarray], width: int) -> dict[str, Any]:
@@ -273,7 +272,7 @@ class GlintRUProcessor(FeatureExtractionMixin):
         return {"input_ids": input_ids, "attention_mask": (input_ids > 0).astype(np.int64)}
 
     def _encode_list(self, values: list[Any], policy: str) -> np.ndarray:
-        values = self._of_own_type(_checked_ids(values))
+        values = self._of_own_type(checked_ids(values))
         indices = np.fromiter(map(self._index.get, values, repeat(0)), np.int64, count=len(values))
         if policy == "error" and not indices.all():
             self._refuse_unknown([values[place] for place in np.flatnonzero(indices == 0)])
@@ -305,7 +304,7 @@ class GlintRUProcessor(FeatureExtractionMixin):
         Raises:
             VocabularyError: An index outside the vocabulary.
         """
-        values = _as_list(indices)
+        values = as_list(indices)
         if values and not isinstance(values[0], (int, np.integer)):
             return [self.decode(row) for row in values]
         return [self.raw_id(index) for index in values if index != 0]
@@ -382,7 +381,7 @@ class GlintRUProcessor(FeatureExtractionMixin):
         # Written aside and renamed: a process that reads the folder never sees half a vocabulary.
         unfinished = vocabulary.with_suffix(f".{os.getpid()}.tmp")
         try:
-            save_file(self._tensors(), unfinished, metadata={"format": "np", "version": FORMAT_VERSION})
+            unfinished.write_bytes(vocabulary_bytes(self._item_ids, self._item_titles))
             unfinished.replace(vocabulary)
         finally:
             unfinished.unlink(missing_ok=True)
@@ -390,16 +389,6 @@ class GlintRUProcessor(FeatureExtractionMixin):
         if push_to_hub:
             self.push_to_hub(kwargs.pop("repo_id", folder.name), **kwargs)
         return [*files, str(vocabulary)]
-
-    def _tensors(self) -> dict[str, np.ndarray]:
-        if self.id_type == "integer":
-            tensors = {"integer_ids": np.array(self._item_ids, np.int64)}
-        else:
-            tensors = _packed("string_ids", self._item_ids)
-        if self._item_titles is not None:
-            tensors |= _packed("titles", [title or "" for title in self._item_titles])
-            tensors["titles.present"] = np.array([title is not None for title in self._item_titles], np.uint8)
-        return tensors
 
     @classmethod
     def get_feature_extractor_dict(
@@ -419,14 +408,15 @@ class GlintRUProcessor(FeatureExtractionMixin):
                 f"There is no readable processor in {name!r}: preprocessor_config.json is missing, damaged or out of "
                 "reach; give a folder that save_pretrained wrote."
             ) from error
+        # The settings file itself may be named: its vocabulary lies beside it.
+        source = str(Path(name).parent) if os.path.isfile(name) else name
         try:
-            # A settings file may be named itself; its vocabulary lies beside it.
-            file = cached_file(os.path.dirname(name) if os.path.isfile(name) else name, VOCABULARY_FILE, **hub)
+            file = cached_file(source, VOCABULARY_FILE, **hub)
         except OSError as error:
             raise VocabularyFileError(
                 f"The item vocabulary ({VOCABULARY_FILE}) of {name!r} is missing; weights are of no use without it."
             ) from error
-        item_ids, item_titles = _read_vocabulary(str(file))
+        item_ids, item_titles = read_vocabulary(str(file))
         if settings.get("num_items", len(item_ids)) != len(item_ids):
             raise VocabularyFileError(
                 f"The settings of {name!r} speak of {settings['num_items']} items, but its {VOCABULARY_FILE} holds "
@@ -449,7 +439,7 @@ class GlintRUProcessor(FeatureExtractionMixin):
         return values
 
     def _known(self, raw_id: Any) -> Any:
-        (value,) = self._of_own_type(_checked_ids([raw_id]))
+        (value,) = self._of_own_type(checked_ids([raw_id]))
         if value not in self._index:
             self._refuse_unknown([value])
         return value
@@ -466,10 +456,10 @@ class GlintRUProcessor(FeatureExtractionMixin):
         if titles is None:
             return None
         if isinstance(titles, Mapping):
-            self._of_own_type(_checked_ids(list(titles)))
+            self._of_own_type(checked_ids(list(titles)))
             aligned = [titles.get(raw) for raw in self._item_ids]
         else:
-            aligned = _as_list(titles)
+            aligned = as_list(titles)
         if len(aligned) != len(self):
             raise VocabularyError(
                 f"There are {len(self)} items but {len(aligned)} titles; give one (or None) for each."
@@ -492,80 +482,12 @@ def _checked_max_length(value: Any) -> int:
     return int(value)
 
 
-def _hashable(value: object) -> bool:
-    return getattr(value, "__hash__", None) is not None
-
-
-def _as_list(values: Any) -> list[Any]:
-    """A list of Python values from a list, array, tensor or column of any library."""
-    if isinstance(values, (str, bytes)):
-        raise VocabularyError(f"Item ids come in a list, but got the single text {values!r}.")
-    for method in ("tolist", "to_list"):
-        if hasattr(values, method):
-            values = getattr(values, method)()
-            return values if isinstance(values, list) else [values]
-    if not isinstance(values, Iterable):
-        raise VocabularyError(f"Item ids come in a list, but got {values!r} ({type(values).__name__}).")
-    return list(values)
-
-
 def _as_rows(histories: Any) -> list[list[Any]]:
     """A list of histories from one history or a batch."""
-    values = _as_list(histories)
+    values = as_list(histories)
     single = [value is None or isinstance(value, (str, bytes, int, float, np.generic)) for value in values]
     if all(single):
         return [values]
     if any(single):
         raise VocabularyError("Give one history (a list of item ids) or a list of histories, not a mix of both.")
-    return [_as_list(value) for value in values]
-
-
-def _checked_ids(values: list[Any]) -> list[Any]:
-    """The ids as plain `str` or plain `int`, all of one type."""
-    types = set(map(type, values))
-    if types <= {str} or types <= {int}:
-        return values
-    for kind in types:
-        if not issubclass(kind, (str, int, np.integer)) or issubclass(kind, bool):
-            wrong = next(value for value in values if type(value) is kind)
-            raise VocabularyError(f"An item id is a string or an integer, but got {wrong!r} ({kind.__name__}).")
-    if all(issubclass(kind, str) for kind in types):
-        return [str.__str__(value) for value in values]
-    if any(issubclass(kind, str) for kind in types):
-        text = next(value for value in values if isinstance(value, str))
-        number = next(value for value in values if not isinstance(value, str))
-        raise VocabularyError(f"Item ids are either all strings or all integers, but got {text!r} and {number!r}.")
-    return [operator.index(value) for value in values]
-
-
-def _packed(name: str, texts: Sequence[str]) -> dict[str, np.ndarray]:
-    """Texts as one run of UTF-8 bytes and the n + 1 places where they begin and end."""
-    # surrogatepass: Python strings may hold half a surrogate pair, and an id is never changed.
-    encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
-    offsets = np.zeros(len(encoded) + 1, np.int64)
-    np.cumsum([len(text) for text in encoded], out=offsets[1:])
-    return {f"{name}.bytes": np.frombuffer(b"".join(encoded), np.uint8), f"{name}.offsets": offsets}
-
-
-def _unpacked(tensors: dict[str, np.ndarray], name: str) -> list[str]:
-    text, offsets = tensors[f"{name}.bytes"].tobytes(), tensors[f"{name}.offsets"]
-    if len(offsets) < 1 or offsets[0] != 0 or offsets[-1] != len(text) or (np.diff(offsets) < 0).any():
-        raise ValueError("offsets do not fit to the bytes")
-    places = offsets.tolist()
-    return [text[a:b].decode("utf-8", "surrogatepass") for a, b in zip(places, places[1:], strict=False)]
-
-
-def _read_vocabulary(file: str) -> tuple[list[Any], list[str | None] | None]:
-    try:
-        with safe_open(file, framework="np") as opened:
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (not a dict)
-        item_ids = tensors["integer_ids"].tolist() if "integer_ids" in tensors else _unpacked(tensors, "string_ids")
-        if "titles.bytes" not in tensors:
-            return item_ids, None
-        titles = _unpacked(tensors, "titles")
-        present = tensors["titles.present"].tolist()
-        return item_ids, [title if here else None for title, here in zip(titles, present, strict=True)]
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise VocabularyFileError(
-            f"The item vocabulary {file!r} is damaged or of another kind; save it again."
-        ) from error
+    return [as_list(value) for value in values]
