@@ -1,4 +1,4 @@
-"""Training losses over (representation, next item) pairs; each returns one loss a pair, shape (targets,)."""
+"""Training losses over (representation, next item) pairs; each returns the sum over the pairs, a scalar."""
 
 from __future__ import annotations
 
@@ -9,6 +9,70 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .configuration_glintru import GlintRUConfig, GlintRUError
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Half-precision scores are widened before they are exponentiated."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+class LinearCrossEntropy(torch.autograd.Function):
+    """Summed cross-entropy of `hidden @ weightᵀ` that never holds the whole logits matrix.
+
+    Scores are made a chunk of rows at a time, in the autocast dtype with float32 softmax, and turned into the
+    gradient on the spot, so the exponentials are computed once and the backward pass is one scaling.
+    """
+
+    CHUNK_ELEMENTS = 1 << 21  # scores held at a time: 8 MB in float32, which stays in the cache of most CPUs
+    CHUNK_ELEMENTS_GPU = 1 << 27
+
+    @staticmethod
+    def forward(ctx, hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float, smoothing: float) -> Tensor:
+        device = hidden.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
+        accumulate = torch.promote_types(hidden.dtype, torch.float32)
+        inputs, items = hidden.to(dtype), weight.to(dtype)
+        wants_hidden, wants_weight = ctx.needs_input_grad[:2]
+        grad_hidden = torch.empty_like(inputs) if wants_hidden else None
+        grad_weight = torch.zeros(weight.shape, dtype=accumulate, device=weight.device) if wants_weight else None
+        total = torch.zeros((), dtype=accumulate, device=hidden.device)
+        elements = LinearCrossEntropy.CHUNK_ELEMENTS if device == "cpu" else LinearCrossEntropy.CHUNK_ELEMENTS_GPU
+        rows = max(64, elements // max(1, weight.shape[0]))
+        for start in range(0, len(targets), rows):
+            part, target = inputs[start : start + rows], targets[start : start + rows, None]
+            scores = (part @ items.T).to(accumulate)
+            if temperature != 1.0:
+                scores /= temperature
+            wanted = (1 - smoothing) * scores.gather(1, target).squeeze(1)
+            if smoothing:
+                wanted += smoothing * scores.mean(1)
+            top = scores.amax(1, keepdim=True)
+            probabilities = scores.sub_(top).exp_()
+            mass = probabilities.sum(1, keepdim=True)
+            total += (mass.log() + top).sum() - wanted.sum()
+            if not (wants_hidden or wants_weight):
+                continue
+            gradient = probabilities.div_(mass)
+            gradient.scatter_add_(1, target, torch.full_like(mass, smoothing - 1))
+            if smoothing:
+                gradient -= smoothing / weight.shape[0]
+            gradient = (gradient / temperature if temperature != 1.0 else gradient).to(dtype)
+            if grad_hidden is not None:
+                torch.mm(gradient, items, out=grad_hidden[start : start + rows])
+            if grad_weight is not None:
+                grad_weight += gradient.T @ part
+        ctx.save_for_backward(grad_hidden, grad_weight)
+        ctx.dtypes = hidden.dtype, weight.dtype
+        return total
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad_total: Tensor):
+        grads = [
+            None if grad is None else (grad * grad_total.to(grad.dtype)).to(dtype)
+            for grad, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
+        ]
+        return *grads, None, None, None
 
 
 def full_cross_entropy(
@@ -24,8 +88,7 @@ def full_cross_entropy(
         label_smoothing: Share of the target's probability that is spread over all items.
         first_item: 1 leaves the padding index out of the softmax; 0 keeps it in, as the authors do.
     """
-    scores = F.linear(hidden, weight[first_item:]) / temperature
-    return F.cross_entropy(scores, targets - first_item, label_smoothing=label_smoothing, reduction="none")
+    return LinearCrossEntropy.apply(hidden, weight[first_item:], targets - first_item, temperature, label_smoothing)
 
 
 def bpr(hidden: Tensor, targets: Tensor, negatives: Tensor, weight: Tensor, temperature: float) -> Tensor:
@@ -35,14 +98,14 @@ def bpr(hidden: Tensor, targets: Tensor, negatives: Tensor, weight: Tensor, temp
         negatives: (targets,) int64, one negative item for each target. Other arguments as above.
     """
     difference = (hidden * (F.embedding(targets, weight) - F.embedding(negatives, weight))).sum(-1)
-    return -F.logsigmoid(difference.float() / temperature)
+    return -F.logsigmoid(at_least_float32(difference) / temperature).sum()
 
 
 def sampled_scores(hidden: Tensor, targets: Tensor, negatives: Tensor, weight: Tensor, temperature: float):
     """Scores of the targets (targets,) and of shared negatives (targets, negatives), and where a negative is the target."""
     positive = (hidden * F.embedding(targets, weight)).sum(-1) / temperature
     negative = F.linear(hidden, F.embedding(negatives, weight)) / temperature
-    return positive.float(), negative.float(), targets[:, None] == negatives[None]
+    return at_least_float32(positive), at_least_float32(negative), targets[:, None] == negatives[None]
 
 
 def sampled_softmax(
@@ -60,7 +123,7 @@ def sampled_softmax(
         positive = positive - log_q[targets] - log_count
         negative = negative - log_q[negatives] - log_count
     negative = negative.masked_fill(hits, float("-inf"))
-    return torch.cat((positive[:, None], negative), dim=1).logsumexp(1) - positive
+    return (torch.cat((positive[:, None], negative), dim=1).logsumexp(1) - positive).sum()
 
 
 def gbce(
@@ -80,7 +143,7 @@ def gbce(
     rate = min(1.0, count / max(1, weight.shape[0] - 2))
     beta = rate * (calibration * (1 - 1 / rate) + 1 / rate)
     away = F.softplus(negative).masked_fill(hits, 0.0).sum(1)
-    return (away - beta * F.logsigmoid(positive)) / (count + 1)
+    return (away - beta * F.logsigmoid(positive)).sum() / (count + 1)
 
 
 def draw_negatives(targets: Tensor, vocab_size: int) -> Tensor:
@@ -111,10 +174,10 @@ def draw_shared_negatives(config: GlintRUConfig, item_counts: Tensor | None, dev
     return negatives, probabilities.clamp_min(torch.finfo(torch.float32).tiny).log()
 
 
-def next_item_losses(
+def next_item_loss(
     config: GlintRUConfig, hidden: Tensor, targets: Tensor, weight: Tensor, item_counts: Tensor | None
 ) -> Tensor:
-    """The loss that the config names, for every target. (targets,) float."""
+    """The loss that the config names, summed over the targets. Scalar."""
     temperature = float(config.temperature)
     if config.loss == "cross_entropy":
         first_item = 0 if config.padding_in_softmax else 1

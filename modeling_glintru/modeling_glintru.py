@@ -15,7 +15,7 @@ from transformers.utils import ModelOutput, can_return_tuple
 
 from .configuration_glintru import GlintRUConfig, GlintRUError
 from .layers_glintru import GlintRUBlock
-from .losses_glintru import next_item_losses
+from .losses_glintru import next_item_loss
 
 __all__ = [
     "GlintRUForSequentialRecommendation",
@@ -180,7 +180,7 @@ class GlintRUModel(GlintRUPreTrainedModel):
         hidden = self.dropout(inputs_embeds)
         weights = mask.unsqueeze(-1).to(hidden.dtype) if has_padding else None
         states = [hidden]
-        for layer in self.layers:
+        for layer in self.layers if mask.shape[1] else ():  # a GRU refuses a sequence of no step
             hidden = layer(hidden, weights)
             states.append(hidden)
         if weights is not None:
@@ -282,18 +282,18 @@ class GlintRUForSequentialRecommendation(GlintRUPreTrainedModel):
         if labels.shape != mask.shape:
             raise GlintRUError(f"labels must have shape {tuple(mask.shape)} like input_ids, got {tuple(labels.shape)}")
         chosen = labels != -100
+        check_indices("labels", labels.masked_fill(~chosen, 1), self.config.vocab_size, lowest=1)
         targets = labels[chosen]
-        check_indices("labels", targets, self.config.vocab_size, lowest=1)
         if self.config.padding_mode == "official" and bool((chosen & ~is_last_item(mask)).any()):
             raise GlintRUError("padding_mode 'official' knows only one label a row, at the last item")
-        losses = next_item_losses(
+        loss = next_item_loss(
             self.config, hidden[chosen], targets.long(), self.model.embed_items.weight, self.item_counts
         )
         if num_items_in_batch is None:
             num_items_in_batch = max(1, targets.numel())
         elif isinstance(num_items_in_batch, Tensor):
-            num_items_in_batch = num_items_in_batch.to(losses.device)
-        return losses.sum() / num_items_in_batch
+            num_items_in_batch = num_items_in_batch.to(loss.device)
+        return loss / num_items_in_batch
 
     @classmethod
     def from_official_state_dict(

@@ -1,0 +1,179 @@
+"""Every loss against a plain formula, and the fused cross-entropy against torch's own."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from modeling_glintru import GlintRUError
+from modeling_glintru import losses_glintru as losses
+
+from .helpers import gradients, random_history, small_config, small_model
+
+
+@pytest.fixture
+def pairs():
+    """Representations (7, 16), targets (7,), item embeddings (31, 16), in float64 with gradients."""
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(7, 16, dtype=torch.float64, generator=generator, requires_grad=True)
+    weight = torch.randn(31, 16, dtype=torch.float64, generator=generator, requires_grad=True)
+    return hidden, torch.tensor([1, 30, 5, 5, 17, 2, 9]), weight
+
+
+def assert_same(ours, plain, inputs, atol=1e-12):
+    torch.testing.assert_close(ours, plain, rtol=0, atol=atol)
+    for a, b in zip(torch.autograd.grad(ours, inputs), torch.autograd.grad(plain, inputs), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("first_item", [0, 1])
+@pytest.mark.parametrize(("temperature", "smoothing"), [(1.0, 0.0), (0.5, 0.0), (1.0, 0.1), (2.0, 0.3)])
+@pytest.mark.parametrize("chunk_elements", [1, 1 << 21])
+def test_cross_entropy(pairs, first_item, temperature, smoothing, chunk_elements, monkeypatch):
+    monkeypatch.setattr(losses.LinearCrossEntropy, "CHUNK_ELEMENTS", chunk_elements)
+    hidden, targets, weight = (t.repeat(30, *[1] * (t.dim() - 1)) if i < 2 else t for i, t in enumerate(pairs))
+    ours = losses.full_cross_entropy(hidden, targets, weight, temperature, smoothing, first_item)
+    scores = (hidden @ weight.T)[:, first_item:] / temperature
+    plain = F.cross_entropy(scores, targets - first_item, label_smoothing=smoothing, reduction="sum")
+    assert_same(ours * 0.3, plain * 0.3, (pairs[0], pairs[2]), atol=1e-10)
+
+
+def test_cross_entropy_with_huge_scores_is_finite(pairs):
+    hidden, targets, weight = pairs
+    ours = losses.full_cross_entropy(hidden * 1e4, targets, weight, 1.0, 0.0, 1)
+    plain = F.cross_entropy((hidden * 1e4 @ weight.T)[:, 1:], targets - 1, reduction="sum")
+    assert_same(ours, plain, (hidden, weight), atol=1e-8)
+
+
+def test_cross_entropy_in_bf16_is_near(pairs):
+    hidden, targets, weight = (t.detach().float().requires_grad_() if t.is_floating_point() else t for t in pairs)
+    plain = losses.full_cross_entropy(hidden, targets, weight, 1.0, 0.0, 1)
+    with torch.autocast("cpu", torch.bfloat16):
+        ours = losses.full_cross_entropy(hidden, targets, weight, 1.0, 0.0, 1)
+    torch.testing.assert_close(ours, plain, rtol=0.02, atol=0)
+    (a,), (b,) = torch.autograd.grad(ours, [weight]), torch.autograd.grad(plain, [weight])
+    assert (a - b).norm() < 0.02 * b.norm()
+
+
+def test_bpr(pairs):
+    hidden, targets, weight = pairs
+    negatives = torch.tensor([2, 3, 4, 6, 7, 8, 10])
+    ours = losses.bpr(hidden, targets, negatives, weight, 0.5)
+    plain = sum(
+        -torch.log(torch.sigmoid((h @ weight[t] - h @ weight[n]) / 0.5))
+        for h, t, n in zip(hidden, targets, negatives, strict=True)
+    )
+    assert_same(ours, plain, (hidden, weight))
+
+
+@pytest.mark.parametrize("popularity", [False, True])
+def test_sampled_softmax(pairs, popularity):
+    hidden, targets, weight = pairs
+    negatives = torch.tensor([5, 3, 3, 30, 12])
+    log_q = torch.randn(31, dtype=torch.float64).log_softmax(0) if popularity else None
+    ours = losses.sampled_softmax(hidden, targets, negatives, log_q, weight, 1.0)
+
+    plain = torch.zeros((), dtype=torch.float64)
+    for h, target in zip(hidden, targets, strict=True):
+        items = [target, *(n for n in negatives if n != target)]
+        scores = torch.stack([h @ weight[i] - (0 if log_q is None else torch.log(5 * log_q[i].exp())) for i in items])
+        plain = plain - scores.log_softmax(0)[0]
+    assert_same(ours, plain, (hidden, weight))
+
+
+@pytest.mark.parametrize("calibration", [0.0, 0.75, 1.0])
+def test_gbce(pairs, calibration):
+    hidden, targets, weight = pairs
+    negatives = torch.tensor([5, 3, 3, 30, 12])
+    ours = losses.gbce(hidden, targets, negatives, weight, 1.0, calibration)
+    alpha = 5 / 29
+    beta = alpha * (calibration * (1 - 1 / alpha) + 1 / alpha)
+    plain = torch.zeros((), dtype=torch.float64)
+    for h, target in zip(hidden, targets, strict=True):
+        plain = plain - torch.log(torch.sigmoid(h @ weight[target]) ** beta) / 6
+        for n in negatives[negatives != target]:
+            plain = plain - torch.log(1 - torch.sigmoid(h @ weight[n])) / 6
+    assert_same(ours, plain, (hidden, weight))
+
+
+def test_fully_uncalibrated_gbce_is_bce(pairs):
+    hidden, targets, weight = pairs
+    negatives = torch.tensor([3, 4, 6])
+    positive = (hidden * weight[targets]).sum(1)
+    plain = F.softplus(-positive).sum() + F.softplus(hidden @ weight[negatives].T).sum()
+    assert_same(losses.gbce(hidden, targets, negatives, weight, 1.0, 0.0), plain / 4, (hidden, weight))
+
+
+def test_a_drawn_negative_is_never_the_target_nor_padding():
+    targets = torch.arange(1, 5).repeat(500)
+    draws = losses.draw_negatives(targets, 5)
+    assert draws.min() == 1 and draws.max() == 4
+    assert (draws != targets).all()
+    counts = torch.stack([torch.bincount(draws[targets == t], minlength=5) for t in range(1, 5)])
+    assert (counts[:, 1:][~torch.eye(4, dtype=torch.bool)] > 100).all()  # 167 expected
+
+
+def test_popular_items_are_drawn_by_their_counts():
+    torch.manual_seed(0)
+    config = small_config(vocab_size=5, loss="sampled_softmax", num_negatives=40_000, negative_sampling="popularity")
+    negatives, log_q = losses.draw_shared_negatives(config, torch.tensor([99, 0, 9, 39, 49]), torch.device("cpu"))
+    expected = torch.tensor([0, 1, 10, 40, 50]) / 101
+    torch.testing.assert_close(log_q.exp(), expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(torch.bincount(negatives, minlength=5) / 40_000, expected, rtol=0, atol=0.01)
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "bpr", "sampled_softmax", "gbce"])
+def test_every_loss_learns_through_the_model(loss):
+    torch.manual_seed(0)
+    model = small_model(loss=loss, num_negatives=8).train()
+    ids = random_history(8, 12)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    first = last = None
+    for _ in range(40):
+        output = model(ids[:, :-1], labels=ids[:, 1:])
+        output.loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        last = output.loss.item()
+        first = first or last
+    assert last < 0.8 * first
+
+
+def test_popularity_sampling_needs_counts():
+    model = small_model(loss="sampled_softmax", negative_sampling="popularity")
+    ids = random_history(2, 4)
+    with pytest.raises(GlintRUError, match="set_item_counts"):
+        model(ids, labels=ids)
+    with pytest.raises(GlintRUError, match=r"shape \(31,\)"):
+        model.set_item_counts([1, 2])
+    model.set_item_counts(torch.arange(31))
+    assert torch.isfinite(model(ids, labels=ids).loss)
+
+
+def test_the_loss_is_the_plain_mean_over_labels():
+    model = small_model(temperature=0.7)
+    ids = random_history(3, 6)
+    labels = ids.roll(-1, 1)
+    labels[:, -1] = -100
+    output = model(ids, labels=labels, return_all_logits=True)
+    plain = F.cross_entropy(output.logits[:, :-1].flatten(0, 1), labels[:, :-1].flatten())
+    torch.testing.assert_close(output.loss, plain)
+
+
+def test_the_loss_divides_by_the_batch_that_accumulation_sees():
+    model = small_model().double()
+    ids = random_history(4, 6)
+    labels = ids.roll(-1, 1)
+    labels[0, 2:] = -100  # parts of different size, where a mean of means would differ
+    whole = gradients(model(ids, labels=labels).loss, model)
+    count = int((labels != -100).sum())
+    parts = [gradients(model(ids[i], labels=labels[i], num_items_in_batch=count).loss, model) for i in ([0, 1], [2, 3])]
+    for name, grad in whole.items():
+        torch.testing.assert_close(parts[0][name] + parts[1][name], grad, rtol=0, atol=1e-12, msg=name)
+
+
+def test_no_label_gives_zero_loss():
+    model = small_model()
+    ids = random_history(2, 4)
+    assert model(ids, labels=torch.full_like(ids, -100)).loss == 0
