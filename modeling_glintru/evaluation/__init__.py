@@ -1,0 +1,29 @@
+"""Weights to numbers with error bars: ranks, metrics, protocols and reports."""
+
+from __future__ import annotations
+
+from .evaluate import Evaluation, evaluate
+from .metrics import bootstrap_interval, per_user_metrics
+from .plots import plot_learning_curves
+from .ranking import rank_among, rank_targets
+from .report import collect_metrics, format_table, library_versions, write_metrics_json
+from .scorers import ModelScorer, Scorer
+from .trainer_metrics import RankingMetrics, target_ranks
+
+__all__ = [
+    "Evaluation",
+    "ModelScorer",
+    "RankingMetrics",
+    "Scorer",
+    "bootstrap_interval",
+    "collect_metrics",
+    "evaluate",
+    "format_table",
+    "library_versions",
+    "per_user_metrics",
+    "plot_learning_curves",
+    "rank_among",
+    "rank_targets",
+    "target_ranks",
+    "write_metrics_json",
+]

@@ -1,0 +1,175 @@
+"""One pass over the users of a split: every rank that a report needs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from datasets import Dataset
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from tqdm.auto import tqdm
+
+from ..errors import DataError
+from .histories import arrow_view, history_lengths, read_rows
+from .metrics import bootstrap_interval, per_user_metrics
+from .protocols import NegativeSampler, parse_protocol
+from .ranking import rank_among, rank_targets
+from .scorers import Scorer
+
+__all__ = ["Evaluation", "MetricTable", "evaluate"]
+
+MetricTable = dict[str, dict[str, float]]
+"""`{"ndcg@10": {"value": …, "low": …, "high": …}, …}`."""
+
+MAX_SCORES = 2**25  # scores held at once: 128 MB in float32
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Ranks of all targets of a split, under each protocol.
+
+    Attributes:
+        ranks: int64 (num_users,) by column, in the order of the split; 1 is the best. For each protocol P there is
+            `P` (the user's past items cannot be in the ranking) and `P_with_history` (they can).
+        ks: Cutoffs of the tables.
+        seed: Seed of the sampled items and of the intervals.
+    """
+
+    ranks: dict[str, np.ndarray]
+    ks: tuple[int, ...]
+    seed: int
+
+    @property
+    def num_users(self) -> int:
+        """How many users were ranked."""
+        return len(next(iter(self.ranks.values())))
+
+    def table(self, column: str = "full", num_bootstrap: int = 1000, confidence: float = 0.95) -> MetricTable:
+        """Means over users with bootstrap intervals; plain floats.
+
+        Args:
+            column: A key of `ranks`.
+            num_bootstrap: Resamples of an interval.
+            confidence: Share of the resampled means inside an interval.
+        """
+        if column not in self.ranks:
+            raise DataError(f"no ranks named {column!r}, this evaluation has: {', '.join(self.ranks)}")
+        table: MetricTable = {}
+        for name, values in per_user_metrics(self.ranks[column], self.ks).items():
+            low, high = bootstrap_interval(values, num_bootstrap, confidence, self.seed)
+            table[name] = {"value": float(values.mean()), "low": low, "high": high}
+        return table
+
+    def tables(self, split: str) -> dict[str, MetricTable]:
+        """All tables under the names that `metrics.json` uses: `test`, `test_with_history`, `test_pop100`, …"""
+        return {split + f"_{column}".replace("_full", ""): self.table(column) for column in self.ranks}
+
+
+def evaluate(
+    scorer: Scorer,
+    split_dataset: Dataset,
+    *,
+    ks: Sequence[int] = (10, 20),
+    protocols: Sequence[str] = ("full",),
+    item_counts: np.ndarray | None = None,
+    batch_size: int = 128,
+    seed: int = 42,
+    progress: bool = True,
+    description: str = "evaluate",
+) -> Evaluation:
+    """Rank the target of every user, with and without the user's past items, in one pass.
+
+    Protocols: `full` ranks against all items. `pop100` ranks against 100 items drawn with replacement with probability
+    proportional to training popularity, `uni100` against 100 drawn uniformly; the target is never drawn. A sampled
+    metric is about three times larger than a full one and not comparable to it (Krichene and Rendle 2020).
+    Beside each protocol P stands `P_with_history`, where past items stay in. `pop100_with_history` is what RecBole
+    does for sequential models (it bars the target alone), except that RecBole counts popularity over all splits.
+
+    Scores exist for one batch at a time, and a batch shrinks so that it holds at most 2**25 scores. No result depends
+    on the batch size.
+
+    Args:
+        scorer: From histories to scores, see `Scorer`.
+        split_dataset: Rows `{item_ids: full chronological history, target: item index}`.
+        ks: Cutoffs of the tables.
+        protocols: Any of `full`, `pop100`, `uni100`.
+        item_counts: Occurrences in the training histories, integer, (vocab_size,); needed by `pop100`.
+        batch_size: Users at once, at most.
+        seed: Seed of the sampled items and of the intervals.
+        progress: Whether to show a progress bar.
+        description: Name of the progress bar.
+
+    Returns:
+        The ranks, with tables of metrics and intervals.
+
+    Raises:
+        DataError: For an empty split, a missing column, an index outside the scores, an unknown protocol, `pop100`
+            without counts, or scores of a wrong shape.
+    """
+    parsed = {name: parse_protocol(name) for name in protocols}
+    if not parsed or batch_size < 1 or not ks:
+        raise DataError("an evaluation needs at least one protocol, one cutoff k and a batch_size of 1 or more")
+    if item_counts is None and any(kind == "pop" for kind, _ in parsed.values()):
+        raise DataError("the protocol 'pop100' needs item_counts, the occurrences of each item in the training split")
+    if len(split_dataset) == 0:
+        raise DataError("the split has no row to evaluate; choose another split or keep users with longer histories")
+    view = arrow_view(split_dataset, ["item_ids", "target"])
+    vocab_size = scorer([np.ones(1, dtype=np.int64)]).shape[-1]  # item 1 always exists
+    batch_size = max(1, min(batch_size, MAX_SCORES // vocab_size))
+    samplers = _samplers({kind for kind, _ in parsed.values()}, item_counts, vocab_size, seed)
+    # Long histories first: rows of like length share a batch, and memory that will not do shows at once.
+    order = np.argsort(-history_lengths(split_dataset), kind="stable")
+    ranks = {name + end: np.zeros(len(order), dtype=np.int64) for name in parsed for end in ("", "_with_history")}
+    with tqdm(total=len(order), desc=description, unit="user", disable=not progress) as bar:
+        for start in range(0, len(order), batch_size):
+            rows = order[start : start + batch_size]
+            histories, target_array = read_rows(view, rows)
+            targets = torch.from_numpy(target_array)
+            past = pad_sequence([torch.from_numpy(history) for history in histories], batch_first=True)
+            barred = torch.cat([past, targets.unsqueeze(1)], dim=1)
+            _check_range(barred, vocab_size)
+            scores = _checked_scores(scorer(histories), len(rows), vocab_size)
+            for name, (kind, count) in parsed.items():
+                for column, excluded in ((name, barred), (f"{name}_with_history", barred[:, -1:])):
+                    if kind == "full":
+                        found = rank_targets(scores, targets, excluded)
+                    else:
+                        found = rank_among(scores, targets, samplers[kind].draw(rows, excluded, count))
+                    ranks[column][rows] = found.cpu().numpy()
+            bar.update(len(rows))
+    return Evaluation(ranks=ranks, ks=tuple(ks), seed=seed)
+
+
+def _samplers(
+    kinds: set[str], item_counts: np.ndarray | None, vocab_size: int, seed: int
+) -> dict[str, NegativeSampler]:
+    samplers = {}
+    if "pop" in kinds and item_counts is not None:
+        if len(item_counts) != vocab_size:
+            raise DataError(f"item_counts has {len(item_counts)} entries, but the scorer has {vocab_size} columns")
+        samplers["pop"] = NegativeSampler(item_counts, seed)
+    if "uni" in kinds:
+        samplers["uni"] = NegativeSampler(np.ones(vocab_size, dtype=np.int64), seed)
+    return samplers
+
+
+def _checked_scores(scores: Tensor, num_rows: int, vocab_size: int) -> Tensor:
+    if scores.shape != (num_rows, vocab_size):
+        raise DataError(
+            f"the scorer returned scores of shape {tuple(scores.shape)} for {num_rows} histories; "
+            f"allowed is ({num_rows}, {vocab_size})"
+        )
+    return scores
+
+
+def _check_range(indices: Tensor, vocab_size: int) -> None:
+    """Indices must be inside before they reach a lookup: outside ones crash far from their cause."""
+    outside = (indices < 0) | (indices >= vocab_size)
+    if bool(outside.any()):
+        raise DataError(
+            f"item index {int(indices[outside][0])} is outside 0…{vocab_size - 1}: "
+            "the split and the model come from different vocabularies"
+        )

@@ -1,0 +1,125 @@
+"""Measured numbers as a JSON file and as a table of plain text."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .._version import __version__
+from .evaluate import Evaluation, MetricTable
+
+__all__ = ["collect_metrics", "format_table", "library_versions", "write_metrics_json"]
+
+
+def library_versions() -> dict[str, str]:
+    """Versions that a number depends on: python, torch, transformers, datasets, glintru."""
+    names = ("torch", "transformers", "datasets")
+    return {
+        "python": platform.python_version(),
+        **{name: metadata.version(name) for name in names},
+        "glintru": __version__,
+    }
+
+
+def collect_metrics(
+    *,
+    test: Evaluation,
+    validation: Evaluation | None = None,
+    baselines: Mapping[str, Evaluation] | None = None,
+    **fields: Any,
+) -> dict[str, Any]:
+    """Everything that `metrics.json` holds.
+
+    Args:
+        test: The model on the test split; gives `test`, `test_with_history`, `test_pop100`, …
+        validation: The model on the validation split; gives `validation`, …
+        baselines: Test evaluations by name; each gives `{name: {"test": …, "test_with_history": …}}`.
+        fields: More entries that JSON can hold: `recipe`, `seed`, …
+
+    Returns:
+        One dict, `versions` included.
+    """
+    metrics: dict[str, Any] = dict(test.tables("test"))
+    if validation is not None:
+        metrics.update(validation.tables("validation"))
+    metrics.update({name: evaluation.tables("test") for name, evaluation in (baselines or {}).items()})
+    return {"num_test_users": test.num_users, **metrics, **fields, "versions": library_versions()}
+
+
+def write_metrics_json(path: str | os.PathLike[str], metrics: Mapping[str, Any]) -> None:
+    """Write `metrics` as strict, indented JSON; the file appears whole or not at all.
+
+    NumPy numbers become plain ones.
+
+    Raises:
+        ValueError: For NaN or infinity, which JSON does not have.
+    """
+    path = Path(path)
+    text = json.dumps(metrics, indent=2, allow_nan=False, default=_plain)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text + "\n", encoding="utf-8")
+    os.replace(partial, path)
+
+
+def format_table(
+    rows: Mapping[str, MetricTable],
+    metrics: Sequence[str] = ("ndcg@10", "hr@10", "mrr@10"),
+    *,
+    title: str | None = None,
+    width: int = 100,
+) -> str:
+    """A table of plain text: a row for each model, a column for each metric with its interval.
+
+    Args:
+        rows: Metric tables by the model's name, in the order to print.
+        metrics: Columns; more than fit side by side go into a second block below.
+        title: A line above.
+        width: Longest line, in characters (one name and one column are always printed).
+
+    Returns:
+        The table, without a line break at the end.
+    """
+    names = max(len(name) for name in ["model", *rows])
+    cells = {metric: [_label(metric), *(_cell(table.get(metric)) for table in rows.values())] for metric in metrics}
+    blocks: list[list[str]] = [[]]
+    used = names
+    for metric in metrics:
+        column = 2 + max(map(len, cells[metric]))
+        if blocks[-1] and used + column > width:
+            blocks.append([])
+            used = names
+        blocks[-1].append(metric)
+        used += column
+    lines = [title] if title else []
+    for number, block in enumerate(blocks):
+        lines += [""] if number else []
+        for index, name in enumerate(["model", *rows]):
+            parts = [name.ljust(names), *(cells[metric][index].ljust(max(map(len, cells[metric]))) for metric in block)]
+            lines.append("  ".join(parts).rstrip())
+        lines.insert(-len(rows), "-" * max(len(line) for line in lines[-len(rows) - 1 :]))
+    return "\n".join(lines)
+
+
+def _label(metric: str) -> str:
+    return metric.upper()
+
+
+def _cell(entry: Mapping[str, float] | None) -> str:
+    return "-" if entry is None else f"{entry['value']:.4f} [{entry['low']:.4f}, {entry['high']:.4f}]"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    raise TypeError(f"JSON cannot hold a {type(value).__name__}")
