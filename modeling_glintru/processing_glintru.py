@@ -39,6 +39,8 @@ __all__ = ["VOCABULARY_FILE", "GlintRUProcessor", "UnknownItemError", "Vocabular
 
 UNKNOWN_POLICIES = ("drop", "error")
 PADDING_SIDES = ("left", "right")
+PADDINGS = (True, False, "longest", "max_length")
+TENSOR_TYPES = ("pt", "np", None)
 INT64 = np.iinfo(np.int64)
 
 # What `cached_file` and the base class both take, so that settings and vocabulary come from the same revision.
@@ -230,8 +232,8 @@ class GlintRUProcessor(FeatureExtractionMixin):
             return_tensors: `"pt"`, `"np"`, or None for lists.
             max_length: Newest items kept, the processor's own by default.
             unknown_items: `"drop"` or `"error"`, the processor's own by default.
-            padding: True pads to the longest history of the batch (at least one column), `"max_length"` to
-                `max_length`; False leaves the rows as they are, as lists.
+            padding: True (or `"longest"`) pads to the longest history of the batch, at least one column; `"max_length"`
+                to `max_length`; False leaves the rows as they are, as lists.
             return_num_unknown_items: Adds the key `num_unknown_items`. It is not a model input, hence off by default.
 
         Returns:
@@ -243,6 +245,8 @@ class GlintRUProcessor(FeatureExtractionMixin):
             VocabularyError: Ids of another type than the vocabulary's, or histories in another shape.
         """
         limit = self.max_length if max_length is None else _checked_max_length(max_length)
+        _checked_choice("padding", padding, PADDINGS)
+        _checked_choice("return_tensors", return_tensors, TENSOR_TYPES)
         rows = _as_rows(histories)
         flat = self._encode_list(list(chain.from_iterable(rows)), self._policy(unknown_items))
         ends = np.cumsum([len(row) for row in rows])
@@ -356,6 +360,8 @@ class GlintRUProcessor(FeatureExtractionMixin):
             "num_items": len(self),
             "padding_side": self.padding_side,
             "padding_value": self.padding_value,
+            # AutoProcessor finds the local class by this name, even in a folder without a model.
+            "processor_class": type(self).__name__,
             "unknown_items": self.unknown_items,
         }
         if self._auto_class is not None:
@@ -470,7 +476,7 @@ class GlintRUProcessor(FeatureExtractionMixin):
         return tuple(aligned) if any(title is not None for title in aligned) else None
 
 
-def _checked_choice(name: str, value: Any, allowed: tuple[str, ...]) -> str:
+def _checked_choice(name: str, value: Any, allowed: tuple[Any, ...]) -> Any:
     if value not in allowed:
         raise GlintRUError(f"{name} must be one of {', '.join(map(repr, allowed))}, but got {value!r}.")
     return value

@@ -36,7 +36,7 @@ def as_list(values: Any) -> list[Any]:
     """A list of Python values from a list, array, tensor or column of any library."""
     if isinstance(values, (str, bytes)):
         raise VocabularyError(f"Item ids come in a list, but got the single text {values!r}.")
-    for method in ("tolist", "to_list"):
+    for method in ("tolist", "to_list", "to_pylist"):
         if hasattr(values, method):
             values = getattr(values, method)()
             return values if isinstance(values, list) else [values]
