@@ -1,0 +1,100 @@
+"""Which column is the user, which the item, which the time: given by name, or recognised from the usual names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..errors import DataError, nearest_names
+
+__all__ = ["OPTIONS", "USUAL_NAMES", "base_name", "has_usual_name", "recognise_column"]
+
+# The usual names of each role, best first. Compared without upper case, underscores, hyphens, dots and blanks.
+# Names of one line have equal rank: two of them in one table are ambiguous, and then the option must decide.
+USUAL_NAMES: dict[str, tuple[tuple[str, ...], ...]] = {
+    "user": (
+        ("userid", "uid", "user"),
+        ("reviewerid", "customerid", "visitorid", "memberid", "clientid", "accountid", "playerid", "readerid"),
+        ("username", "customer", "reviewer", "visitor", "client"),
+        ("sessionid", "session", "sid"),
+    ),
+    "item": (
+        ("itemid", "iid", "item"),
+        ("parentasin",),
+        (
+            *("movieid", "asin", "sku", "productid", "articleid", "trackid", "songid", "bookid", "gameid", "newsid"),
+            *("videoid", "businessid", "contentid", "goodsid", "aid", "isbn"),
+        ),
+        ("product", "movie", "article", "track", "song", "book", "game"),
+    ),
+    "time": (
+        ("timestamp",),
+        ("unixreviewtime", "unixtime", "unixtimestamp", "eventtimestamp"),
+        ("time", "ts", "eventtime", "datetime"),
+        ("date", "eventdate", "createdat", "reviewtime", "reviewdate", "purchasedate", "orderdate", "tdat"),
+    ),
+    "title": (
+        ("title", "itemtitle", "movietitle", "producttitle"),
+        ("name", "itemname", "productname", "prodname", "trackname"),
+    ),
+}
+OPTIONS = {role: f"--{role}_column" for role in USUAL_NAMES}
+RECBOLE_TYPES = ("token", "float", "token_seq", "float_seq")
+
+
+def base_name(column: str) -> str:
+    """The name of a column without RecBole's type: `"user_id:token"` is `"user_id"`."""
+    name, colon, kind = column.rpartition(":")
+    return name if colon and kind.strip() in RECBOLE_TYPES else column
+
+
+def recognise_column(columns: Sequence[str], role: str, source: str, given: str | None = None) -> str:
+    """The column that plays a role.
+
+    Args:
+        columns: Names of the table's columns.
+        role: `"user"`, `"item"`, `"time"` or `"title"`.
+        source: Short name of the table, for the errors.
+        given: The name that the caller gave; it wins over every usual name.
+
+    Returns:
+        One of `columns`, as it is written there.
+
+    Raises:
+        DataError: There is no such column, or there are two candidates of equal rank.
+    """
+    if given is not None:
+        for column in columns:
+            if given in (column, base_name(column)):
+                return column
+        raise DataError(
+            f"{source} has no column {given!r} ({OPTIONS[role]}); {nearest_names(given, columns)} "
+            f"It has: {_listed(columns)}."
+        )
+    names = {column: _normal(base_name(column)) for column in columns}
+    for rank in USUAL_NAMES[role]:
+        found = [column for column in columns if names[column] in rank]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise DataError(
+                f"{source} has more than one column that could be the {role}: {_listed(found)}; "
+                f"choose one with {OPTIONS[role]}."
+            )
+    raise DataError(
+        f"{source} has no column that looks like the {role}; name it with {OPTIONS[role]}. It has: {_listed(columns)}."
+    )
+
+
+def has_usual_name(columns: Sequence[str], role: str) -> bool:
+    """Whether any column has a usual name of the role."""
+    usual = {name for rank in USUAL_NAMES[role] for name in rank}
+    return any(_normal(base_name(column)) in usual for column in columns)
+
+
+def _normal(name: str) -> str:
+    return "".join(letter for letter in name.lower() if letter.isalnum())
+
+
+def _listed(columns: Sequence[str]) -> str:
+    shown = ", ".join(repr(column) for column in columns[:20])
+    return shown + (f", ... ({len(columns)} in all)" if len(columns) > 20 else "")
