@@ -1,0 +1,94 @@
+"""Optional cleaning of interactions: repeated pairs, k-core, short histories."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+
+from ..errors import DataError
+from .interactions import Interactions
+
+__all__ = ["DUPLICATE_POLICIES", "drop_duplicates", "drop_short_histories", "filter_interactions", "k_core"]
+
+DUPLICATE_POLICIES = ("keep", "first", "last")
+
+
+def filter_interactions(
+    interactions: Interactions,
+    *,
+    duplicates: str = "keep",
+    min_user_interactions: int = 0,
+    min_item_interactions: int = 0,
+    min_history_length: int = 0,
+) -> Interactions:
+    """Cleans interactions, in this order: repeated pairs, k-core, short histories.
+
+    Args:
+        interactions: What was read.
+        duplicates: What happens to repeated (user, item) pairs: `"keep"` all, or only the `"first"` or the `"last"` in
+            time (ties: in file order).
+        min_user_interactions: k of the k-core for users: removed, together with rare items, until nothing changes.
+        min_item_interactions: k of the k-core for items.
+        min_history_length: Users with fewer interactions leave at the end, once: items are not counted again.
+
+    Returns:
+        The interactions that are left, in file order.
+
+    Raises:
+        DataError: An unknown policy, a negative number, or nothing is left.
+    """
+    if duplicates not in DUPLICATE_POLICIES:
+        allowed = ", ".join(map(repr, DUPLICATE_POLICIES))
+        raise DataError(f"duplicates must be one of {allowed}, but got {duplicates!r}.")
+    limits = {
+        "min_user_interactions": min_user_interactions,
+        "min_item_interactions": min_item_interactions,
+        "min_history_length": min_history_length,
+    }
+    for name, value in limits.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            raise DataError(f"{name} must be an integer of 0 or more, but got {value!r}.")
+    frame = drop_duplicates(interactions.frame, duplicates)
+    frame = k_core(frame, min_user_interactions, min_item_interactions)
+    frame = drop_short_histories(frame, min_history_length)
+    if frame.height == 0:
+        used = ", ".join(f"{name}={value}" for name, value in limits.items() if value)
+        raise DataError(
+            f"Nothing is left of {len(interactions)} interactions of {interactions.source} after {used}; lower them."
+        )
+    return replace(interactions, frame=frame)
+
+
+def drop_duplicates(frame: pl.DataFrame, policy: str) -> pl.DataFrame:
+    """Keeps the first or the last interaction of each (user, item) pair, or all (`"keep"`)."""
+    if policy == "keep":
+        return frame
+    keep = "first" if policy == "first" else "last"
+    return (
+        frame.with_row_index("_row")
+        .sort("timestamp", maintain_order=True)
+        .unique(["user_id", "item_id"], keep=keep, maintain_order=True)  # type: ignore[arg-type]
+        .sort("_row")
+        .drop("_row")
+    )
+
+
+def k_core(frame: pl.DataFrame, min_user: int, min_item: int) -> pl.DataFrame:
+    """The largest part of the table where each user has `min_user` and each item `min_item` interactions."""
+    if min_user <= 1 and min_item <= 1:
+        return frame
+    users = frame["user_id"].rank("dense").to_numpy()
+    items = frame["item_id"].rank("dense").to_numpy()
+    rows = np.arange(frame.height)
+    while True:
+        enough = (np.bincount(users)[users] >= min_user) & (np.bincount(items)[items] >= min_item)
+        if enough.all():
+            return frame[rows]
+        users, items, rows = users[enough], items[enough], rows[enough]
+
+
+def drop_short_histories(frame: pl.DataFrame, min_length: int) -> pl.DataFrame:
+    """Leaves out users with fewer than `min_length` interactions."""
+    return frame if min_length <= 1 else frame.filter(pl.len().over("user_id") >= min_length)

@@ -1,0 +1,60 @@
+"""From a table to histories: one flat array of item indices, one slice of it per user."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from .interactions import Interactions
+
+__all__ = ["Sequences", "build_sequences"]
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """All histories, one after the other.
+
+    Args:
+        users: Raw user ids, sorted (Int64 or String), length U.
+        items: Raw item ids, sorted: `items[i]` has index `i + 1`.
+        item_indices: int32, length N: item indices 1 ... n, user after user, each in time order.
+        timestamps: int64 or float64, length N, beside `item_indices`.
+        offsets: int64, length U + 1: user u owns `item_indices[offsets[u] : offsets[u + 1]]`.
+    """
+
+    users: pl.Series
+    items: pl.Series
+    item_indices: np.ndarray
+    timestamps: np.ndarray
+    offsets: np.ndarray
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """int64, length U: how many interactions each user has."""
+        return np.diff(self.offsets)
+
+
+def build_sequences(interactions: Interactions) -> Sequences:
+    """Sorts interactions by (user, time); ties in time keep file order.
+
+    Items get the indices 1 ... n in the order of their sorted raw ids (integers by value, strings by code point), so
+    an index tells nothing about popularity or about the order of the file.
+    """
+    frame = interactions.frame
+    users, items = frame["user_id"].unique().sort(), frame["item_id"].unique().sort()
+    # The dense rank of a raw id is its place among the sorted ids, from 1.
+    ordered = frame.select(
+        pl.col("user_id").rank("dense").alias("user"),
+        pl.col("item_id").rank("dense").cast(pl.Int32).alias("item"),
+        "timestamp",
+    ).sort("user", "timestamp", maintain_order=True)  # stable: an unstable sort changes a quarter of ML-1M's targets
+    counts = np.bincount(ordered["user"].to_numpy(), minlength=len(users) + 1)[1:]
+    return Sequences(
+        users=users,
+        items=items,
+        item_indices=ordered["item"].to_numpy(),
+        timestamps=ordered["timestamp"].to_numpy(),
+        offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+    )

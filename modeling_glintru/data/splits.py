@@ -1,0 +1,212 @@
+"""Splits: which part of which history is for training, and which target follows which history.
+
+A split never copies interactions. It names slices of the flat array of `Sequences`, so that what training sees can be
+checked position by position.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import DataError
+from .sequences import Sequences
+
+__all__ = ["SPLITS", "Rows", "Splits", "held_out_users", "leave_one_out", "split_sequences", "temporal"]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of one part of a split; all arrays are int64 of one length.
+
+    Args:
+        users: Places in `Sequences.users`.
+        starts: Where the row's history begins in `Sequences.item_indices`.
+        stops: Where it ends (exclusive).
+        targets: Position of the target in `Sequences.item_indices`, or None for training rows.
+    """
+
+    users: np.ndarray
+    starts: np.ndarray
+    stops: np.ndarray
+    targets: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The three parts of a split."""
+
+    train: Rows
+    validation: Rows
+    test: Rows
+
+
+def leave_one_out(sequences: Sequences) -> Splits:
+    """The literature's split: a user's last item is the test target, the one before it the validation target.
+
+    Users with fewer than three interactions train only. Along the time axis of all users this split leaks (other
+    users' training items may be later than a target); `temporal` does not.
+
+    Raises:
+        DataError: All histories are shorter than three.
+    """
+    starts, ends = sequences.offsets[:-1], sequences.offsets[1:]
+    evaluated = sequences.lengths >= 3
+    if not evaluated.any():
+        raise DataError(
+            f"All {len(starts)} histories are shorter than three interactions, so leave_one_out has nobody to evaluate."
+        )
+    users = np.flatnonzero(evaluated)
+    return Splits(
+        train=Rows(np.arange(len(starts)), starts, np.where(evaluated, ends - 2, ends)),
+        validation=Rows(users, starts[users], ends[users] - 2, ends[users] - 2),
+        test=Rows(users, starts[users], ends[users] - 1, ends[users] - 1),
+    )
+
+
+def temporal(sequences: Sequences, *, validation_fraction: float = 0.1, test_fraction: float = 0.1) -> Splits:
+    """One global time axis with two cuts t1 < t2: no leakage across them.
+
+    Training is everything before t1. Validation: users with a history before t1, target their first item in [t1, t2).
+    Test: users with a history before t2, target their first item at t2 or later.
+
+    Args:
+        sequences: The histories; their times must mean the same for all users.
+        validation_fraction: Share of the interactions between the cuts, about (ties in time stay together).
+        test_fraction: Share of the interactions from t2 on, about.
+
+    Raises:
+        DataError: Fractions out of range, times that allow no such cuts, or nobody to evaluate.
+    """
+    _check_fractions(validation_fraction, test_fraction)
+    times, offsets = sequences.timestamps, sequences.offsets
+    _check_common_axis(sequences)
+    ordered, total = np.sort(times), len(times)
+    first_cut = ordered[int(total * (1 - validation_fraction - test_fraction))]
+    second_cut = ordered[min(int(total * (1 - test_fraction)), total - 1)]
+    if not ordered[0] < first_cut < second_cut:
+        raise DataError(
+            "The temporal split needs two different cuts in time, but too many interactions share the same time "
+            f"(cuts at {first_cut} and {second_cut}); use other fractions or another split."
+        )
+    # Within a user times are sorted, so that "before the cut" is a count.
+    before_first = offsets[:-1] + _count_per_user(times < first_cut, offsets)
+    before_second = offsets[:-1] + _count_per_user(times < second_cut, offsets)
+    starts, ends = offsets[:-1], offsets[1:]
+
+    def rows(history_end: np.ndarray, limit: np.ndarray) -> Rows:
+        users = np.flatnonzero((history_end > starts) & (history_end < limit))
+        return Rows(users, starts[users], history_end[users], history_end[users])
+
+    trained = np.flatnonzero(before_first > starts)
+    splits = Splits(
+        train=Rows(trained, starts[trained], before_first[trained]),
+        validation=rows(before_first, before_second),
+        test=rows(before_second, ends),
+    )
+    for name, part in (("validation", splits.validation), ("test", splits.test)):
+        if len(part) == 0:
+            raise DataError(
+                f"The temporal split leaves nobody for {name}: no user has interactions on both sides of its cut; "
+                "use other fractions or another split."
+            )
+    return splits
+
+
+def held_out_users(
+    sequences: Sequences, *, validation_fraction: float = 0.1, test_fraction: float = 0.1, seed: int = 42
+) -> Splits:
+    """Split by user (`"user"`): some users are never trained on; their last item is the target.
+
+    Args:
+        sequences: The histories.
+        validation_fraction: Share of the users with two or more interactions.
+        test_fraction: The same for the test.
+        seed: Of the draw of users.
+
+    Raises:
+        DataError: Fractions out of range, or fewer than three users with two or more interactions.
+    """
+    _check_fractions(validation_fraction, test_fraction)
+    starts, ends = sequences.offsets[:-1], sequences.offsets[1:]
+    able = np.flatnonzero(sequences.lengths >= 2)
+    num_validation = max(1, round(validation_fraction * len(able)))
+    num_test = max(1, round(test_fraction * len(able)))
+    if num_validation + num_test >= len(able):
+        raise DataError(
+            f"The user split needs users for training, validation and test, but only {len(able)} have two or more "
+            "interactions."
+        )
+    drawn = np.random.default_rng(seed).permutation(able)
+    validation, test = np.sort(drawn[:num_validation]), np.sort(drawn[num_validation : num_validation + num_test])
+    trained = np.setdiff1d(np.arange(len(starts)), np.concatenate([validation, test]))
+
+    def held_out(users: np.ndarray) -> Rows:
+        return Rows(users, starts[users], ends[users] - 1, ends[users] - 1)
+
+    return Splits(Rows(trained, starts[trained], ends[trained]), held_out(validation), held_out(test))
+
+
+SPLITS: dict[str, Callable[..., Splits]] = {
+    "leave_one_out": leave_one_out,
+    "temporal": temporal,
+    "user": held_out_users,
+}
+
+
+def split_sequences(
+    sequences: Sequences,
+    split: str,
+    *,
+    validation_fraction: float = 0.1,
+    test_fraction: float = 0.1,
+    seed: int = 42,
+) -> Splits:
+    """Splits by name (`SPLITS`); each split takes of the options what it needs.
+
+    Raises:
+        DataError: An unknown split, what the split itself raises, or no training history with two items.
+    """
+    if split == "leave_one_out":
+        splits = leave_one_out(sequences)
+    elif split == "temporal":
+        splits = temporal(sequences, validation_fraction=validation_fraction, test_fraction=test_fraction)
+    elif split == "user":
+        splits = held_out_users(
+            sequences, validation_fraction=validation_fraction, test_fraction=test_fraction, seed=seed
+        )
+    else:
+        raise DataError(f"split must be one of {', '.join(map(repr, SPLITS))}, but got {split!r}.")
+    if not (splits.train.stops - splits.train.starts >= 2).any():
+        raise DataError(
+            f"No training history of the {split} split holds two items, so there is nothing to learn from; "
+            "longer histories are needed."
+        )
+    return splits
+
+
+def _count_per_user(chosen: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    running = np.concatenate([[0], np.cumsum(chosen)])
+    return running[offsets[1:]] - running[offsets[:-1]]
+
+
+def _check_fractions(validation_fraction: float, test_fraction: float) -> None:
+    if not (0 < validation_fraction < 1 and 0 < test_fraction < 1 and validation_fraction + test_fraction < 1):
+        raise DataError(
+            "validation_fraction and test_fraction must be above 0 and together below 1, but got "
+            f"{validation_fraction} and {test_fraction}."
+        )
+
+
+def _check_common_axis(sequences: Sequences) -> None:
+    positions = np.arange(len(sequences.timestamps)) - np.repeat(sequences.offsets[:-1], sequences.lengths)
+    if len(sequences.lengths) > 1 and np.array_equal(sequences.timestamps, positions):
+        raise DataError(
+            "The temporal split needs times on one axis for all users, but in this table every user's times count "
+            "0, 1, 2, ...: they are positions in the history; use leave_one_out or user."
+        )
