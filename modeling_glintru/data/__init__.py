@@ -1,0 +1,61 @@
+"""Interactions to sequences to splits to batches.
+
+Names are imported when they are first used: reading a table needs neither torch nor transformers.
+The function `prepare` is imported from its own file, `modeling_glintru.data.prepare`, whose name it shares.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .collator import SequenceCollator
+    from .filtering import filter_interactions
+    from .interactions import Interactions, read_interactions
+    from .movielens import load_movielens_100k, movielens_100k_titles
+    from .prepare import PreparedData, load_prepared
+    from .sampler import LengthBucketSampler
+    from .sources import load_source, load_titles
+    from .synthetic import synthetic_interactions, synthetic_item_titles
+    from .windows import TrainingWindows
+
+__all__ = [
+    "Interactions",
+    "LengthBucketSampler",
+    "PreparedData",
+    "SequenceCollator",
+    "TrainingWindows",
+    "filter_interactions",
+    "load_movielens_100k",
+    "load_prepared",
+    "load_source",
+    "load_titles",
+    "movielens_100k_titles",
+    "read_interactions",
+    "synthetic_interactions",
+    "synthetic_item_titles",
+]
+
+_HOMES = {
+    "Interactions": "interactions",
+    "LengthBucketSampler": "sampler",
+    "PreparedData": "prepare",
+    "SequenceCollator": "collator",
+    "TrainingWindows": "windows",
+    "filter_interactions": "filtering",
+    "load_movielens_100k": "movielens",
+    "load_prepared": "prepare",
+    "load_source": "sources",
+    "load_titles": "sources",
+    "movielens_100k_titles": "movielens",
+    "read_interactions": "interactions",
+    "synthetic_interactions": "synthetic",
+    "synthetic_item_titles": "synthetic",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_HOMES[name]}", __name__), name)

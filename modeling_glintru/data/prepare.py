@@ -1,0 +1,278 @@
+"""The whole way from interactions to data sets that any Trainer takes, with the item vocabulary beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from ..errors import DataError, GlintRUError
+from .filtering import filter_interactions
+from .interactions import Interactions
+from .sequences import Sequences, build_sequences
+from .splits import Rows, Splits, split_sequences
+from .storage import check_output_folder, read_summary, whole_folder, write_summary
+
+if TYPE_CHECKING:
+    from datasets import Dataset, DatasetDict
+
+    from ..processing_glintru import GlintRUProcessor
+
+__all__ = ["PreparedData", "load_prepared", "prepare"]
+
+ROWS_PER_CHUNK = 65_536
+PARTS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """Histories ready for training and evaluation.
+
+    Args:
+        dataset: `train` with rows `user_id` (raw), `item_ids` (int32 indices, oldest first); `validation` and `test`
+            with rows `user_id`, `item_ids` (the full history) and `target` (int32).
+        processor: Holds the item vocabulary: all items of the (filtered) table, index 0 is padding.
+        summary: What was done and counted; fit for JSON.
+    """
+
+    dataset: DatasetDict
+    processor: GlintRUProcessor
+    summary: dict[str, Any]
+
+    @cached_property
+    def item_counts(self) -> np.ndarray:
+        """int64, length `vocab_size`: how often each item occurs in the training histories (index 0: never)."""
+        counts = np.zeros(self.processor.vocab_size, np.int64)
+        for chunk in self.dataset["train"].data.column("item_ids").chunks:
+            counts += np.bincount(chunk.flatten().to_numpy(), minlength=len(counts))
+        return counts
+
+    def describe(self) -> str:
+        """The summary in a few lines for people."""
+        s = self.summary
+        columns = ", ".join(f"{role} = {name!r}" for role, name in s["columns"].items())
+        dropped = s["dropped"]
+        lines = [
+            f"Data      {s['source']}: {columns}",
+            f"          {s['interactions']:,} interactions, {s['users']:,} users, {s['items']:,} items, "
+            f"median history {s['median_history_length']:g}",
+            f"Split     {s['split']}: {s['train_histories']:,} training histories with {s['train_interactions']:,} "
+            f"interactions; evaluated: {s['validation_users']:,} validation, {s['test_users']:,} test",
+        ]
+        if any(dropped.values()):
+            lines.insert(2, "Left out  " + ", ".join(f"{count:,} {what}" for what, count in dropped.items()))
+        cold = s["validation_cold_targets"], s["test_cold_targets"]
+        if any(cold):
+            lines.append(f"          targets never seen in training: {cold[0]:,} validation, {cold[1]:,} test")
+        return "\n".join(lines)
+
+
+def prepare(
+    interactions: Interactions,
+    output_dir: str | Path | None = None,
+    *,
+    split: str = "leave_one_out",
+    validation_fraction: float = 0.1,
+    test_fraction: float = 0.1,
+    duplicates: str = "keep",
+    min_user_interactions: int = 0,
+    min_item_interactions: int = 0,
+    min_history_length: int = 0,
+    max_length: int = 200,
+    item_titles: Mapping[Any, str | None] | None = None,
+    seed: int = 42,
+    overwrite: bool = False,
+) -> PreparedData:
+    """Filters, orders, splits and indexes interactions.
+
+    Args:
+        interactions: From `read_interactions` or `load_source`.
+        output_dir: Where to write; the result is then memory-mapped from there. None keeps it in memory. The folder
+            appears only when it is complete.
+        split: `"leave_one_out"`, `"temporal"` or `"user"` (see `splits`).
+        validation_fraction: For the splits `temporal` (of interactions) and `user` (of users).
+        test_fraction: The same for the test.
+        duplicates: `"keep"`, `"first"` or `"last"` of repeated (user, item) pairs.
+        min_user_interactions: k-core of users, see `filter_interactions`.
+        min_item_interactions: k-core of items.
+        min_history_length: Users with fewer interactions are left out.
+        max_length: How many of the newest items the processor will keep of a history; the data keeps all.
+        item_titles: Raw item id to title, for the processor.
+        seed: Of the split `user`.
+        overwrite: Replace prepared data in `output_dir`. Anything else there is refused all the same.
+
+    Returns:
+        The data sets, the processor and the summary.
+
+    Raises:
+        DataError: A single user or item, nothing left after filtering, a split that leaves nobody to evaluate or
+            nothing to learn from, options out of range, or an output folder that is in the way.
+    """
+    from ..processing_glintru import GlintRUProcessor
+
+    folder = None if output_dir is None else Path(output_dir)
+    if folder is not None:
+        check_output_folder(folder, overwrite)
+    filters = {
+        "duplicates": duplicates,
+        "min_user_interactions": min_user_interactions,
+        "min_item_interactions": min_item_interactions,
+        "min_history_length": min_history_length,
+    }
+    _check_several(interactions, "")
+    kept = filter_interactions(interactions, **filters)  # type: ignore[arg-type]
+    _check_several(kept, " after filtering")
+    sequences = build_sequences(kept)
+    splits = split_sequences(
+        sequences, split, validation_fraction=validation_fraction, test_fraction=test_fraction, seed=seed
+    )
+    options: dict[str, Any] = {**filters, "seed": seed, "max_length": max_length}
+    if split != "leave_one_out":
+        options |= {"validation_fraction": validation_fraction, "test_fraction": test_fraction}
+    summary = _summary(interactions, kept, sequences, splits) | {"split": split, "options": options}
+    item_ids = sequences.items.to_list()
+    processor = GlintRUProcessor(item_ids, _fitting_titles(item_titles, item_ids), max_length=max_length)
+    dataset = _datasets(sequences, splits)
+    if folder is None:
+        return PreparedData(dataset, processor, summary)
+    with whole_folder(folder, overwrite) as unfinished:
+        with _without_progress_bars():
+            dataset.save_to_disk(str(unfinished / "dataset"))
+        processor.save_pretrained(unfinished)
+        write_summary(unfinished, summary)
+    return load_prepared(folder)
+
+
+def load_prepared(folder: str | Path) -> PreparedData:
+    """Opens what `prepare` wrote; histories are memory-mapped, not read.
+
+    Raises:
+        DataError: The folder is missing, not prepared data, incomplete or damaged.
+    """
+    from datasets import DatasetDict, load_from_disk
+
+    from ..processing_glintru import GlintRUProcessor
+
+    folder = Path(folder)
+    summary = read_summary(folder)
+    try:
+        dataset = load_from_disk(str(folder / "dataset"))
+        assert isinstance(dataset, DatasetDict)
+        rows = [dataset[part].num_rows for part in PARTS]
+    # Arrow, the file system and `datasets` each have their own errors; all mean the same here.
+    except Exception as error:
+        raise DataError(f"The data sets of {folder} are missing or damaged; run glintru prepare again.") from error
+    try:
+        processor = GlintRUProcessor.from_pretrained(str(folder))
+    except GlintRUError as error:
+        raise DataError(f"The item vocabulary of {folder} is missing or damaged; run glintru prepare again.") from error
+    expected = [summary.get(name) for name in ("train_histories", "validation_users", "test_users")]
+    if rows != expected or len(processor) != summary.get("items"):
+        raise DataError(f"The files of {folder} do not belong together; run glintru prepare again.")
+    return PreparedData(dataset, processor, summary)
+
+
+def _datasets(sequences: Sequences, splits: Splits) -> DatasetDict:
+    from datasets import DatasetDict
+
+    return DatasetDict({part: _dataset(sequences, getattr(splits, part)) for part in PARTS})
+
+
+def _dataset(sequences: Sequences, rows: Rows) -> Dataset:
+    from datasets import Dataset
+
+    users = sequences.users.to_arrow().cast(pa.int64() if sequences.users.dtype.is_integer() else pa.string())
+    kinds = {"user_id": users.type, "item_ids": pa.list_(pa.int32())}
+    if rows.targets is not None:
+        kinds["target"] = pa.int32()
+    batches = []
+    # In chunks, so that the 32-bit offsets of a list column never overflow.
+    for begin in range(0, max(len(rows), 1), ROWS_PER_CHUNK):
+        part = slice(begin, begin + ROWS_PER_CHUNK)
+        lengths = rows.stops[part] - rows.starts[part]
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        # Position k of a row lies at its start + k: one vectorised gather for all rows.
+        positions = np.arange(offsets[-1]) + np.repeat(rows.starts[part] - offsets[:-1], lengths)
+        items = pa.array(sequences.item_indices[positions], pa.int32())
+        columns = [
+            users.take(pa.array(rows.users[part])),
+            pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), items),
+        ]
+        if rows.targets is not None:
+            columns.append(pa.array(sequences.item_indices[rows.targets[part]], pa.int32()))
+        batches.append(pa.record_batch(columns, schema=pa.schema(kinds)))
+    return Dataset(pa.Table.from_batches(batches))
+
+
+def _summary(read: Interactions, kept: Interactions, sequences: Sequences, splits: Splits) -> dict[str, Any]:
+    trained = np.zeros(len(sequences.items) + 1, bool)
+    lengths = splits.train.stops - splits.train.starts
+    inside = np.zeros(len(kept) + 1, np.int64)
+    np.add.at(inside, splits.train.starts, 1)
+    np.add.at(inside, splits.train.stops, -1)
+    trained[sequences.item_indices[np.cumsum(inside[:-1]) > 0]] = True
+
+    def cold(rows: Rows) -> int:
+        return int((~trained[sequences.item_indices[rows.targets]]).sum())
+
+    users, items = len(sequences.users), len(sequences.items)
+    return {
+        "source": read.source,
+        "columns": dict(read.columns),
+        "users": users,
+        "items": items,
+        "interactions": len(kept),
+        "dropped": {
+            "interactions": len(read) - len(kept),
+            "users": read.num_users - users,
+            "items": read.num_items - items,
+        },
+        "median_history_length": float(np.median(sequences.lengths)),
+        "train_histories": len(splits.train),
+        "train_interactions": int(lengths.sum()),
+        "validation_users": len(splits.validation),
+        "test_users": len(splits.test),
+        "validation_cold_targets": cold(splits.validation),
+        "test_cold_targets": cold(splits.test),
+    }
+
+
+def _check_several(interactions: Interactions, when: str) -> None:
+    for what, count, column in (
+        ("user", interactions.num_users, "user_id"),
+        ("item", interactions.num_items, "item_id"),
+    ):
+        if count < 2:
+            raise DataError(
+                f"{interactions.source} has a single {what}{when} ({interactions.frame[column][0]!r}), but at least "
+                f"two are needed; is --{what}_column right?"
+            )
+
+
+def _fitting_titles(titles: Mapping[Any, str | None] | None, item_ids: list[Any]) -> dict[Any, str | None] | None:
+    """Titles whose ids have the vocabulary's type: a table of titles may hold as integers what is text here."""
+    if not titles:
+        return None
+    if isinstance(item_ids[0], str):
+        titles = {str(raw): title for raw, title in titles.items()}
+    known = {raw: titles[raw] for raw in item_ids if raw in titles}
+    return known or None
+
+
+@contextmanager
+def _without_progress_bars() -> Iterator[None]:
+    from datasets.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    before = are_progress_bars_disabled()
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        if not before:
+            enable_progress_bars()
