@@ -1,0 +1,138 @@
+"""Training windows over whole histories, straight from the memory-mapped column."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from torch.utils.data import Dataset
+
+from ..errors import DataError
+
+__all__ = ["TrainingWindows"]
+
+
+class TrainingWindows(Dataset):
+    """Cuts each history into windows so that every target is used exactly once per epoch.
+
+    A history of n items has n - 1 targets: every item but the first. Windows of up to `max_length` targets tile them
+    from the newest end, so that only the oldest window of a history may be shorter. A window holds its targets and the
+    one item before them, so that inputs are `item_ids[:-1]` and targets `item_ids[1:]`.
+
+    With `random_shift` the borders move from epoch to epoch within the room that the oldest window leaves: the same
+    number of windows, still each target exactly once.
+
+    Only the starts and lengths of windows are in memory (16 bytes a window); items stay in the memory-mapped file.
+
+    Args:
+        dataset_split: A `datasets.Dataset` with the column `item_ids` (lists of integers, oldest first).
+        max_length: Most targets in a window.
+        random_shift: Moves the borders per epoch.
+        seed: Of the shifts, together with the epoch.
+
+    Raises:
+        DataError: No `item_ids` column of integer lists, a `max_length` below 1, or no history with two items.
+    """
+
+    def __init__(self, dataset_split: Any, max_length: int, *, random_shift: bool = False, seed: int = 42) -> None:
+        if isinstance(max_length, bool) or not isinstance(max_length, int) or max_length < 1:
+            raise DataError(f"max_length must be a positive integer, but got {max_length!r}.")
+        if "item_ids" not in dataset_split.column_names:
+            raise DataError(
+                f"Training windows need a column 'item_ids', but the data set has {dataset_split.column_names}."
+            )
+        # A selection or a shuffle is a layer of row numbers above the file; write it out first.
+        self.dataset = dataset_split if dataset_split._indices is None else dataset_split.flatten_indices()
+        self.max_length = max_length
+        self.random_shift = random_shift
+        self.seed = seed
+        self.epoch = 0
+        self._read_column()
+        self._lay_windows()
+        if len(self) == 0:
+            raise DataError("No training history holds two items, so there is nothing to learn from.")
+
+    def _read_column(self) -> None:
+        column = self.dataset.data.column("item_ids")
+        if not (_is_list(column.type) and pa.types.is_integer(column.type.value_type)):
+            raise DataError(f"The column 'item_ids' must hold lists of integers, but it holds {column.type}.")
+        self._chunks: list[np.ndarray] = []
+        starts, stops, base = [], [], 0
+        for chunk in column.chunks:
+            values, offsets = chunk.values.to_numpy(), chunk.offsets.to_numpy().astype(np.int64)
+            self._chunks.append(values)
+            starts.append(base + offsets[:-1])
+            stops.append(base + offsets[1:])
+            base += len(values)
+        self._bases = np.cumsum([0] + [len(values) for values in self._chunks[:-1]])
+        begin = np.concatenate(starts) if starts else np.zeros(0, np.int64)
+        end = np.concatenate(stops) if stops else np.zeros(0, np.int64)
+        useful = end - begin >= 2
+        # Positions of items in the column, chunk after chunk.
+        self._begin, self._end = begin[useful], end[useful]
+
+    def _lay_windows(self) -> None:
+        targets, size = self._end - self._begin - 1, self.max_length
+        counts = -(-targets // size)
+        shift = np.zeros_like(targets)
+        if self.random_shift:
+            # The room by which the newest window may shrink in favour of the oldest.
+            room = counts * size - targets
+            shift = np.random.default_rng([self.seed, self.epoch]).integers(0, room, endpoint=True)
+            shift[counts == 1] = 0
+        history = np.repeat(np.arange(len(counts)), counts)
+        newness = np.arange(len(history)) - np.repeat(np.cumsum(counts) - counts, counts)
+        # Positions of the first target and one past the last target of each window.
+        last = self._end[history] + shift[history]
+        stop = np.minimum(last - newness * size, self._end[history])
+        first = np.maximum(last - (newness + 1) * size, self._begin[history] + 1)
+        self._starts = first - 1
+        self._lengths = stop - first
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """int64, length `len(self)`: how many targets each window of this epoch has."""
+        return self._lengths
+
+    @property
+    def num_targets(self) -> int:
+        """Targets of one epoch."""
+        return int(self._lengths.sum())
+
+    def set_epoch(self, epoch: int) -> None:
+        """Moves the borders of the windows where `random_shift` is on; deterministic in (seed, epoch)."""
+        if self.random_shift and epoch != self.epoch:
+            self.epoch = epoch
+            self._lay_windows()
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        """One window: `item_ids`, int32, 2 ... max_length + 1 consecutive items."""
+        start = self._starts[index]
+        chunk = int(np.searchsorted(self._bases, start, side="right")) - 1
+        begin = start - self._bases[chunk]
+        items = self._chunks[chunk][begin : begin + self._lengths[index] + 1]
+        # A copy: the file is mapped read-only.
+        return {"item_ids": items.astype(np.int32)}
+
+    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, np.ndarray]]:
+        """Windows of one batch."""
+        return [self[index] for index in indices]
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Workers get the path of the mapped file (the data set knows it), not a copy of its items.
+        return {name: value for name, value in self.__dict__.items() if not name.startswith("_")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._read_column()
+        self._lay_windows()
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind)
