@@ -1,0 +1,132 @@
+"""MovieLens-100K, taken out of the wheel of the PyPI package `recbole`, which ships it as an example.
+
+pip is asked for the package by name, so whatever registry this machine's pip uses is used. The files are checked, kept
+in the user's cache, and never part of this repository.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+import zipfile
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+from ..errors import DataError
+from .interactions import Interactions, read_interactions
+
+__all__ = ["LICENCE_NOTICE", "load_movielens_100k", "movielens_100k_titles"]
+
+logger = logging.getLogger(__name__)
+
+PACKAGE = "recbole==1.2.1"
+FOLDER_IN_WHEEL = "recbole/dataset_example/ml-100k/"
+# SHA-256 of the files in the wheel.
+CHECKSUMS = {
+    "ml-100k.inter": "4edb74e2a81178c2ba9ff381495f754f996c4aea351b1272ca36b43da0935eff",
+    "ml-100k.item": "51d7cdf777ce5c0f5b32c1d947a4a81fe07d75e78abbe761e0cd4d0756064532",
+}
+TIMEOUT_SECONDS = 300
+LICENCE_NOTICE = (
+    "MovieLens-100K is by GroupLens Research, University of Minnesota: for research use, to be acknowledged in "
+    "publications (Harper and Konstan 2015, doi:10.1145/2827872), not to be redistributed and not for commercial use "
+    "without permission."
+)
+
+
+def load_movielens_100k(cache_dir: str | Path | None = None) -> Interactions:
+    """MovieLens-100K: 100,000 ratings of 943 users for 1,682 films, times in seconds; each rating is an interaction.
+
+    The first call downloads about 2 MB; later calls read the cache. The licence notice is logged once per process.
+
+    Args:
+        cache_dir: Where the files are kept; `$XDG_CACHE_HOME/glintru` or `~/.cache/glintru` by default.
+
+    Raises:
+        DataError: The data can neither be found in the cache nor be had with pip, or is not what it should be.
+    """
+    file = _file("ml-100k.inter", cache_dir)
+    _show_licence()
+    return replace(read_interactions(file), source="ml-100k")
+
+
+def movielens_100k_titles(cache_dir: str | Path | None = None) -> dict[int, str]:
+    """Raw item id to title with year, such as `{1: "Toy Story (1995)"}`.
+
+    Raises:
+        DataError: As `load_movielens_100k`.
+    """
+    import polars as pl
+
+    frame = pl.read_csv(_file("ml-100k.item", cache_dir), separator="\t", infer_schema=False, quote_char=None)
+    rows = zip(frame["item_id:token"], frame["movie_title:token_seq"], frame["release_year:token"], strict=True)
+    return {int(raw): f"{title} ({year})" if year else title for raw, title, year in rows if title}
+
+
+def _file(name: str, cache_dir: str | Path | None) -> Path:
+    folder = (_user_cache() if cache_dir is None else Path(cache_dir)) / "ml-100k"
+    file = folder / name
+    if _is_sound(file):
+        return file
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # A sibling, so that the last step is a rename within one file system.
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".download-") as temporary:
+            wheel = _download_wheel(Path(temporary))
+            _extract(wheel, folder, Path(temporary))
+    except OSError as error:
+        raise _not_available(f"{folder} cannot be written: {error.strerror or error}") from error
+    return file
+
+
+def _user_cache() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "glintru"
+
+
+def _is_sound(file: Path) -> bool:
+    return file.is_file() and hashlib.sha256(file.read_bytes()).hexdigest() == CHECKSUMS[file.name]
+
+
+def _download_wheel(folder: Path) -> Path:
+    """Has pip download the wheel into a folder."""
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    command += ["--only-binary=:all:", "--dest", str(folder), PACKAGE]
+    logger.info("Downloading MovieLens-100K (about 2 MB, out of the PyPI package %s).", PACKAGE)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise _not_available(f"pip took longer than {TIMEOUT_SECONDS} seconds") from error
+    wheels = list(folder.glob("*.whl"))
+    if done.returncode != 0 or len(wheels) != 1:
+        lines = [line for line in done.stderr.strip().splitlines() if line.strip()]
+        raise _not_available(f"pip could not download {PACKAGE}: {lines[-1] if lines else 'no reason given'}")
+    return wheels[0]
+
+
+def _extract(wheel: Path, folder: Path, temporary: Path) -> None:
+    """Takes the files out of the wheel, checks them, and puts them into place."""
+    for name in CHECKSUMS:
+        extracted = temporary / name
+        try:
+            with zipfile.ZipFile(wheel) as archive:
+                extracted.write_bytes(archive.read(FOLDER_IN_WHEEL + name))
+        except (zipfile.BadZipFile, KeyError) as error:
+            raise _not_available(f"{wheel.name} is damaged or does not hold {name}") from error
+        if not _is_sound(extracted):
+            raise _not_available(f"{name} in {wheel.name} has another checksum than expected")
+        extracted.replace(folder / name)
+
+
+@cache
+def _show_licence() -> None:
+    logger.warning(LICENCE_NOTICE)
+
+
+def _not_available(reason: str) -> DataError:
+    return DataError(f"MovieLens-100K cannot be had ({reason}); try the synthetic data instead: --recipe demo.")
