@@ -1,0 +1,417 @@
+"""Recipes: one YAML file is one reproducible run.
+
+`load_recipe("ml-1m", ["learning_rate=1e-3"])` reads a recipe by name or path, changes single values and checks all of
+it, so that a run fails at its start and not after an hour. The named recipes are the files of `configuration/`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import math
+import os
+import re
+import types
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from huggingface_hub.errors import StrictDataclassError
+from transformers.trainer_utils import SchedulerType
+
+from .configuration_glintru import GlintRUConfig
+from .errors import GlintRUError, RecipeError, nearest_names
+
+__all__ = [
+    "DataRecipe",
+    "EvaluationRecipe",
+    "Recipe",
+    "TrainingRecipe",
+    "list_recipes",
+    "load_recipe",
+]
+
+DUPLICATES = ("keep", "first", "last")
+SPLITS = ("leave_one_out", "temporal", "user")
+PROTOCOLS = ("full", "pop100", "uni100")
+REFERENCE_MODELS = ("popularity", "item_knn")
+PRECISIONS = ("auto", "fp32", "bf16")
+SCHEDULERS = tuple(kind.value for kind in SchedulerType)
+
+
+@dataclass(frozen=True)
+class DataRecipe:
+    """Where the interactions come from, and how they are filtered and split.
+
+    Args:
+        source: A file, a Hub data set name, `"ml-100k"` or `"demo"`; None when it is given on the command line.
+        user_column: Name of the user column; None recognises the usual names.
+        item_column: Name of the item column; None recognises the usual names.
+        time_column: Name of the time column; None recognises the usual names.
+        item_titles: A file with titles of items, or None.
+        duplicates: Repeated (user, item) pairs: `"keep"`, or only the `"first"` or the `"last"`.
+        min_user_interactions: Users with fewer interactions are left out (0: none).
+        min_item_interactions: Items with fewer interactions are left out (0: none).
+        split: `"leave_one_out"`, `"temporal"` or `"user"`.
+        validation_fraction: Share of the validation part in the temporal and the user split.
+        test_fraction: Share of the test part in the temporal and the user split.
+    """
+
+    source: str | None = None
+    user_column: str | None = None
+    item_column: str | None = None
+    time_column: str | None = None
+    item_titles: str | None = None
+    duplicates: str = "keep"
+    min_user_interactions: int = 0
+    min_item_interactions: int = 0
+    split: str = "leave_one_out"
+    validation_fraction: float = 0.1
+    test_fraction: float = 0.1
+
+    def __post_init__(self) -> None:
+        _one_of("data.duplicates", self.duplicates, DUPLICATES)
+        _one_of("data.split", self.split, SPLITS)
+        _at_least("data.min_user_interactions", self.min_user_interactions, 0)
+        _at_least("data.min_item_interactions", self.min_item_interactions, 0)
+        if not (self.validation_fraction > 0 and self.test_fraction > 0):
+            raise RecipeError("data.validation_fraction and data.test_fraction must be above 0.")
+        if not self.validation_fraction + self.test_fraction < 1:
+            raise RecipeError("data.validation_fraction and data.test_fraction must leave something to train on.")
+
+
+@dataclass(frozen=True)
+class TrainingRecipe:
+    """How the weights are found.
+
+    Args:
+        max_length: Newest items of a history that the model reads.
+        num_train_epochs: Passes over all targets, at most.
+        train_batch_size: Windows a step.
+        eval_batch_size: Users a step in evaluation.
+        learning_rate: Peak learning rate of AdamW.
+        lr_scheduler_type: One of transformers' schedules, such as `"cosine"`.
+        warmup_steps: Steps until the peak learning rate.
+        weight_decay: AdamW's decoupled weight decay.
+        max_grad_norm: Gradients are clipped to this norm.
+        early_stopping_patience: Epochs without a better validation metric after which training stops; None never.
+        metric: The validation metric that decides, such as `"ndcg@10"`.
+        precision: `"auto"` (bf16 where the machine is fast at it), `"fp32"` or `"bf16"`.
+        random_window_shift: Whether the borders of the training windows move from epoch to epoch.
+        dataloader_num_workers: Processes that make batches; 0 makes them in the training process.
+        logging_steps: Steps between two log lines.
+    """
+
+    max_length: int = 200
+    num_train_epochs: int = 20
+    train_batch_size: int = 32
+    eval_batch_size: int = 128
+    learning_rate: float = 1e-3
+    lr_scheduler_type: str = "cosine"
+    warmup_steps: int = 0
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    early_stopping_patience: int | None = 5
+    metric: str = "ndcg@10"
+    precision: str = "auto"
+    random_window_shift: bool = False
+    dataloader_num_workers: int = 0
+    logging_steps: int = 50
+
+    def __post_init__(self) -> None:
+        for name in ("max_length", "num_train_epochs", "train_batch_size", "eval_batch_size", "logging_steps"):
+            _at_least(f"training.{name}", getattr(self, name), 1)
+        for name in ("warmup_steps", "weight_decay", "dataloader_num_workers"):
+            _at_least(f"training.{name}", getattr(self, name), 0)
+        for name in ("learning_rate", "max_grad_norm"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise RecipeError(f"training.{name} must be above 0, but got {getattr(self, name)}.")
+        if self.early_stopping_patience is not None:
+            _at_least("training.early_stopping_patience", self.early_stopping_patience, 1)
+        _one_of("training.lr_scheduler_type", self.lr_scheduler_type, SCHEDULERS)
+        _one_of("training.precision", self.precision, PRECISIONS)
+        if not re.fullmatch(r"(ndcg|hr|recall|mrr)@[1-9][0-9]*", self.metric):
+            raise RecipeError(f"training.metric must be ndcg@K, hr@K, recall@K or mrr@K, but got {self.metric!r}.")
+
+
+@dataclass(frozen=True)
+class EvaluationRecipe:
+    """How the trained model is measured.
+
+    Args:
+        top_k: The cut-offs k of the metrics.
+        protocols: Which items a target is ranked among: `"full"` (all), `"pop100"`, `"uni100"` (100 sampled ones).
+        num_bootstrap: Bootstrap samples for the 95 % intervals.
+        reference_models: What the model is compared with: `"popularity"`, `"item_knn"`.
+    """
+
+    top_k: tuple[int, ...] = (10, 20)
+    protocols: tuple[str, ...] = ("full",)
+    num_bootstrap: int = 1000
+    reference_models: tuple[str, ...] = ("popularity", "item_knn")
+
+    def __post_init__(self) -> None:
+        if not self.top_k or min(self.top_k) < 1:
+            raise RecipeError(f"evaluation.top_k must be positive integers, but got {list(self.top_k)}.")
+        for protocol in self.protocols:
+            _one_of("evaluation.protocols", protocol, PROTOCOLS)
+        if "full" not in self.protocols:
+            raise RecipeError("evaluation.protocols must contain 'full': the sampled protocols are an addition to it.")
+        for model in self.reference_models:
+            _one_of("evaluation.reference_models", model, REFERENCE_MODELS)
+        _at_least("evaluation.num_bootstrap", self.num_bootstrap, 1)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that a run depends on beside the interactions themselves.
+
+    Args:
+        name: Short name of the recipe.
+        description: One sentence for people.
+        seed: Seed of every random number of the run.
+        data: See `DataRecipe`.
+        model: Fields of `GlintRUConfig`, without `vocab_size` and `pad_token_id`, which follow from the data.
+        training: See `TrainingRecipe`.
+        evaluation: See `EvaluationRecipe`.
+
+    Raises:
+        RecipeError: A value that is not allowed.
+    """
+
+    name: str
+    description: str = ""
+    seed: int = 42
+    data: DataRecipe = field(default_factory=DataRecipe)
+    model: dict[str, Any] = field(default_factory=dict)
+    training: TrainingRecipe = field(default_factory=TrainingRecipe)
+    evaluation: EvaluationRecipe = field(default_factory=EvaluationRecipe)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**32:
+            raise RecipeError(f"seed must be between 0 and 2^32 - 1, but got {self.seed}.")
+        try:
+            GlintRUConfig(vocab_size=2, **self.model)
+        except (GlintRUError, StrictDataclassError) as error:
+            # The strict dataclass wraps the sentence of the config in lines of its own.
+            raise RecipeError(f"model: {error.__cause__ or error}.") from error
+
+    @classmethod
+    def from_dict(cls, content: Any) -> Recipe:
+        """A checked recipe from nested mappings, as YAML gives them.
+
+        Raises:
+            RecipeError: An unknown key (the nearest are named), a wrong type, or a value that is not allowed.
+        """
+        values = _section("recipe", content, _hints(cls))
+        for name, kind in _SECTIONS.items():
+            if name in values:
+                hints = _model_hints() if name == "model" else _hints(kind)
+                given = _section(name, values[name], hints)
+                typed = {key: _typed(f"{name}.{key}", hints[key], value) for key, value in given.items()}
+                values[name] = kind(**typed)
+        for key in ("name", "description", "seed"):
+            if key in values:
+                values[key] = _typed(key, _hints(cls)[key], values[key])
+        if not values.get("name"):
+            raise RecipeError("A recipe needs a name, as in 'name: my-run'.")
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested plain dictionaries and lists, ready for YAML or JSON."""
+        return _plain(dataclasses.asdict(self))
+
+    def to_yaml(self) -> str:
+        """The recipe as YAML text that `load_recipe` reads back to an equal recipe."""
+        return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True, width=120)
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes the recipe as a YAML file."""
+        Path(path).write_text(self.to_yaml(), encoding="utf-8")
+
+
+_SECTIONS: dict[str, Any] = {
+    "data": DataRecipe,
+    "model": dict,
+    "training": TrainingRecipe,
+    "evaluation": EvaluationRecipe,
+}
+
+
+def list_recipes() -> list[str]:
+    """Names of the recipes that come with the package, in alphabetical order."""
+    return sorted(file.stem for file in _folder().glob("*.yaml"))
+
+
+def load_recipe(name_or_path: str | os.PathLike, overrides: Sequence[str] = ()) -> Recipe:
+    """Reads a recipe and changes single values of it.
+
+    Args:
+        name_or_path: A name of `list_recipes()`, or the path of a YAML file (with a slash or `.yaml` in it).
+        overrides: `key=value` texts; the key is a dotted path (`training.learning_rate`) or its last part where that is
+            clear (`learning_rate`), the value is YAML (`2e-3`, `null`, `[10, 50]`).
+
+    Returns:
+        The checked recipe.
+
+    Raises:
+        RecipeError: An unknown recipe or key (the nearest names are given), a wrong type, or a value out of range.
+    """
+    content = _read_yaml(_find(name_or_path))
+    if not isinstance(content, dict):
+        raise RecipeError(
+            f"The recipe {os.fspath(name_or_path)!r} must be a YAML mapping with 'name', 'data', ... in it."
+        )
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals:
+            raise RecipeError(f"An override is written key=value, but got {override!r}.")
+        section, last = _resolve(key.strip())
+        target = content
+        if section:
+            if content.get(section) is None:
+                content[section] = {}
+            target = content[section]
+            if not isinstance(target, dict):
+                raise RecipeError(f"{section} must be a mapping, but got {target!r}.")
+        target[last] = _parse_yaml(text, f"the value of {key.strip()}")
+    return Recipe.from_dict(content)
+
+
+# ---------------------------------------------------------------------- finding and reading
+
+
+def _folder() -> Path:
+    """`configuration/`: inside an installed package, beside the package in a source checkout."""
+    package = Path(__file__).resolve().parent
+    inside = package / "configuration"
+    return inside if inside.is_dir() else package.parent / "configuration"
+
+
+def _find(name_or_path: str | os.PathLike) -> Path:
+    text = os.fspath(name_or_path)
+    path = Path(text)
+    if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
+        if not path.is_file():
+            raise RecipeError(f"There is no recipe file {text!r}.")
+        return path
+    if text not in list_recipes():
+        raise RecipeError(f"There is no recipe named {text!r}; {nearest_names(text, list_recipes())}")
+    return _folder() / f"{text}.yaml"
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 reads 1e-3 as text; here it is a number, as everywhere else."""
+
+
+_Loader.yaml_implicit_resolvers = {key: list(value) for key, value in yaml.SafeLoader.yaml_implicit_resolvers.items()}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def _read_yaml(path: Path) -> Any:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"The recipe file {str(path)!r} cannot be read as text.") from error
+    return _parse_yaml(text, f"the recipe file {str(path)!r}")
+
+
+def _parse_yaml(text: str, what: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except (yaml.YAMLError, ValueError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark and "\n" in text else ""
+        raise RecipeError(f"YAML error in {what}{where}: {getattr(error, 'problem', None) or error}.") from error
+
+
+# ---------------------------------------------------------------------- keys
+
+
+def _hints(kind: type) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
+
+
+def _model_hints() -> dict[str, Any]:
+    """The fields that GlintRUConfig itself declares, without those that follow from the data."""
+    hints = inspect.get_annotations(GlintRUConfig, eval_str=True)
+    return {name: hint for name, hint in hints.items() if name not in ("vocab_size", "pad_token_id")}
+
+
+def _all_keys() -> dict[str, tuple[str, str]]:
+    """Dotted path -> (section or "", key)."""
+    keys = {name: ("", name) for name in ("name", "description", "seed")}
+    for section, kind in _SECTIONS.items():
+        names: Iterable[str] = _model_hints() if section == "model" else _hints(kind)
+        keys |= {f"{section}.{name}": (section, name) for name in names}
+    return keys
+
+
+def _resolve(key: str) -> tuple[str, str]:
+    keys = _all_keys()
+    if key in keys:
+        return keys[key]
+    matches = [dotted for dotted, (_, last) in keys.items() if last == key]
+    if len(matches) > 1:
+        raise RecipeError(f"The key {key!r} is in more than one section; write {' or '.join(matches)}.")
+    if not matches:
+        known = keys if "." in key else {last for _, last in keys.values()}
+        raise RecipeError(f"There is no recipe key {key!r}; {nearest_names(key, known)}")
+    return keys[matches[0]]
+
+
+def _section(name: str, content: Any, hints: Mapping[str, Any]) -> dict[str, Any]:
+    if content is None:
+        return {}
+    if not isinstance(content, Mapping):
+        raise RecipeError(f"{name} must be a mapping, but got {content!r}.")
+    for key in content:
+        if key not in hints:
+            raise RecipeError(f"There is no key {key!r} in {name}; {nearest_names(str(key), hints)}")
+    return dict(content)
+
+
+# ---------------------------------------------------------------------- values
+
+_NAMES = {str: "text", int: "an integer", float: "a number", bool: "true or false", type(None): "null"}
+
+
+def _typed(name: str, hint: Any, value: Any) -> Any:
+    """The value in the type of the hint: integers pass as floats, lists become tuples, nothing else is bent."""
+    kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    for kind in kinds:
+        if typing.get_origin(kind) is tuple:
+            if isinstance(value, (list, tuple)):
+                return tuple(_typed(name, typing.get_args(kind)[0], element) for element in value)
+        elif kind is float and type(value) is int:
+            return float(value)
+        elif type(value) is kind:
+            return value
+    raise RecipeError(f"{name} must be {' or '.join(dict.fromkeys(map(_described, kinds)))}, but got {value!r}.")
+
+
+def _described(kind: Any) -> str:
+    if typing.get_origin(kind) is tuple:
+        return "a list such as " + ("[10, 20]" if typing.get_args(kind)[0] is int else "[full, pop100]")
+    return _NAMES[kind]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(element) for key, element in value.items()}
+    return [_plain(element) for element in value] if isinstance(value, (list, tuple)) else value
+
+
+def _one_of(name: str, value: str, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise RecipeError(f"{name} must be one of {', '.join(allowed)}, but got {value!r}.")
+
+
+def _at_least(name: str, value: float, least: int) -> None:
+    if not least <= value < math.inf:
+        raise RecipeError(f"{name} must be at least {least}, but got {value}.")

@@ -1,0 +1,189 @@
+"""Recipes: names, overrides, checks, and the files that come with the package."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from modeling_glintru import GlintRUConfig
+from modeling_glintru.errors import GlintRUError, RecipeError
+from modeling_glintru.recipes import Recipe, TrainingRecipe, list_recipes, load_recipe
+
+NAMES = ["amazon-beauty", "amazon-video-games", "demo", "ml-100k", "ml-1m"]
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    file = tmp_path / "my.yaml"
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def test_the_recipes_of_the_package():
+    assert list_recipes() == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_named_recipe_is_whole_and_makes_a_model(name):
+    recipe = load_recipe(name)
+    assert recipe.name == name
+    assert recipe.description.endswith(".")
+    config = GlintRUConfig(vocab_size=11, **recipe.model)
+    assert config.num_hidden_layers == 1  # the published model
+    assert isinstance(recipe.training.learning_rate, float)
+
+
+def test_the_settings_of_the_measured_ml_1m_run():
+    recipe = load_recipe("ml-1m")
+    assert (recipe.model["hidden_size"], recipe.model["num_attention_heads"]) == (128, 8)
+    assert [recipe.model[f"{part}_dropout"] for part in ("embedding", "attention", "hidden")] == [0.3, 0.2, 0.3]
+    training = recipe.training
+    assert (training.learning_rate, training.warmup_steps, training.num_train_epochs) == (0.002, 400, 24)
+    assert (training.train_batch_size, training.max_length, training.lr_scheduler_type) == (32, 200, "cosine")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_saved_recipe_reads_back_equal(name, tmp_path):
+    recipe = load_recipe(name, ["learning_rate=1e-5", "model.layer_norm_eps=1e-12", "top_k=[1, 5]", "description=Zoë"])
+    recipe.save(tmp_path / "saved.yaml")
+    assert load_recipe(tmp_path / "saved.yaml") == recipe
+    assert Recipe.from_dict(yaml.safe_load(recipe.to_yaml())) == recipe
+    assert Recipe.from_dict(recipe.to_dict()) == recipe
+
+
+@pytest.mark.parametrize(
+    ("override", "section", "key", "value"),
+    [
+        ("training.learning_rate=0.002", "training", "learning_rate", 0.002),
+        ("learning_rate=1e-3", "training", "learning_rate", 0.001),
+        ("learning_rate=1E-3", "training", "learning_rate", 0.001),
+        ("weight_decay=1", "training", "weight_decay", 1.0),
+        ("early_stopping_patience=null", "training", "early_stopping_patience", None),
+        ("random_window_shift=true", "training", "random_window_shift", True),
+        ("source=/data/a=b.csv", "data", "source", "/data/a=b.csv"),
+        ("data.user_column='1'", "data", "user_column", "1"),
+        ("item_titles=", "data", "item_titles", None),
+        ("evaluation.top_k=[5, 50]", "evaluation", "top_k", (5, 50)),
+        ("protocols=[full, pop100]", "evaluation", "protocols", ("full", "pop100")),
+    ],
+)
+def test_overrides(override, section, key, value):
+    changed = getattr(getattr(load_recipe("demo", [override]), section), key)
+    assert changed == value
+    assert type(changed) is type(value)
+
+
+def test_overrides_of_the_model_and_the_top_level():
+    recipe = load_recipe("demo", ["hidden_size=48", "model.loss=bpr", "hidden_dropout=0", "seed=7", " name = mine "])
+    assert (recipe.model["hidden_size"], recipe.model["loss"], recipe.model["hidden_dropout"]) == (48, "bpr", 0)
+    assert (recipe.seed, recipe.name) == (7, "mine")
+
+
+def test_the_last_override_wins_and_the_named_recipe_is_untouched():
+    assert load_recipe("demo", ["seed=1", "seed=2"]).seed == 2
+    assert load_recipe("demo").seed == 42
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("lerning_rate=1", "'lerning_rate'; did you mean 'learning_rate'"),
+        ("training.max_len=3", "did you mean 'training.max_length'"),
+        ("modle.loss=bpr", "did you mean 'model.loss'"),
+        ("vocab_size=5", "no recipe key 'vocab_size'"),
+        ("return_dict=true", "no recipe key 'return_dict'"),
+        ("learning_rate", "key=value"),
+        ("learning_rate=fast", "training.learning_rate must be a number, but got 'fast'"),
+        ("learning_rate=-1", "above 0"),
+        ("learning_rate=.nan", "above 0"),
+        ("learning_rate=[", "YAML"),
+        ("seed=1.5", "seed must be an integer"),
+        ("seed=true", "seed must be an integer"),
+        ("seed=-1", "seed must be between"),
+        ("max_length=0", "training.max_length must be at least 1"),
+        ("early_stopping_patience=x", "an integer or null"),
+        ("top_k=10", r"a list such as \[10, 20\]"),
+        ("top_k=[]", "positive"),
+        ("top_k=[ten]", "evaluation.top_k must be an integer"),
+        ("protocols=[pop100]", "'full'"),
+        ("protocols=[full, pop10]", "full, pop100, uni100"),
+        ("reference_models=[sasrec]", "popularity, item_knn"),
+        ("split=random", "leave_one_out, temporal, user"),
+        ("duplicates=drop", "keep, first, last"),
+        ("test_fraction=0", "above 0"),
+        ("test_fraction=0.9", "something to train on"),
+        ("precision=fp16", "auto, fp32, bf16"),
+        ("lr_scheduler_type=cosin", "cosine"),
+        ("metric=auc", "ndcg@K"),
+        ("hidden_size=wide", "model.hidden_size must be an integer"),
+        ("hidden_size=true", "model.hidden_size must be an integer"),
+        ("hidden_size=33", "model: hidden_size must be a multiple of num_attention_heads"),
+        ("hidden_dropout=1.5", "model: hidden_dropout"),
+        ("loss=mse", "model: loss must be one of cross_entropy, bpr"),
+        ("name=", "needs a name|name must be text"),
+    ],
+)
+def test_wrong_overrides_are_named_in_one_sentence(override, sentence):
+    with pytest.raises(RecipeError, match=sentence) as caught:
+        load_recipe("ml-1m", [override])
+    assert isinstance(caught.value, GlintRUError)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("", "must be a YAML mapping"),
+        ("- a\n- b", "must be a YAML mapping"),
+        ("name: a\ntraining: fast", "training must be a mapping"),
+        ("name: a\ntrainig: {}", "'trainig' in recipe; did you mean 'training'"),
+        ("name: a\ndata: {splt: user}", "'splt' in data; did you mean 'split'"),
+        ("name: a\nmodel: {hiden_size: 8}", "'hiden_size' in model; did you mean 'hidden_size'"),
+        ("name: a\nmodel: {vocab_size: 8}", "'vocab_size' in model"),
+        ("name: a\n1: 2", "no key 1 in recipe"),
+        ("seed: 3", "needs a name"),
+        ("name: 5", "name must be text"),
+        ("name: [a\nseed: 3", "YAML error .*, line 2"),
+        ("name: a\ndata: !!python/object:os.system {}", "YAML error"),
+        ("name: a\nseed: 0000-99-99", "seed|YAML error"),
+    ],
+)
+def test_wrong_files_are_named_in_one_sentence(text, sentence, tmp_path):
+    with pytest.raises(RecipeError, match=sentence) as caught:
+        load_recipe(write(tmp_path, text))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_short_recipe_takes_the_defaults(tmp_path):
+    recipe = load_recipe(write(tmp_path, "name: short\ntraining:\nmodel: {hidden_size: 16}\n"), ["learning_rate=0.5"])
+    assert recipe.training == TrainingRecipe(learning_rate=0.5)
+    assert recipe.model == {"hidden_size": 16}
+
+
+def test_an_override_of_a_section_that_is_no_mapping(tmp_path):
+    with pytest.raises(RecipeError, match="training must be a mapping"):
+        load_recipe(write(tmp_path, "name: a\ntraining: fast"), ["learning_rate=1"])
+
+
+def test_unknown_recipes(tmp_path):
+    with pytest.raises(RecipeError, match="named 'ml1m'; did you mean 'ml-1m'"):
+        load_recipe("ml1m")
+    with pytest.raises(RecipeError, match=r"known: amazon-beauty, .*ml-1m"):
+        load_recipe("zzz")
+    with pytest.raises(RecipeError, match="no recipe file"):
+        load_recipe(tmp_path / "missing.yaml")
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(RecipeError, match="cannot be read"):
+        load_recipe(tmp_path / "binary.yaml")
+
+
+def test_names_do_not_depend_on_the_folder_one_stands_in(tmp_path):
+    root = str(Path(__file__).resolve().parents[1])
+    code = (
+        f"import sys; sys.path.insert(0, {root!r}); from modeling_glintru.recipes import list_recipes as l; print(l())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout.strip() == str(NAMES), done.stderr
