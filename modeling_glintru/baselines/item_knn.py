@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -57,7 +58,9 @@ class ItemKNNScorer:
             )
         self.vocab_size = vocab_size
         users, items = _distinct_pairs(train_split, vocab_size)
-        self.neighbors, self.similarities = _nearest(users, items, vocab_size, num_neighbors, shrink, progress)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Sparse")  # torch calls its sparse tensors beta, every time
+            self.neighbors, self.similarities = _nearest(users, items, vocab_size, num_neighbors, shrink, progress)
 
     def __call__(self, histories: Sequence[np.ndarray]) -> Tensor:
         """float32 (B, vocab_size); all 0 for a history without items."""

@@ -30,8 +30,7 @@ def plot_learning_curves(
     Returns:
         Whether a picture was written: False, with a logged hint, without matplotlib or without anything to draw.
     """
-    loss = [(entry["epoch"], entry["loss"]) for entry in log_history if "loss" in entry and "epoch" in entry]
-    scores = [(entry["epoch"], entry[metric]) for entry in log_history if metric in entry and "epoch" in entry]
+    loss, scores = _points(log_history, "loss"), _points(log_history, metric)
     if not loss and not scores:
         logger.warning("No learning curves: the log has neither 'loss' nor %r; set logging_steps lower.", metric)
         return False
@@ -52,11 +51,21 @@ def plot_learning_curves(
         epoch, best = max(scores, key=lambda point: point[1])
         for panel in (upper, lower):
             panel.axvline(epoch, color="#c8553d", linestyle="--", linewidth=1, zorder=0)
-        lower.plot([epoch], [best], "o", color="#c8553d", markersize=7, label=f"best: {best:.4f} at epoch {epoch:g}")
-        lower.legend(loc="lower right", frameon=False)
+        lower.plot([epoch], [best], "o", color="#c8553d", markersize=7)
+        lower.set_title(f"best: {best:.4f} at epoch {epoch:g}", loc="right", fontsize=10, color="#c8553d")
     lower.set_xlabel("Epoch")
+    figure.align_ylabels()
     figure.savefig(os.fspath(path), dpi=150, format="png")
     return True
+
+
+def _points(log_history: Sequence[dict[str, Any]], key: str) -> list[tuple[float, float]]:
+    """The first value at each epoch: a later one is the best checkpoint, loaded and evaluated again."""
+    points: dict[float, float] = {}
+    for entry in log_history:
+        if key in entry and "epoch" in entry:
+            points.setdefault(entry["epoch"], entry[key])
+    return list(points.items())
 
 
 def _draw(panel: Any, points: list[tuple[float, float]], label: str, color: str) -> None:

@@ -1,0 +1,76 @@
+"""Formulas on hand-picked ranks, and the bootstrap against theory."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+import modeling_glintru.evaluation.metrics as metrics_module
+from modeling_glintru.errors import DataError
+from modeling_glintru.evaluation import bootstrap_interval, per_user_metrics
+
+
+def test_formulas_on_ranks_by_hand() -> None:
+    found = per_user_metrics(np.array([1, 2, 3, 11]), ks=(2, 10))
+    assert list(found) == ["ndcg@2", "hr@2", "mrr@2", "ndcg@10", "hr@10", "mrr@10"]
+    assert found["hr@2"].tolist() == [1, 1, 0, 0]
+    assert found["mrr@10"].tolist() == [1, 1 / 2, 1 / 3, 0]
+    assert found["ndcg@10"] == pytest.approx([1, 1 / math.log2(3), 0.5, 0])
+
+
+@pytest.mark.parametrize(("ranks", "ks"), [([1, 0], (10,)), ([1], (0,))])
+def test_impossible_ranks_and_cutoffs_are_refused(ranks: list[int], ks: tuple[int, ...]) -> None:
+    with pytest.raises(DataError, match="at least 1"):
+        per_user_metrics(np.array(ranks), ks)
+
+
+@pytest.mark.parametrize("kind", ["two values", "continuous"])
+def test_interval_is_near_the_normal_approximation(kind: str) -> None:
+    rng = np.random.default_rng(1)
+    values = (rng.random(3000) < 0.3).astype(float) if kind == "two values" else rng.normal(2.0, 3.0, 3000)
+    low, high = bootstrap_interval(values, num_bootstrap=4000, seed=3)
+    half = 1.96 * values.std() / math.sqrt(len(values))
+    assert low == pytest.approx(values.mean() - half, abs=0.1 * half)
+    assert high == pytest.approx(values.mean() + half, abs=0.1 * half)
+
+
+def test_interval_covers_the_truth_about_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(7)
+    samples = rng.random((300, 400)) < 0.2
+    intervals = [bootstrap_interval(row, num_bootstrap=400, seed=i) for i, row in enumerate(samples)]
+    covered = np.mean([low <= 0.2 <= high for low, high in intervals])
+    assert 0.91 <= covered <= 0.985  # 0.95, with four standard errors for 300 samples downwards
+
+
+def test_interval_equals_a_plain_bootstrap() -> None:
+    """Resampling users one by one has the same distribution of means."""
+    rng = np.random.default_rng(5)
+    values = rng.choice([0.0, 0.3, 0.5, 1.0], 50, p=[0.7, 0.1, 0.1, 0.1])
+    plain = values[rng.integers(0, 50, (20_000, 50))].mean(axis=1)
+    low, high = bootstrap_interval(values, num_bootstrap=20_000, seed=1)
+    assert (low, high) == pytest.approx(np.quantile(plain, [0.025, 0.975]), abs=0.006)
+
+
+def test_interval_depends_on_the_seed_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.random.default_rng(0).random(200)
+    first = bootstrap_interval(values, seed=4)
+    assert first == bootstrap_interval(values[::-1].copy(), seed=4)
+    assert first != bootstrap_interval(values, seed=5)
+    monkeypatch.setattr(metrics_module, "MAX_DRAWN_COUNTS", 700)  # three resamples at once instead of all
+    assert first == bootstrap_interval(values, seed=4)
+    assert all(type(bound) is float for bound in first)
+
+
+def test_higher_confidence_is_wider_and_one_user_has_no_width() -> None:
+    values = np.random.default_rng(0).random(100)
+    narrow, wide = bootstrap_interval(values, confidence=0.5), bootstrap_interval(values, confidence=0.99)
+    assert wide[0] < narrow[0] < values.mean() < narrow[1] < wide[1]
+    assert bootstrap_interval(np.array([0.25])) == (0.25, 0.25)
+
+
+@pytest.mark.parametrize("arguments", [{"values": []}, {"values": [1.0], "confidence": 1.0}])
+def test_bad_arguments_are_refused(arguments: dict) -> None:
+    with pytest.raises(DataError):
+        bootstrap_interval(np.array(arguments.pop("values")), **arguments)
