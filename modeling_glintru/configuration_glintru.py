@@ -1,7 +1,5 @@
 """Configuration of GLINT-RU (arXiv 2406.10244, KDD 2025)."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
