@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import itertools
 import json
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,10 +113,10 @@ def _open_file(path: Path) -> Table:
 
 def _open_text(path: Path, suffix: str, compressed: bool) -> Table:
     try:
-        with (gzip.open if compressed else open)(path, "rt", encoding="utf-8-sig") as file:
-            header = file.readline()
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise _unreadable(path, "text", error) from error
+        with (gzip.open if compressed else open)(path, "rb") as file:
+            header = file.readline().decode("utf-8", "replace")
+    except (OSError, EOFError, zlib.error) as error:
+        raise _unreadable(path, "a table of text", error) from error
     separator = "\t"
     if suffix == ".csv":
         # Many a .csv is separated by something else; the header tells.
@@ -152,7 +153,7 @@ def _open_json_lines(path: Path, compressed: bool) -> Table:
             lines = [line for line in itertools.islice(file, JSON_PROBE_LINES) if line.strip()]
         is_list = bool(lines) and lines[0].lstrip().startswith("[")
         rows = [] if is_list else [json.loads(line) for line in lines]
-    except (OSError, EOFError, ValueError) as error:
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise _unreadable(path, "JSON lines", error) from error
     if is_list:
         raise DataError(f"{path.name} is one JSON list; JSON lines are needed, one object a line.")
@@ -226,7 +227,8 @@ def _open_dataset(source: Any, split: str, display: str) -> Table:
 
     if isinstance(source, datasets.DatasetDict):
         if split not in source:
-            raise DataError(f"{display} has no split {split!r} (--data_split); it has: {', '.join(map(repr, source))}.")
+            known = ", ".join(map(repr, source))
+            raise DataError(f"{display} has no split {split!r} (argument split); it has: {known}.")
         source = source[split]
     if not isinstance(source, datasets.Dataset):
         raise DataError(f"A {type(source).__name__} cannot be read; give a datasets.Dataset that is not streamed.")

@@ -1,0 +1,248 @@
+"""Bad input of each kind gives one clear sentence."""
+
+from __future__ import annotations
+
+import gzip
+import math
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pandas as pd
+import polars as pl
+import pytest
+
+from modeling_glintru.data.interactions import read_interactions
+from modeling_glintru.errors import DataError
+
+SOUND: dict[str, list[Any]] = {"user_id": ["a", "b", "c"], "item_id": ["x", "y", "z"], "timestamp": [1, 2, 3]}
+CSV = "user_id,item_id,timestamp\na,x,1\nb,y,2\n"
+
+
+def refused(source: Any, match: str, **options: Any) -> None:
+    with pytest.raises(DataError, match=match) as caught:
+        read_interactions(source, **options)
+    assert "\n" not in str(caught.value)
+
+
+def frame(**columns: Any) -> pl.DataFrame:
+    return pl.DataFrame({**SOUND, **columns}, strict=False)
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    refused(tmp_path / "nowhere.csv", "no file .*nowhere.csv.*--data")
+
+
+def test_missing_hub_data_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load_dataset(*_: Any) -> None:
+        raise FileNotFoundError("Dataset 'owner/name' doesn't exist\nand more")
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    refused("owner/name", r"no file 'owner/name', and .* Hub .*doesn't exist\)")
+
+
+def test_missing_file_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    def download(*_: Any, **__: Any) -> None:
+        raise OSError("out of reach")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    refused("hf://datasets/owner/name/a.csv", r"cannot be had from the Hub \(out of reach\)")
+    refused("hf://models/owner/name", "the form is hf://datasets/owner/name/file")
+
+
+def test_folder_instead_of_a_file(tmp_path: Path) -> None:
+    refused(tmp_path, "is a folder, but a file is needed")
+
+
+@pytest.mark.parametrize("name", ["a.xlsx", "a", "a.parquet.gz", "a.gz"])
+def test_unsupported_suffix(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_text(CSV)
+    refused(path, rf"{name} has a suffix that is not known; known are .csv, .tsv, .parquet")
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".parquet", ".jsonl", ".inter"])
+def test_empty_file(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"a{suffix}"
+    path.touch()
+    refused(path, "is empty")
+
+
+@pytest.mark.parametrize(("suffix", "text"), [(".csv", "\n"), (".jsonl", "\n\n")])
+def test_file_of_blank_lines(suffix: str, text: str, tmp_path: Path) -> None:
+    path = tmp_path / f"a{suffix}"
+    path.write_text(text)
+    refused(path, "is empty")
+
+
+def test_header_without_rows(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(CSV.splitlines()[0] + "\n")
+    refused(path, "is empty: it has columns but no rows")
+    refused(frame().clear(), "is empty: it has columns but no rows")
+
+
+@pytest.mark.parametrize(("column", "role"), [("user_id", "user"), ("item_id", "item"), ("timestamp", "time")])
+def test_missing_column(column: str, role: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    frame().rename({column: "other"}).write_csv(path)
+    refused(path, rf"a.csv has no column that looks like the {role}; name it with --{role}_column.*'other'")
+
+
+def test_one_column_in_two_roles() -> None:
+    refused(
+        frame(), "'item_id' .* both the user and the item; .*--user_column and --item_column", user_column="item_id"
+    )
+
+
+@pytest.mark.parametrize("column", list(SOUND))
+def test_missing_values(column: str) -> None:
+    refused(frame(**{column: [None, SOUND[column][1], None]}), rf"missing values in 3 rows: 2 in '{column}'")
+
+
+def test_missing_values_in_text(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text('user_id,item_id,timestamp\n,x,1\n"",y,2\nc,z,\n')
+    refused(path, "2 in 'user_id', 1 in 'timestamp'")
+
+
+def test_missing_values_in_json_lines(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"user_id": "a", "item_id": "x", "timestamp": 1}\n{"user_id": "a", "timestamp": 2}\n')
+    refused(path, "1 in 'item_id'")
+
+
+@pytest.mark.parametrize(
+    ("times", "match"),
+    [([1.0, math.nan, 2.0], "1 NaN, 0 infinite"), ([math.inf, 1.0, -math.inf], "0 NaN, 2 infinite")],
+)
+def test_times_that_are_not_finite(times: list[float], match: str, tmp_path: Path) -> None:
+    refused(frame(timestamp=times), match)
+    refused(frame(timestamp=times).to_pandas(), match)
+    path = tmp_path / "a.csv"
+    frame(timestamp=[str(time) for time in times]).write_csv(path)
+    refused(path, match)
+
+
+@pytest.mark.parametrize("times", [["1", "2", "soon"], ["2024-01-01", "01/02/2024", "2024-01-03"], ["x", "y", "z"]])
+def test_times_that_are_no_times(times: list[str]) -> None:
+    refused(frame(timestamp=times), r"neither numbers nor dates such as .*--time_column")
+
+
+@pytest.mark.parametrize("times", [[True, False, True], [[1], [2], [3]], [2**64 - 1] * 3])
+def test_times_of_a_wrong_type(times: list) -> None:
+    refused(pl.DataFrame({**SOUND, "timestamp": pl.Series(times)}), "Time column 'timestamp' of polars frame")
+
+
+@pytest.mark.parametrize("column", ["user_id", "item_id"])
+def test_mixed_ids(column: str, tmp_path: Path) -> None:
+    refused(pd.DataFrame({**SOUND, column: [1, "b", 3]}), rf"Column '{column}' of the pandas frame holds mixed types")
+    path = tmp_path / "a.jsonl"
+    pd.DataFrame({**SOUND, column: [1, "b", 3]}).to_json(path, orient="records", lines=True)
+    refused(path, rf"Column '{column}' of a.jsonl mixes or nests types \(int, str\)")
+
+
+def test_mixed_ids_far_down_in_json_lines(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    row = '{"user_id": 1, "item_id": 2, "timestamp": 3}\n'
+    path.write_text(row * 2000 + '{"user_id": "one", "item_id": 2, "timestamp": 3}\n')
+    refused(path, "mixes types in one column .*user_id")
+
+
+@pytest.mark.parametrize("ids", [[1.0, 2.0, math.nan], [1.5, 2.0, 3.0]])
+def test_ids_that_are_floats(ids: list[float], tmp_path: Path) -> None:
+    match = r"holds ids that are floating-point numbers \(1.*missing values"
+    refused(frame(item_id=ids), match)
+    refused(pd.DataFrame({**SOUND, "item_id": ids}), match)
+
+
+def test_ids_that_are_floats_written_as_text(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("user_id,item_id,timestamp\na,1.0,1\nb,2.0,2\n")
+    refused(path, r"floating-point numbers \(1.0\)")
+
+
+@pytest.mark.parametrize("ids", [[True, False, True], [["x"], ["y"], ["z"]], [2**64 - 1] * 3])
+def test_ids_of_a_wrong_type(ids: list) -> None:
+    refused(pl.DataFrame({**SOUND, "item_id": pl.Series(ids)}), "Column 'item_id' of polars frame")
+
+
+def test_two_pandas_columns_of_one_name() -> None:
+    twice = pd.DataFrame([["a", "b", "x", 1]], columns=["user_id", "user_id", "item_id", "timestamp"])
+    refused(twice, "more than one column that could be the user")
+    refused(twice, "2 columns named 'user_id'", user_column="user_id")
+
+
+@pytest.mark.parametrize("keep", [0.0, 0.5, 0.98])
+def test_damaged_parquet(keep: float, tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pl.DataFrame({name: values * 1000 for name, values in SOUND.items()}).write_parquet(path)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * keep)] or b"no parquet at all")
+    refused(path, "a.parquet cannot be read as Parquet")
+
+
+def test_damaged_pages_of_parquet(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pl.DataFrame({name: values * 1000 for name, values in SOUND.items()}).write_parquet(path)
+    content = bytearray(path.read_bytes())
+    content[4:60] = b"\xff" * 56
+    path.write_bytes(bytes(content))
+    refused(path, "a.parquet cannot be read as Parquet")
+
+
+def test_ragged_csv(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(CSV + "c,z,3,4,5\n")
+    refused(path, "a.csv cannot be read as a table of text")
+
+
+def test_text_in_another_encoding(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(CSV.encode() + "c,Käse,3\n".encode("latin-1"))
+    refused(path, "a.csv cannot be read as a table of text")
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_truncated_gzip(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"a{suffix}.gz"
+    row = "%d,%d,%d\n" if suffix == ".csv" else '{"user_id": %d, "item_id": %d, "timestamp": %d}\n'
+    text = CSV.splitlines(keepends=True)[0] * (suffix == ".csv") + "".join(row % (i, 7 * i, i**2) for i in range(9999))
+    path.write_bytes(gzip.compress(text.encode())[:-5000])
+    refused(path, "cannot be read as")
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ('[{"user_id": 1}]', "one JSON list"),
+        ("[\n{}\n]", "one JSON list"),
+        ("1\n2\n", "each line must be one object"),
+        ("{nonsense", "cannot be read as JSON lines"),
+    ],
+)
+def test_json_that_is_not_lines_of_objects(text: str, match: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(text)
+    refused(path, match)
+
+
+def test_json_that_is_damaged_far_down(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"user_id": 1, "item_id": 2, "timestamp": 3}\n' * 2000 + '{"user_id": 1, "it\n')
+    refused(path, "cannot be read as JSON lines")
+
+
+def test_missing_split() -> None:
+    refused(datasets.DatasetDict({"test": datasets.Dataset(frame().to_arrow())}), "no split 'train' .*it has: 'test'")
+
+
+def test_streamed_data_set() -> None:
+    refused(datasets.Dataset(frame().to_arrow()).to_iterable_dataset(), "IterableDataset cannot be read")
+
+
+@pytest.mark.parametrize("source", [None, 5, [1, 2], {"user_id": [1]}])
+def test_sources_of_an_unknown_kind(source: Any) -> None:
+    refused(source, f"cannot be read from a {type(source).__name__}")

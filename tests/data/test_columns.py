@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import pytest
+
+from modeling_glintru.data.columns import base_name, has_usual_name, recognise_column
+from modeling_glintru.errors import DataError
+
+
+@pytest.mark.parametrize(
+    ("role", "name"),
+    [
+        *[
+            ("user", name)
+            for name in ("user_id", "userId", "USER_ID", "uid", "user", "reviewerID", "visitorid", "session_id")
+        ],
+        *[
+            ("item", name)
+            for name in ("item_id", "movieId", "parent_asin", "asin", "sku", "itemid", "product_id", "Item Id")
+        ],
+        *[("time", name) for name in ("timestamp", "time", "unixReviewTime", "ts", "date", "datetime", "event_time")],
+    ],
+)
+def test_usual_names_are_recognised(role: str, name: str) -> None:
+    assert recognise_column(["rating", name, "x"], role, "table") == name
+
+
+@pytest.mark.parametrize(
+    ("role", "columns", "best"),
+    [
+        ("user", ["session_id", "user_id"], "user_id"),
+        ("item", ["asin", "parent_asin", "title"], "parent_asin"),
+        ("time", ["reviewTime", "unixReviewTime"], "unixReviewTime"),
+        ("time", ["date", "timestamp"], "timestamp"),
+    ],
+)
+def test_the_better_name_wins(role: str, columns: list[str], best: str) -> None:
+    assert recognise_column(columns, role, "table") == best
+    assert recognise_column(columns[::-1], role, "table") == best
+
+
+def test_given_name_wins_over_usual_names() -> None:
+    assert recognise_column(["user_id", "who"], "user", "table", given="who") == "who"
+
+
+def test_two_names_of_equal_rank_need_the_option() -> None:
+    with pytest.raises(DataError, match=r"'user_id', 'uid'.*--user_column"):
+        recognise_column(["user_id", "uid"], "user", "table")
+
+
+@pytest.mark.parametrize("role", ["user", "item", "time"])
+def test_missing_column_names_what_is_there_and_the_option(role: str) -> None:
+    with pytest.raises(DataError, match=rf"table.*--{role}_column.*'alpha', 'beta'"):
+        recognise_column(["alpha", "beta"], role, "table")
+
+
+def test_given_name_that_is_missing_offers_the_nearest() -> None:
+    with pytest.raises(DataError, match=r"no column 'user_idd' \(--user_column\); did you mean 'user_id'"):
+        recognise_column(["user_id", "item_id"], "user", "table", given="user_idd")
+
+
+def test_recbole_types_are_no_part_of_a_name() -> None:
+    assert base_name("user_id:token") == "user_id"
+    assert base_name("a:b") == "a:b"
+    columns = ["user_id:token", "item_id:token", "timestamp:float"]
+    assert [recognise_column(columns, role, "t") for role in ("user", "item", "time")] == columns
+    assert recognise_column(columns, "user", "t", given="item_id") == "item_id:token"
+
+
+def test_titles() -> None:
+    assert has_usual_name(["item_id", "Title"], "title")
+    assert not has_usual_name(["item_id", "genre"], "title")

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from modeling_glintru.data.filtering import filter_interactions
+from modeling_glintru.errors import DataError
+
+from .helpers import make_interactions, random_interactions
+
+
+def naive_k_core(rows: list[tuple], min_user: int, min_item: int) -> list[tuple]:
+    """One round after the other, until nothing changes."""
+    while True:
+        users, items = Counter(row[0] for row in rows), Counter(row[1] for row in rows)
+        left = [row for row in rows if users[row[0]] >= min_user and items[row[1]] >= min_item]
+        if left == rows:
+            return rows
+        rows = left
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(("min_user", "min_item"), [(5, 0), (0, 6), (4, 4), (6, 5), (2, 9)])
+def test_k_core_equals_the_naive_loop(seed: int, min_user: int, min_item: int) -> None:
+    read = random_interactions(seed, num_users=60, num_items=60, rows=280)
+    expected = naive_k_core(read.frame.rows(), min_user, min_item)
+    if not expected:
+        with pytest.raises(DataError, match="Nothing is left"):
+            filter_interactions(read, min_user_interactions=min_user, min_item_interactions=min_item)
+        return
+    kept = filter_interactions(read, min_user_interactions=min_user, min_item_interactions=min_item)
+    assert kept.frame.rows() == expected
+    assert 0 < len(kept) < len(read)
+
+
+def test_k_core_needs_more_than_one_round() -> None:
+    # A chain: each removal makes the next one necessary.
+    users, items = ["a", "a", "b", "b", "c", "c", "d", "d", "d", "e", "e"], [1, 2, 2, 3, 3, 4, 4, 5, 6, 5, 6]
+    read = make_interactions(users, items, list(range(11)))
+    kept = filter_interactions(read, min_user_interactions=2, min_item_interactions=2)
+    assert kept.frame.rows() == [("d", 5, 7), ("d", 6, 8), ("e", 5, 9), ("e", 6, 10)]
+
+
+ROWS: dict[str, Any] = {"users": ["a", "a", "b", "a", "a"], "items": [1, 2, 1, 1, 1], "times": [5, 6, 1, 3, 5]}
+
+
+@pytest.mark.parametrize(("policy", "left"), [("keep", [0, 1, 2, 3, 4]), ("first", [1, 2, 3]), ("last", [1, 2, 4])])
+def test_repeated_pairs(policy: str, left: list[int]) -> None:
+    read = make_interactions(**ROWS)
+    kept = filter_interactions(read, duplicates=policy)
+    assert kept.frame.rows() == [read.frame.rows()[place] for place in left]
+
+
+def test_short_histories_leave_once_at_the_end() -> None:
+    read = make_interactions(["a", "a", "b", "c", "c"], [1, 2, 1, 1, 2], [1, 2, 3, 4, 5])
+    kept = filter_interactions(read, min_history_length=2)
+    assert kept.frame["user_id"].to_list() == ["a", "a", "c", "c"]
+    # Item 1 now has two interactions instead of three, and stays.
+    kept = filter_interactions(read, min_history_length=2, min_item_interactions=2)
+    assert kept.num_items == 2
+
+
+def test_nothing_asked_changes_nothing() -> None:
+    read = random_interactions(0)
+    assert filter_interactions(read).frame.equals(read.frame)
+
+
+def test_nothing_left() -> None:
+    with pytest.raises(DataError, match=r"Nothing is left of 300 interactions of table after min_user_interactions=99"):
+        filter_interactions(random_interactions(0), min_user_interactions=99)
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"duplicates": "newest"}, "'keep', 'first', 'last', but got 'newest'"),
+        ({"min_user_interactions": -1}, "min_user_interactions must be an integer of 0 or more, but got -1"),
+        ({"min_item_interactions": 2.5}, "min_item_interactions .* got 2.5"),
+        ({"min_history_length": True}, "min_history_length .* got True"),
+    ],
+)
+def test_options_out_of_range(options: dict[str, Any], match: str) -> None:
+    with pytest.raises(DataError, match=match):
+        filter_interactions(random_interactions(0), **options)
