@@ -27,7 +27,12 @@ if TYPE_CHECKING:
 __all__ = ["PreparedData", "load_prepared", "prepare"]
 
 ROWS_PER_CHUNK = 65_536
-PARTS = ("train", "validation", "test")
+COLUMNS = {
+    "train": ["user_id", "item_ids"],
+    "validation": ["user_id", "item_ids", "target"],
+    "test": ["user_id", "item_ids", "target"],
+}
+PARTS = tuple(COLUMNS)
 
 
 @dataclass(frozen=True)
@@ -165,6 +170,7 @@ def load_prepared(folder: str | Path) -> PreparedData:
         dataset = load_from_disk(str(folder / "dataset"))
         assert isinstance(dataset, DatasetDict)
         rows = [dataset[part].num_rows for part in PARTS]
+        columns = [dataset[part].column_names for part in PARTS]
     # Arrow, the file system and `datasets` each have their own errors; all mean the same here.
     except Exception as error:
         raise DataError(f"The data sets of {folder} are missing or damaged; run glintru prepare again.") from error
@@ -173,7 +179,7 @@ def load_prepared(folder: str | Path) -> PreparedData:
     except GlintRUError as error:
         raise DataError(f"The item vocabulary of {folder} is missing or damaged; run glintru prepare again.") from error
     expected = [summary.get(name) for name in ("train_histories", "validation_users", "test_users")]
-    if rows != expected or len(processor) != summary.get("items"):
+    if rows != expected or columns != list(COLUMNS.values()) or len(processor) != summary.get("items"):
         raise DataError(f"The files of {folder} do not belong together; run glintru prepare again.")
     return PreparedData(dataset, processor, summary)
 
