@@ -4,6 +4,7 @@ from ._version import __version__
 from .auto import AutoModelForSequentialRecommendation, register
 from .configuration_glintru import GlintRUConfig, GlintRUError
 from .modeling_glintru import GlintRUForSequentialRecommendation, GlintRUModel
+from .processing_glintru import GlintRUProcessor, UnknownItemError
 
 register()
 
@@ -13,5 +14,7 @@ __all__ = [
     "GlintRUError",
     "GlintRUForSequentialRecommendation",
     "GlintRUModel",
+    "GlintRUProcessor",
+    "UnknownItemError",
     "__version__",
 ]

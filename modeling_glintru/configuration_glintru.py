@@ -121,7 +121,9 @@ class GlintRUConfig(PreTrainedConfig):
                 f"{self.num_attention_heads}"
             )
         if self.hidden_size < 2:
-            raise GlintRUError(f"hidden_size must be at least 2 (the gate's bottleneck is half of it), got {self.hidden_size}")
+            raise GlintRUError(
+                f"hidden_size must be at least 2 (the gate's bottleneck is half of it), got {self.hidden_size}"
+            )
         if self.pad_token_id != 0:
             raise GlintRUError(f"pad_token_id must be 0, got {self.pad_token_id}")
 
@@ -150,4 +152,6 @@ class GlintRUConfig(PreTrainedConfig):
         if self.label_smoothing and self.loss != "cross_entropy":
             raise GlintRUError(f"label_smoothing is for loss 'cross_entropy' only, got loss {self.loss!r}")
         if self.padding_mode == "official" and self.num_hidden_layers != 1:
-            raise GlintRUError("padding_mode 'official' is for the authors' one-layer model, set num_hidden_layers to 1")
+            raise GlintRUError(
+                "padding_mode 'official' is for the authors' one-layer model, set num_hidden_layers to 1"
+            )

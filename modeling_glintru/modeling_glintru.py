@@ -267,7 +267,10 @@ class GlintRUForSequentialRecommendation(GlintRUPreTrainedModel):
         )
 
     def _logits(self, hidden: Tensor, exclude_item_ids: Tensor | None) -> Tensor:
-        logits = hidden @ self.model.embed_items.weight.T / self.config.temperature
+        weight = self.model.embed_items.weight
+        # Scores in bf16 would tie: autocast stops here.
+        with torch.autocast(hidden.device.type, enabled=False):
+            logits = hidden.to(weight.dtype) @ weight.T / self.config.temperature
         hidden_items = torch.zeros_like(logits, dtype=torch.bool)
         hidden_items[..., 0] = True
         if exclude_item_ids is not None:

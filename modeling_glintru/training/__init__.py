@@ -1,0 +1,7 @@
+"""Batches to weights: the Trainer with length-bucketed batches, and one run of a recipe."""
+
+from .folder import check_run_folder
+from .run import TrainingResult, save_model_folder, train
+from .trainer import GlintRUTrainer
+
+__all__ = ["GlintRUTrainer", "TrainingResult", "check_run_folder", "save_model_folder", "train"]

@@ -13,7 +13,9 @@ from modeling_glintru import GlintRUConfig
 
 from .helpers import small_config
 
-OWN_FIELDS = {f.name for f in dataclasses.fields(GlintRUConfig)} - {f.name for f in dataclasses.fields(PreTrainedConfig)}
+OWN_FIELDS = {f.name for f in dataclasses.fields(GlintRUConfig)} - {
+    f.name for f in dataclasses.fields(PreTrainedConfig)
+}
 
 
 @pytest.mark.parametrize(
@@ -51,7 +53,9 @@ def test_round_trip(tmp_path):
     config.save_pretrained(tmp_path)
     for loaded in (GlintRUConfig.from_pretrained(tmp_path), AutoConfig.from_pretrained(tmp_path)):
         assert type(loaded) is GlintRUConfig
-        assert {name: getattr(loaded, name) for name in OWN_FIELDS} == {name: getattr(config, name) for name in OWN_FIELDS}
+        assert {name: getattr(loaded, name) for name in OWN_FIELDS} == {
+            name: getattr(config, name) for name in OWN_FIELDS
+        }
 
 
 def test_the_defaults_are_those_of_the_authors():

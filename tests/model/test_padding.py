@@ -110,7 +110,10 @@ def test_a_zero_vector_gives_no_nan():
         (lambda m, ids: m(ids[0]), r"shape \(batch, length\)"),
         (lambda m, ids: m(ids, attention_mask=ids[:, 1:]), "attention_mask must have shape"),
         (lambda m, ids: m(ids, labels=ids[:, 1:]), "labels must have shape"),
-        (lambda m, ids: m(ids, labels=torch.zeros_like(ids)), r"labels\[0, 0\] is 0, but indices must be between 1 and 30"),
+        (
+            lambda m, ids: m(ids, labels=torch.zeros_like(ids)),
+            r"labels\[0, 0\] is 0, but indices must be between 1 and 30",
+        ),
         (lambda m, ids: m(ids, labels=ids + 100), r"labels\[0, 0\] is 1"),
         (lambda m, ids: m(ids, exclude_item_ids=ids + 100), "exclude_item_ids"),
         (lambda m, ids: m(), "either input_ids or inputs_embeds"),

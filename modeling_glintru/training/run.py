@@ -1,0 +1,169 @@
+"""One run of a recipe: prepared data in, a trained model out."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from transformers import EarlyStoppingCallback, TrainingArguments, set_seed
+
+from ..configuration_glintru import GlintRUConfig
+from ..data import PreparedData, SequenceCollator, TrainingWindows
+from ..modeling_glintru import GlintRUForSequentialRecommendation
+from ..recipes import Recipe
+from .folder import CHECKPOINTS
+from .trainer import GlintRUTrainer
+
+__all__ = ["TrainingResult", "save_model_folder", "train", "use_bf16"]
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """
+    Args:
+        model: With the weights of the best epoch.
+        log_history: The Trainer's log: loss by step, validation metrics by epoch.
+        best_epoch: The epoch whose weights were kept.
+        seconds: Wall time of the training, validation included.
+        steps: Optimizer steps.
+    """
+
+    model: GlintRUForSequentialRecommendation
+    log_history: list[dict[str, Any]]
+    best_epoch: float
+    seconds: float
+    steps: int
+
+    def summary(self) -> dict[str, Any]:
+        """The run in numbers, for `metrics.json`."""
+        epochs = max((entry.get("epoch", 0.0) for entry in self.log_history), default=0.0)
+        return {
+            "seconds": round(self.seconds, 1),
+            "seconds_per_epoch": round(self.seconds / max(epochs, 1e-9), 1),
+            "epochs": epochs,
+            "best_epoch": self.best_epoch,
+            "steps": self.steps,
+            "num_parameters": self.model.num_parameters(),
+            "threads": torch.get_num_threads(),
+            "device": self.model.device.type,
+        }
+
+
+def use_bf16(precision: str) -> bool:
+    """Whether to train under bf16 autocast: as told, or, for `"auto"`, where the hardware multiplies in bf16."""
+    if precision != "auto":
+        return precision == "bf16"
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    return not torch.backends.mps.is_available() and bool(supported())
+
+
+def training_arguments(recipe: Recipe, output_dir: Path, progress: bool) -> TrainingArguments:
+    """The recipe in the words of `transformers`."""
+    training = recipe.training
+    return TrainingArguments(
+        output_dir=str(output_dir / CHECKPOINTS),
+        num_train_epochs=training.num_train_epochs,
+        per_device_train_batch_size=training.train_batch_size,
+        per_device_eval_batch_size=training.eval_batch_size,
+        learning_rate=training.learning_rate,
+        lr_scheduler_type=training.lr_scheduler_type,
+        warmup_steps=training.warmup_steps,
+        weight_decay=training.weight_decay,
+        max_grad_norm=training.max_grad_norm,
+        bf16=use_bf16(training.precision),
+        use_cpu=not (torch.cuda.is_available() or torch.backends.mps.is_available()),
+        seed=recipe.seed,
+        logging_steps=training.logging_steps,
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        save_total_limit=1,
+        load_best_model_at_end=True,
+        metric_for_best_model=f"eval_{training.metric}",
+        greater_is_better=True,
+        batch_eval_metrics=True,
+        remove_unused_columns=False,
+        dataloader_num_workers=training.dataloader_num_workers,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        disable_tqdm=not progress,
+        report_to="none",
+    )
+
+
+def sorted_by_length(split: Dataset) -> Dataset:
+    """The same rows, longest history first: less padding in evaluation, and metrics do not depend on the order."""
+    lengths = np.concatenate([chunk.value_lengths().to_numpy() for chunk in split.data.column("item_ids").chunks])
+    return split.select(np.argsort(-lengths, kind="stable"))
+
+
+def train(
+    recipe: Recipe,
+    data: PreparedData,
+    output_dir: Path,
+    *,
+    compute_metrics: Callable,
+    preprocess_logits_for_metrics: Callable,
+    progress: bool = True,
+) -> TrainingResult:
+    """Trains a new model as the recipe says; the epoch is chosen on the validation split.
+
+    Args:
+        recipe: Sizes and settings.
+        data: Histories and vocabulary.
+        output_dir: Checkpoints go to a folder inside, which is removed at the end.
+        compute_metrics, preprocess_logits_for_metrics: As `transformers.Trainer` takes them; they give the
+            recipe's validation metric (`modeling_glintru.evaluation` has a pair).
+        progress: Whether to show a bar and a line an epoch.
+    """
+    set_seed(recipe.seed)
+    training = recipe.training
+    windows = TrainingWindows(
+        data.dataset["train"], training.max_length, random_shift=training.random_window_shift, seed=recipe.seed
+    )
+    config = GlintRUConfig(vocab_size=data.processor.vocab_size, **recipe.model)
+    model = GlintRUForSequentialRecommendation(config)
+    if config.negative_sampling == "popularity":
+        model.set_item_counts(data.item_counts)
+    patience = training.early_stopping_patience
+    trainer = GlintRUTrainer(
+        model=model,
+        args=training_arguments(recipe, output_dir, progress),
+        data_collator=SequenceCollator(training.max_length),
+        train_dataset=windows,
+        eval_dataset=sorted_by_length(data.dataset["validation"]),
+        compute_metrics=compute_metrics,
+        preprocess_logits_for_metrics=preprocess_logits_for_metrics,
+        callbacks=[EarlyStoppingCallback(patience)] if patience else None,
+    )
+    start = time.perf_counter()
+    trainer.train()
+    seconds = time.perf_counter() - start
+    steps_per_epoch = trainer.state.max_steps / training.num_train_epochs
+    best_step = trainer.state.best_global_step or trainer.state.global_step
+    shutil.rmtree(output_dir / CHECKPOINTS, ignore_errors=True)
+    return TrainingResult(
+        model=model.eval(),
+        log_history=trainer.state.log_history,
+        best_epoch=round(best_step / steps_per_epoch, 2),
+        seconds=seconds,
+        steps=trainer.state.global_step,
+    )
+
+
+def save_model_folder(output_dir: Path, result: TrainingResult, data: PreparedData, recipe: Recipe) -> None:
+    """Writes weights, vocabulary, recipe and log: a folder that `from_pretrained` and `glintru` take."""
+    output_dir.mkdir(parents=True, exist_ok=True)
+    data.processor.max_length = recipe.training.max_length
+    result.model.save_pretrained(output_dir)
+    data.processor.save_pretrained(output_dir)
+    recipe.save(output_dir / "recipe.yaml")
+    (output_dir / "training_log.json").write_text(json.dumps(result.log_history, indent=1), encoding="utf-8")

@@ -1,0 +1,62 @@
+"""What a plain `transformers.Trainer` cannot do: batches of windows of similar length, and a quiet progress bar."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch.utils.data import Dataset, Sampler
+from tqdm.auto import tqdm
+from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+from ..data import LengthBucketSampler
+
+__all__ = ["EpochProgress", "GlintRUTrainer"]
+
+
+class EpochProgress(ProgressCallback):
+    """One bar for the run, and one line an epoch instead of one for every log entry."""
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any):
+        super().on_train_begin(args, state, control, **kwargs)
+        if self.training_bar is not None:
+            self.training_bar.set_description("train")
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
+    ):
+        if self.training_bar is not None and logs and "loss" in logs:
+            self.training_bar.set_postfix(loss=f"{float(logs['loss']):.3f}")
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any):
+        super().on_evaluate(args, state, control, **kwargs)
+        name = args.metric_for_best_model
+        value = (kwargs.get("metrics") or {}).get(name)
+        if self.training_bar is None or value is None:
+            return
+        losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
+        loss = f"loss {losses[-1]:.3f}  " if losses else ""
+        best = max(value, state.best_metric if state.best_metric is not None else value)
+        epoch = f"epoch {state.epoch or 0:g}/{args.num_train_epochs:g}"
+        tqdm.write(f"{epoch:<14}{loss}validation {str(name).removeprefix('eval_')} {value:.4f}  best {best:.4f}")
+
+
+class GlintRUTrainer(Trainer):
+    """`transformers.Trainer` whose training batches hold windows of similar length.
+
+    Everything else, arguments included, is the plain Trainer's. A training set without `lengths` is sampled as usual.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for callback in (PrinterCallback, ProgressCallback):
+            self.remove_callback(callback)
+        if not self.args.disable_tqdm:
+            self.add_callback(EpochProgress)
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        if not hasattr(dataset, "lengths"):
+            return super()._get_train_sampler(train_dataset)
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        return LengthBucketSampler(dataset, self._train_batch_size, seed=seed)
