@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import Any
 
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoProcessor
 from transformers.models.auto.auto_factory import _BaseAutoModelClass, _LazyAutoMapping
@@ -15,7 +16,7 @@ from .processing_glintru import GlintRUProcessor
 class AutoModelForSequentialRecommendation(_BaseAutoModelClass):
     """Loads the recommender that a folder or Hub repository holds, whichever model of this package it is."""
 
-    _model_mapping = _LazyAutoMapping(OrderedDict(), OrderedDict())
+    _model_mapping: Any = _LazyAutoMapping(OrderedDict(), OrderedDict())
 
 
 def register() -> None:

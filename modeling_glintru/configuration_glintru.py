@@ -16,9 +16,9 @@ PADDING_MODES = ("masked", "official")
 
 # Keys that transformers itself may hand to a config beside its declared fields.
 _TRANSFORMERS_KEYS = frozenset(
-    """architectures attn_implementation auto_map custom_pipelines experts_implementation model_type name_or_path
-    num_labels output_attentions per_layer_config quantization_config tie_word_embeddings torch_dtype
-    transformers_version""".split()
+    "architectures attn_implementation auto_map custom_pipelines experts_implementation model_type name_or_path "  # noqa: SIM905
+    "num_labels output_attentions per_layer_config quantization_config tie_word_embeddings torch_dtype "
+    "transformers_version".split()
 )
 
 
@@ -104,7 +104,7 @@ class GlintRUConfig(PreTrainedConfig):
         unknown = sorted(k for k in kwargs if k not in _TRANSFORMERS_KEYS and not k.startswith("_"))
         if unknown:
             logger.warning(
-                f"GlintRUConfig does not know {', '.join(map(repr, unknown))}: kept as attributes, not used by the model."
+                f"GlintRUConfig does not know {', '.join(map(repr, unknown))}: kept as attributes, but not used."
             )
         super().__post_init__(**kwargs)
 

@@ -118,8 +118,9 @@ class GlintRUSelectiveGRU(nn.Module):
 
     def step(self, x: Tensor, state: Tensor) -> Tensor:
         """One GRU step for every position at once, from `state[:, t]` with input `x[:, t]`. (batch, length, size)."""
-        reset_x, update_x, new_x = F.linear(x, self.gru.weight_ih_l0).chunk(3, dim=-1)
-        reset_h, update_h, new_h = F.linear(state, self.gru.weight_hh_l0).chunk(3, dim=-1)
+        weight_x, weight_h = self.gru.all_weights[0]
+        reset_x, update_x, new_x = F.linear(x, weight_x).chunk(3, dim=-1)
+        reset_h, update_h, new_h = F.linear(state, weight_h).chunk(3, dim=-1)
         update = torch.sigmoid(update_x + update_h)
         new = torch.tanh(new_x + torch.sigmoid(reset_x + reset_h) * new_h)
         return new + update * (state - new)

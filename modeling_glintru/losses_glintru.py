@@ -102,7 +102,7 @@ def bpr(hidden: Tensor, targets: Tensor, negatives: Tensor, weight: Tensor, temp
 
 
 def sampled_scores(hidden: Tensor, targets: Tensor, negatives: Tensor, weight: Tensor, temperature: float):
-    """Scores of the targets (targets,) and of shared negatives (targets, negatives), and where a negative is the target."""
+    """Scores of targets (targets,) and of shared negatives (targets, negatives), and which negatives are the target."""
     positive = (hidden * F.embedding(targets, weight)).sum(-1) / temperature
     negative = F.linear(hidden, F.embedding(negatives, weight)) / temperature
     return at_least_float32(positive), at_least_float32(negative), targets[:, None] == negatives[None]

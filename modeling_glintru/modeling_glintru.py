@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -109,8 +110,8 @@ class GlintRUPreTrainedModel(PreTrainedModel):
             if module.bias is not None:
                 init.zeros_(module.bias)
         elif isinstance(module, nn.GRU):
-            init.xavier_uniform_(module.weight_ih_l0)
-            init.xavier_uniform_(module.weight_hh_l0)
+            for weight in module.all_weights[0]:
+                init.xavier_uniform_(weight)
         elif isinstance(module, nn.Conv1d):
             init.kaiming_uniform_(module.weight, a=math.sqrt(5))
             if module.bias is not None:
@@ -135,7 +136,7 @@ class GlintRUModel(GlintRUPreTrainedModel):
         return self.embed_items
 
     def set_input_embeddings(self, value: nn.Module) -> None:
-        self.embed_items = value
+        self.embed_items = cast(nn.Embedding, value)
 
     @can_return_tuple
     def forward(
@@ -216,7 +217,7 @@ class GlintRUForSequentialRecommendation(GlintRUPreTrainedModel):
         return self.model.embed_items
 
     def set_input_embeddings(self, value: nn.Module) -> None:
-        self.model.embed_items = value
+        self.model.embed_items = cast(nn.Embedding, value)
 
     def set_item_counts(self, counts: Any) -> None:
         """Says how often each item occurs in training, for `negative_sampling="popularity"`. Not saved.
@@ -269,7 +270,7 @@ class GlintRUForSequentialRecommendation(GlintRUPreTrainedModel):
     def _logits(self, hidden: Tensor, exclude_item_ids: Tensor | None) -> Tensor:
         weight = self.model.embed_items.weight
         # Scores in bf16 would tie: autocast stops here.
-        with torch.autocast(hidden.device.type, enabled=False):
+        with nullcontext() if hidden.is_meta else torch.autocast(hidden.device.type, enabled=False):
             logits = hidden.to(weight.dtype) @ weight.T / self.config.temperature
         hidden_items = torch.zeros_like(logits, dtype=torch.bool)
         hidden_items[..., 0] = True

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 
 from ..errors import DataError, GlintRUError
@@ -91,6 +92,7 @@ def prepare(
     min_history_length: int = 0,
     max_length: int = 200,
     item_titles: Mapping[Any, str | None] | None = None,
+    processor: GlintRUProcessor | None = None,
     seed: int = 42,
     overwrite: bool = False,
 ) -> PreparedData:
@@ -109,6 +111,8 @@ def prepare(
         min_history_length: Users with fewer interactions are left out.
         max_length: How many of the newest items the processor will keep of a history; the data keeps all.
         item_titles: Raw item id to title, for the processor.
+        processor: The vocabulary of an existing model, instead of a new one: interactions with items that it does not
+            know are left out (and counted in the summary).
         seed: Of the split `user`.
         overwrite: Replace prepared data in `output_dir`. Anything else there is refused all the same.
 
@@ -132,8 +136,17 @@ def prepare(
     }
     _check_several(interactions, "")
     kept = filter_interactions(interactions, **filters)  # type: ignore[arg-type]
+    if processor is not None:
+        kept = _only_known(kept, processor)
     _check_several(kept, " after filtering")
     sequences = build_sequences(kept)
+    if processor is None:
+        item_ids = sequences.items.to_list()
+        processor = GlintRUProcessor(item_ids, _fitting_titles(item_titles, item_ids), max_length=max_length)
+    else:
+        index = np.concatenate([[0], processor.encode_ids(sequences.items)]).astype(np.int32)
+        items = pl.Series("item_id", processor.item_ids)
+        sequences = replace(sequences, items=items, item_indices=index[sequences.item_indices])
     splits = split_sequences(
         sequences, split, validation_fraction=validation_fraction, test_fraction=test_fraction, seed=seed
     )
@@ -141,8 +154,6 @@ def prepare(
     if split != "leave_one_out":
         options |= {"validation_fraction": validation_fraction, "test_fraction": test_fraction}
     summary = _summary(interactions, kept, sequences, splits) | {"split": split, "options": options}
-    item_ids = sequences.items.to_list()
-    processor = GlintRUProcessor(item_ids, _fitting_titles(item_titles, item_ids), max_length=max_length)
     dataset = _datasets(sequences, splits)
     if folder is None:
         return PreparedData(dataset, processor, summary)
@@ -259,6 +270,27 @@ def _check_several(interactions: Interactions, when: str) -> None:
                 f"{interactions.source} has a single {what}{when} ({interactions.frame[column][0]!r}), but at least "
                 f"two are needed; is --{what}_column right?"
             )
+
+
+def _only_known(interactions: Interactions, processor: GlintRUProcessor) -> Interactions:
+    """The interactions whose items the vocabulary holds.
+
+    Raises:
+        DataError: The ids are text and the vocabulary's are integers, or no item is known.
+    """
+    frame = interactions.frame
+    if processor.id_type == "string":
+        frame = frame.with_columns(pl.col("item_id").cast(pl.String))  # a file of plain numbers reads as integers
+    elif frame["item_id"].dtype == pl.String:
+        raise DataError(
+            f"The item ids of {interactions.source} are text such as {frame['item_id'][0]!r}, "
+            "but the model's are integers."
+        )
+    distinct = frame["item_id"].unique()
+    known = distinct.filter(pl.Series(processor.encode_ids(distinct, "drop") > 0))
+    if known.is_empty():
+        raise DataError(f"The model knows none of the items of {interactions.source}; is it the right model?")
+    return replace(interactions, frame=frame.filter(pl.col("item_id").is_in(known.implode())))
 
 
 def _fitting_titles(titles: Mapping[Any, str | None] | None, item_ids: list[Any]) -> dict[Any, str | None] | None:

@@ -10,6 +10,7 @@ from transformers import Trainer, TrainerControl, TrainerState, TrainingArgument
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from ..data import LengthBucketSampler
+from ..data.sampler import HasLengths
 
 __all__ = ["EpochProgress", "GlintRUTrainer"]
 
@@ -56,7 +57,7 @@ class GlintRUTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         dataset = self.train_dataset if train_dataset is None else train_dataset
-        if not hasattr(dataset, "lengths"):
+        if not isinstance(dataset, HasLengths):
             return super()._get_train_sampler(train_dataset)
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         return LengthBucketSampler(dataset, self._train_batch_size, seed=seed)
