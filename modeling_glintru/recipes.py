@@ -30,6 +30,7 @@ __all__ = [
     "EvaluationRecipe",
     "Recipe",
     "TrainingRecipe",
+    "change_recipe",
     "list_recipes",
     "load_recipe",
 ]
@@ -265,6 +266,15 @@ def load_recipe(name_or_path: str | os.PathLike, overrides: Sequence[str] = ()) 
         raise RecipeError(
             f"The recipe {os.fspath(name_or_path)!r} must be a YAML mapping with 'name', 'data', ... in it."
         )
+    return _changed(content, overrides)
+
+
+def change_recipe(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
+    """The recipe with single values changed; arguments and errors as `load_recipe`."""
+    return _changed(recipe.to_dict(), overrides)
+
+
+def _changed(content: dict[str, Any], overrides: Sequence[str]) -> Recipe:
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals:

@@ -13,8 +13,13 @@ __all__ = ["CHECKPOINTS", "check_run_folder"]
 CHECKPOINTS = "checkpoints"
 
 
-def check_run_folder(folder: Path, overwrite: bool) -> None:
+def check_run_folder(folder: Path, overwrite: bool, dry_run: bool = False) -> None:
     """Makes sure that a run can write to `folder`; with `overwrite` an earlier model in it is removed.
+
+    Args:
+        folder: Need not exist.
+        overwrite: Whether an earlier model may go.
+        dry_run: Only checks, removes nothing.
 
     Raises:
         ModelFolderError: It is a file, holds another model and `overwrite` is off, or holds what no run of ours wrote.
@@ -29,7 +34,8 @@ def check_run_folder(folder: Path, overwrite: bool) -> None:
         raise ModelFolderError(f"{folder} holds files that are not a GLINT-RU model; choose another --output_dir")
     if not overwrite:
         raise ModelFolderError(f"{folder} already holds a model; choose another --output_dir or add --overwrite")
-    shutil.rmtree(folder)
+    if not dry_run:
+        shutil.rmtree(folder)
 
 
 def is_run_folder(folder: Path) -> bool:

@@ -1,0 +1,211 @@
+"""Whole jobs, made of the rooms: what the commands of `glintru` do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from .baselines import ItemKNNScorer, PopularityScorer
+from .data import Interactions, PreparedData, load_prepared, load_source, load_titles
+from .data.prepare import prepare
+from .data.sources import NAMED_SOURCES
+from .data.storage import SUMMARY_FILE
+from .errors import DataError
+from .evaluation import (
+    Evaluation,
+    ModelScorer,
+    RankingMetrics,
+    Scorer,
+    collect_metrics,
+    evaluate,
+    plot_learning_curves,
+    target_ranks,
+    write_metrics_json,
+)
+from .loading import load_model_folder, load_model_recipe
+from .recipes import DataRecipe, Recipe
+from .training import TrainingResult, check_run_folder, save_model_folder, train
+
+__all__ = ["evaluate_model", "prepare_data", "train_and_evaluate", "with_data"]
+
+Say = Callable[[str], None]
+
+
+def with_data(recipe: Recipe, source: str | None, columns: Mapping[str, str | None]) -> Recipe:
+    """The recipe with another source, and other columns or titles, where they are given.
+
+    Raises:
+        DataError: Neither the recipe nor the call names a source.
+    """
+    given: dict[str, Any] = {name: value for name, value in columns.items() if value is not None}
+    if source is not None:
+        given["source"] = source
+    recipe = replace(recipe, data=replace(recipe.data, **given))
+    if recipe.data.source is None:
+        raise DataError(f"the recipe {recipe.name!r} needs interactions: --data FILE (csv, tsv, parquet, jsonl, inter)")
+    return recipe
+
+
+def read_data(data: DataRecipe) -> Interactions:
+    """The interactions that a recipe names."""
+    return load_source(
+        data.source, user_column=data.user_column, item_column=data.item_column, time_column=data.time_column
+    )
+
+
+def prepare_data(
+    recipe: Recipe,
+    output_dir: Path | None = None,
+    *,
+    processor: Any = None,
+    overwrite: bool = False,
+    say: Say = print,
+) -> PreparedData:
+    """Reads, filters and splits the recipe's interactions, or opens them where they are prepared already.
+
+    Args:
+        recipe: Its `data` section says what to read and how to split it.
+        output_dir: Where to keep the prepared data; in memory when not given.
+        processor: The vocabulary of an existing model, see `data.prepare.prepare`.
+        overwrite: Whether `output_dir` may replace prepared data.
+        say: Gets what was recognised and counted, for people.
+    """
+    data = recipe.data
+    if data.source is not None and processor is None and (Path(data.source) / SUMMARY_FILE).is_file():
+        prepared = load_prepared(data.source)
+    else:
+        interactions = read_data(data)
+        prepared = prepare(
+            interactions,
+            output_dir,
+            split=data.split,
+            validation_fraction=data.validation_fraction,
+            test_fraction=data.test_fraction,
+            duplicates=data.duplicates,
+            min_user_interactions=data.min_user_interactions,
+            min_item_interactions=data.min_item_interactions,
+            max_length=recipe.training.max_length,
+            item_titles=None if processor else load_titles(data.item_titles or data.source),
+            processor=processor,
+            seed=recipe.seed,
+            overwrite=overwrite,
+        )
+    say(prepared.describe())
+    return prepared
+
+
+def reference_scorers(recipe: Recipe, data: PreparedData) -> dict[str, Scorer]:
+    """The models that a result is shown beside."""
+    scorers: dict[str, Scorer] = {}
+    if "popularity" in recipe.evaluation.reference_models:
+        scorers["popularity"] = PopularityScorer(data.item_counts)
+    if "item_knn" in recipe.evaluation.reference_models:
+        scorers["item_knn"] = ItemKNNScorer(data.dataset["train"], data.processor.vocab_size)
+    return scorers
+
+
+def _evaluations(
+    recipe: Recipe, data: PreparedData, split: str, scorers: dict[str, Scorer], progress: bool
+) -> dict[str, Evaluation]:
+    if len(data.dataset[split]) == 0:
+        raise DataError(f"no user of the {split} split can be evaluated")
+    return {
+        name: evaluate(
+            scorer,
+            data.dataset[split],
+            ks=recipe.evaluation.top_k,
+            protocols=recipe.evaluation.protocols,
+            item_counts=data.item_counts,
+            batch_size=recipe.training.eval_batch_size,
+            seed=recipe.seed,
+            progress=progress,
+            description=f"{split}: {name}",
+        )
+        for name, scorer in scorers.items()
+    }
+
+
+def train_and_evaluate(
+    recipe: Recipe, output_dir: Path, *, overwrite: bool = False, progress: bool = True, say: Say = print
+) -> tuple[TrainingResult, PreparedData, dict[str, Evaluation]]:
+    """Prepares, trains, evaluates on the test split and writes the model folder.
+
+    The folder gets weights, vocabulary, remote code, `metrics.json`, `recipe.yaml`, `training_log.json` and
+    `learning_curves.png`.
+
+    Returns:
+        The training's result, the data, and the test evaluations by model, `"GLINT-RU"` first.
+    """
+    check_run_folder(output_dir, overwrite=overwrite, dry_run=True)
+    data = prepare_data(recipe, say=say)
+    check_run_folder(output_dir, overwrite=overwrite)
+    result = train(
+        recipe,
+        data,
+        output_dir,
+        compute_metrics=RankingMetrics(_validation_ks(recipe)),
+        preprocess_logits_for_metrics=target_ranks,
+        progress=progress,
+    )
+    scorer = ModelScorer(result.model, recipe.training.max_length)
+    validation = _evaluations(recipe, data, "validation", {"GLINT-RU": scorer}, progress)["GLINT-RU"]
+    tests = _evaluations(recipe, data, "test", {"GLINT-RU": scorer, **reference_scorers(recipe, data)}, progress)
+    kept = _without_folders(recipe)
+    save_model_folder(output_dir, result, data, kept)
+    plot_learning_curves(
+        result.log_history, output_dir / "learning_curves.png", metric=f"eval_{recipe.training.metric}"
+    )
+    metrics = collect_metrics(
+        test=tests["GLINT-RU"],
+        validation=validation,
+        baselines={name: evaluation for name, evaluation in tests.items() if name != "GLINT-RU"},
+        recipe=kept.to_dict(),
+        seed=recipe.seed,
+        data=data.summary,
+        training=result.summary(),
+    )
+    write_metrics_json(output_dir / "metrics.json", metrics)
+    return result, data, tests
+
+
+def evaluate_model(
+    model_folder: str,
+    recipe_changes: Callable[[Recipe], Recipe],
+    split: str,
+    *,
+    progress: bool = True,
+    say: Say = print,
+) -> tuple[dict[str, Evaluation], dict[str, Any]]:
+    """Measures a saved model on interactions, split as in its own recipe.
+
+    Args:
+        model_folder: Folder or Hub repository.
+        recipe_changes: From the model's recipe to the one to evaluate with (data source, protocols, …).
+        split: `"test"` or `"validation"`.
+
+    Returns:
+        Evaluations by model, `"GLINT-RU"` first, and what `metrics.json` would hold.
+    """
+    model, processor = load_model_folder(model_folder)
+    recipe = recipe_changes(load_model_recipe(model_folder))
+    data = prepare_data(recipe, processor=processor, say=say)
+    scorers: dict[str, Scorer] = {"GLINT-RU": ModelScorer(model, recipe.training.max_length)}
+    evaluations = _evaluations(recipe, data, split, scorers | reference_scorers(recipe, data), progress)
+    metrics: dict[str, Any] = evaluations["GLINT-RU"].tables(split)
+    metrics |= {name: e.tables(split) for name, e in evaluations.items() if name != "GLINT-RU"}
+    return evaluations, metrics | {"recipe": _without_folders(recipe).to_dict(), "seed": recipe.seed}
+
+
+def _validation_ks(recipe: Recipe) -> tuple[int, ...]:
+    return tuple(sorted({*recipe.evaluation.top_k, int(recipe.training.metric.rpartition("@")[2])}))
+
+
+def _without_folders(recipe: Recipe) -> Recipe:
+    """The recipe as it is written down: files by their names alone, since a folder says more than it should."""
+    source, titles = recipe.data.source, recipe.data.item_titles
+    if source is not None and source not in NAMED_SOURCES and Path(source).exists():
+        source = Path(source).name
+    titles = None if titles is None else Path(titles).name
+    return replace(recipe, data=replace(recipe.data, source=source, item_titles=titles))

@@ -1,0 +1,108 @@
+"""Raw item ids in, the best next items out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import GlintRUError
+from ..loading import load_model_folder
+from ..modeling_glintru import GlintRUForSequentialRecommendation
+from ..processing_glintru import GlintRUProcessor
+
+__all__ = ["Recommendation", "Recommender"]
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """What to recommend after one history.
+
+    Args:
+        items: Best first, `{"item_id": raw id, "score": float}`, with `"title"` where the model knows titles.
+        num_unknown_items: Items of the history that the model does not know; they were left out.
+    """
+
+    items: list[dict[str, Any]]
+    num_unknown_items: int
+
+
+class Recommender:
+    """A model and its vocabulary.
+
+    Args:
+        model: Scores all items after a history.
+        processor: Its vocabulary.
+        batch_size: Histories at once.
+
+    Example:
+        >>> Recommender.from_pretrained("outputs/ml-100k").recommend([[50, 172, 181]], top_k=10)
+    """
+
+    def __init__(
+        self, model: GlintRUForSequentialRecommendation, processor: GlintRUProcessor, batch_size: int = 128
+    ) -> None:
+        self.model = model
+        self.processor = processor
+        self.batch_size = batch_size
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str | Path, batch_size: int = 128) -> Recommender:
+        """From a model folder or Hub repository; errors as `load_model_folder`."""
+        return cls(*load_model_folder(name_or_path), batch_size=batch_size)
+
+    def recommend(
+        self,
+        histories: Sequence[Sequence[Any]],
+        top_k: int = 10,
+        *,
+        exclude_seen: bool = True,
+        unknown_items: str | None = None,
+    ) -> list[Recommendation]:
+        """The best next items after each history.
+
+        Args:
+            histories: Raw item ids, oldest first; a history may be empty.
+            top_k: Items each, between 1 and the number of items.
+            exclude_seen: Whether the items of the history, all of it, are left out.
+            unknown_items: `"drop"` or `"error"`, the processor's own policy by default.
+
+        Raises:
+            GlintRUError: `top_k` out of range, or ids of a wrong type.
+            UnknownItemError: An unknown item under the policy `"error"`.
+        """
+        return list(self.stream(histories, top_k, exclude_seen=exclude_seen, unknown_items=unknown_items))
+
+    def stream(
+        self,
+        histories: Sequence[Sequence[Any]],
+        top_k: int = 10,
+        *,
+        exclude_seen: bool = True,
+        unknown_items: str | None = None,
+    ) -> Iterator[Recommendation]:
+        """As `recommend`, a batch at a time, so that any number of users fits."""
+        if not 1 <= top_k <= len(self.processor):
+            raise GlintRUError(f"top_k must be between 1 and the number of items ({len(self.processor)}), got {top_k}")
+        for start in range(0, len(histories), self.batch_size):
+            yield from self._batch(histories[start : start + self.batch_size], top_k, exclude_seen, unknown_items)
+
+    @torch.inference_mode()
+    def _batch(
+        self, histories: Sequence[Sequence[Any]], top_k: int, exclude_seen: bool, unknown_items: str | None
+    ) -> list[Recommendation]:
+        options: dict[str, Any] = {"unknown_items": unknown_items, "return_num_unknown_items": True}
+        inputs = self.processor(list(map(list, histories)), **options)
+        unknown = inputs.pop("num_unknown_items").tolist()
+        exclude = None
+        if exclude_seen:  # the whole history, not just the newest part that the model reads
+            longest = max(1, *map(len, histories))
+            exclude = self.processor(list(map(list, histories)), max_length=longest, **options)["input_ids"]
+            exclude = exclude.to(self.model.device)
+        self.model.eval()
+        logits = self.model(**inputs.to(self.model.device), exclude_item_ids=exclude).logits
+        items = self.processor.decode_top_k(logits, top_k)
+        return [Recommendation(row, count) for row, count in zip(items, unknown, strict=True)]
