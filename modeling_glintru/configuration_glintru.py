@@ -18,7 +18,7 @@ PADDING_MODES = ("masked", "official")
 _TRANSFORMERS_KEYS = frozenset(
     "architectures attn_implementation auto_map custom_pipelines experts_implementation model_type name_or_path "  # noqa: SIM905
     "num_labels output_attentions per_layer_config quantization_config tie_word_embeddings torch_dtype "
-    "transformers_version".split()
+    "transformers_version use_cache".split()
 )
 
 

@@ -150,6 +150,8 @@ def train(
     steps_per_epoch = trainer.state.max_steps / training.num_train_epochs
     best_step = trainer.state.best_global_step or trainer.state.global_step
     shutil.rmtree(output_dir / CHECKPOINTS, ignore_errors=True)
+    # Accelerate leaves its autocast around `forward`; evaluation is in full precision.
+    model = trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
     return TrainingResult(
         model=model.eval(),
         log_history=trainer.state.log_history,
