@@ -1,0 +1,67 @@
+"""Every code block of the README is executed, top to bottom, in one folder."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import polars as pl
+import pytest
+from typer.testing import CliRunner
+
+from modeling_glintru.cli import app
+from modeling_glintru.data import synthetic_interactions
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)
+
+
+def glintru(command: str) -> None:
+    """Runs a `glintru` line; trainings are cut to one epoch."""
+    words = shlex.split(command)[1:]
+    if words[0] == "train":
+        words += ["--set", "num_train_epochs=1", "--quiet"]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, f"{command}\n{result.output}"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """What a reader has: a table of interactions, and the model folder that `make demo` leaves."""
+    folder = tmp_path_factory.mktemp("readme")
+    frame = synthetic_interactions().frame
+    integers = {name: pl.col(name).rank("dense").cast(pl.Int64) for name in ("user_id", "item_id")}
+    frame.with_columns(**integers).write_csv(folder / "interactions.csv")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        glintru("glintru train --recipe ml-100k --data interactions.csv --output_dir outputs/ml-100k")
+    return folder
+
+
+def test_the_readme_has_blocks_of_both_kinds():
+    assert {language for language, _ in BLOCKS} == {"bash", "python"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("language", "code"), BLOCKS, ids=[f"block {number}" for number in range(1, len(BLOCKS) + 1)])
+def test_block(folder, language, code, monkeypatch):
+    monkeypatch.chdir(folder)
+    if language == "python":
+        exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
+        return
+    for line in code.strip().splitlines():
+        if line.startswith("make "):  # the tests are inside `make test`; here: such a target exists
+            subprocess.run([*shlex.split(line), "-n"], cwd=ROOT, check=True, capture_output=True)
+        else:
+            assert line.startswith("glintru ")
+            glintru(line)
+
+
+def test_linked_files_exist():
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
+    for example in re.findall(r"`(examples/[\w.]+)`", README):
+        assert (ROOT / example).exists(), example
