@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_glintru import GlintRUConfig
+from .kernels_glintru import GRUScan, can_scan
 
 NORM_FLOOR = 1e-6  # a zero vector stays zero instead of becoming NaN; far below any norm that occurs
-ATTENTION_CHUNK = 64
+ATTENTION_CHUNK = 32  # measured: 16 to 40 are equally fast, 64 takes twice the time
 
 
 def shift_right(x: Tensor) -> Tensor:
@@ -33,18 +34,32 @@ def causal_linear_attention(query: Tensor, key: Tensor, value: Tensor, chunk: in
     Returns:
         (batch, heads, length, features).
     """
-    length = query.shape[-2]
-    if length <= chunk:
-        return (query @ key.transpose(-1, -2)).tril() @ value
+    batch, heads, length, size = query.shape
+    chunk = max(1, min(chunk, length))
     padding = -length % chunk
-    query, key, value = (
-        F.pad(x, (0, 0, 0, padding)).unflatten(-2, (-1, chunk)) for x in (query, key, value)
-    )  # (batch, heads, chunks, chunk, features)
-    within = (query @ key.transpose(-1, -2)).tril() @ value
-    sums = (key.transpose(-1, -2) @ value).cumsum(-3)
-    before = query[:, :, 1:] @ sums[:, :, :-1]
-    out = within + F.pad(before, (0, 0, 0, 0, 1, 0))
-    return out.flatten(2, 3)[:, :, :length]
+    # (batch · heads · chunks, chunk, features): plain batched products are the fastest form on CPUs
+    query, key, value = (F.pad(x, (0, 0, 0, padding)).reshape(-1, chunk, size) for x in (query, key, value))
+    causal = torch.ones(chunk, chunk, dtype=query.dtype, device=query.device).tril()
+    out = torch.bmm(torch.bmm(query, key.transpose(1, 2)) * causal, value)
+    if length > chunk:
+        sums = torch.bmm(key.transpose(1, 2), value).view(batch * heads, -1, size, size)
+        # The running sum is kept in float32 even where the products are in half precision.
+        running = sums.to(torch.promote_types(sums.dtype, torch.float32)).cumsum(1)[:, :-1]
+        before = F.pad(running, (0, 0, 0, 0, 1, 0)).to(query.dtype).flatten(0, 1)
+        out = torch.baddbmm(out, query, before)
+    return out.view(batch, heads, -1, size)[:, :, :length]
+
+
+class Dropout(nn.Dropout):
+    """`nn.Dropout` whose mask costs a quarter of the random numbers on CPUs: 16 bits an element instead of 64."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.p == 0 or x.device.type != "cpu" or torch.compiler.is_compiling():
+            return super().forward(x)
+        dropped = round(self.p * 65536)
+        bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
+        keep = bits.view(torch.int16)[: x.numel()].view(x.shape) >= dropped - 32768
+        return x * keep.to(x.dtype).mul_(65536 / (65536 - dropped))
 
 
 class GlintRULinearAttention(nn.Module):
@@ -59,7 +74,7 @@ class GlintRULinearAttention(nn.Module):
         self.k_proj = nn.Linear(size, size)
         self.v_proj = nn.Linear(size, size)
         self.o_proj = nn.Linear(size, size)
-        self.dropout = nn.Dropout(config.attention_dropout)
+        self.dropout = Dropout(config.attention_dropout)
         self.norm = nn.LayerNorm(size, eps=config.layer_norm_eps)
 
     def _heads(self, x: Tensor) -> Tensor:
@@ -109,12 +124,19 @@ class GlintRUSelectiveGRU(nn.Module):
         self.out_proj = nn.Linear(size, size)
         self.gate = (
             nn.Sequential(
-                nn.Linear(size, size // 2), nn.SiLU(), nn.Linear(size // 2, size), nn.Dropout(config.hidden_dropout)
+                nn.Linear(size, size // 2), nn.SiLU(), nn.Linear(size // 2, size), Dropout(config.hidden_dropout)
             )
             if config.use_selective_gate
             else None
         )
         self.conv_out = TemporalConvolution(size) if convolutions else None
+
+    def states(self, x: Tensor) -> Tensor:
+        """The GRU's state at every position, (batch, length, size) in and out."""
+        weight_x, weight_h = self.gru.all_weights[0]
+        if not can_scan(x, weight_h):
+            return self.gru(x)[0]
+        return GRUScan.apply(F.linear(x, weight_x).float(), weight_h)
 
     def step(self, x: Tensor, state: Tensor) -> Tensor:
         """One GRU step for every position at once, from `state[:, t]` with input `x[:, t]`. (batch, length, size)."""
@@ -134,12 +156,12 @@ class GlintRUSelectiveGRU(nn.Module):
         if mask is not None:
             u = u * mask
         if self.conv_in is None or self.conv_out is None:
-            return self._output(u, self.gru(u)[0])
+            return self._output(u, self.states(u))
         edge = self.conv_in.edge(shift_right(u), u)
         interior = edge + self.conv_in.right_tap(u)
         if mask is not None:
             interior = interior * mask  # keeps the state of a left-padded row at zero until its first item
-        state = self.gru(interior)[0]
+        state = self.states(interior)
         y = self._output(interior, state)
         if mask is not None:
             y = y * mask
@@ -177,7 +199,7 @@ class GlintRUBlock(GradientCheckpointingLayer):
         self.gate_proj = nn.Linear(size, size) if config.use_block_gate else None
         self.mix_proj = nn.Linear(size, size)
         self.mlp = GlintRUGatedMLP(config) if config.use_gated_mlp else None
-        self.dropout = nn.Dropout(config.hidden_dropout)
+        self.dropout = Dropout(config.hidden_dropout)
         self.norm = nn.LayerNorm(size, eps=config.layer_norm_eps)  # shared by the mixing and the MLP, as published
 
     def _mix(self, x: Tensor, mask: Tensor | None) -> Tensor:

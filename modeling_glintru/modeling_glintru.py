@@ -15,7 +15,7 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput, can_return_tuple
 
 from .configuration_glintru import GlintRUConfig, GlintRUError
-from .layers_glintru import GlintRUBlock
+from .layers_glintru import Dropout, GlintRUBlock
 from .losses_glintru import next_item_loss
 
 __all__ = [
@@ -127,7 +127,7 @@ class GlintRUModel(GlintRUPreTrainedModel):
     def __init__(self, config: GlintRUConfig) -> None:
         super().__init__(config)
         self.embed_items = nn.Embedding(config.vocab_size, config.hidden_size, padding_idx=0)
-        self.dropout = nn.Dropout(config.embedding_dropout)
+        self.dropout = Dropout(config.embedding_dropout)
         self.layers = nn.ModuleList(GlintRUBlock(config) for _ in range(config.num_hidden_layers))
         self.gradient_checkpointing = False
         self.post_init()

@@ -1,0 +1,261 @@
+"""A small C kernel for the recurrence on CPUs, built on first use where there is a C compiler.
+
+PyTorch has no fused GRU for CPUs: its loop pays several dispatches for each of hundreds of dependent steps, twice that
+backward. Here a step is one small product and one pointwise loop. Without a compiler (or with `GLINTRU_KERNELS=0` in
+the environment) nothing is built and `nn.GRU` does the work, with the same numbers.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import logging
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+logger = logging.getLogger(__name__)
+
+ROWS = 8  # rows of a batch that one register tile holds
+WIDTH = 16  # floats that one vector of the kernel holds
+# Not -ffast-math: linked into a library it would flush denormals in the whole process.
+FLAGS = [
+    *("-O3", "-march=native", "-std=gnu11", "-shared", "-fPIC", "-fno-math-errno", "-fno-trapping-math"),
+    *("-fno-signed-zeros", "-fassociative-math", "-freciprocal-math"),
+]
+
+SOURCE = r"""
+#include <stdlib.h>
+#include <string.h>
+
+typedef float vec __attribute__((vector_size(64), aligned(4), may_alias));
+typedef int ivec __attribute__((vector_size(64), aligned(4), may_alias));
+#define WIDTH 16
+#define AT(pointer) (*(vec *)(pointer))
+#define READ(pointer) (*(const vec *)(pointer))
+
+static inline vec pick(ivec mask, vec yes, vec no) { return (vec)((mask & (ivec)yes) | (~mask & (ivec)no)); }
+
+/* exp within float32 rounding. */
+static inline vec exp_(vec x) {
+    const vec zero = {0};
+    x = pick(x < zero - 87.0f, zero - 87.0f, x);
+    x = pick(x > zero + 88.0f, zero + 88.0f, x);
+    ivec whole = __builtin_convertvector(x * 1.44269504f + pick(x < zero, zero - 0.5f, zero + 0.5f), ivec);
+    vec n = __builtin_convertvector(whole, vec);
+    vec r = x - n * 0.693359375f + n * 2.12194440e-4f;
+    vec p = 1.9875691500e-4f * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1.0f;
+    return p * (vec)((whole + 127) << 23);
+}
+static inline vec sigmoid_(vec x) { return 1.0f / (1.0f + exp_(-x)); }
+
+/* C (mr, n) = A (mr, k) B (k, n); n is a multiple of 32, B and C are packed to it. */
+#define UNROLL _Pragma("GCC unroll 8")
+#define TILE(MR)                                                                             \
+    case MR:                                                                                 \
+        for (int j = 0; j < n; j += 32) {                                                    \
+            vec acc[MR][2];                                                                  \
+            UNROLL for (int i = 0; i < MR; i++) acc[i][0] = acc[i][1] = (vec){0};                   \
+            for (int q = 0; q < k; q++) {                                                    \
+                vec b0 = *(const vec *)(b + (long)q * n + j);                                \
+                vec b1 = *(const vec *)(b + (long)q * n + j + 16);                           \
+                UNROLL for (int i = 0; i < MR; i++) {                                            \
+                    acc[i][0] += a[i * lda + q] * b0;                                        \
+                    acc[i][1] += a[i * lda + q] * b1;                                        \
+                }                                                                            \
+            }                                                                                \
+            UNROLL for (int i = 0; i < MR; i++) {                                            \
+                *(vec *)(c + (long)i * n + j) = acc[i][0];                                   \
+                *(vec *)(c + (long)i * n + j + 16) = acc[i][1];                              \
+            }                                                                                \
+        }                                                                                    \
+        break;
+
+static void product(int mr, int k, int n, const float *a, long lda, const float *b, float *c) {
+    switch (mr) { TILE(1) TILE(2) TILE(3) TILE(4) TILE(5) TILE(6) TILE(7) TILE(8) }
+}
+
+/* Rows first ... last of the batch. x (batch, length, 3d) input gates; w (d, n) the transposed recurrent weight,
+   n >= 3d; h (batch, length, d) states; saved (batch, length, 4d): reset, update, new, and the new gate's recurrent
+   part. */
+int gru_forward(const float *x, const float *w, float *h, float *saved, int first, int last, int length, int d, int n) {
+    float *gates = aligned_alloc(64, sizeof(float) * 8 * n);
+    float *zero = calloc(d, sizeof(float));
+    if (!gates || !zero) { free(gates); free(zero); return 1; }
+    for (int row = first; row < last; row += 8) {
+        int mr = last - row < 8 ? last - row : 8;
+        for (int t = 0; t < length; t++) {
+            if (t) product(mr, d, n, h + ((long)row * length + t - 1) * d, (long)length * d, w, gates);
+            else memset(gates, 0, sizeof(float) * 8 * n);
+            for (int i = 0; i < mr; i++) {
+                long at = (long)(row + i) * length + t;
+                const float *restrict xg = x + at * 3 * d, *restrict hg = gates + (long)i * n;
+                const float *restrict before = t ? h + (at - 1) * d : zero;
+                float *restrict out = h + at * d, *restrict keep = saved + at * 4 * d;
+                for (int j = 0; j < d; j += WIDTH) {
+                    vec r = sigmoid_(READ(xg + j) + READ(hg + j));
+                    vec z = sigmoid_(READ(xg + d + j) + READ(hg + d + j)), s = READ(hg + 2 * d + j);
+                    vec m = 2.0f * sigmoid_(2.0f * (READ(xg + 2 * d + j) + r * s)) - 1.0f;
+                    AT(keep + j) = r; AT(keep + d + j) = z; AT(keep + 2 * d + j) = m; AT(keep + 3 * d + j) = s;
+                    AT(out + j) = m + z * (READ(before + j) - m);
+                }
+            }
+        }
+    }
+    free(gates); free(zero);
+    return 0;
+}
+
+/* grad (batch, length, d) of the states; w (3d, n) the recurrent weight, n >= d; dx (batch, length, 3d);
+   ds (batch, length, d): gradient of the new gate's recurrent part. */
+int gru_backward(const float *grad, const float *w, const float *h, const float *saved, float *dx, float *ds,
+                 int first, int last, int length, int d, int n) {
+    float *carry = aligned_alloc(64, sizeof(float) * 8 * n), *dgates = malloc(sizeof(float) * 8 * 3 * d);
+    float *keepz = malloc(sizeof(float) * 8 * d), *zero = calloc(d, sizeof(float));
+    if (!carry || !dgates || !keepz || !zero) { free(carry); free(dgates); free(keepz); free(zero); return 1; }
+    for (int row = first; row < last; row += 8) {
+        int mr = last - row < 8 ? last - row : 8;
+        memset(carry, 0, sizeof(float) * 8 * n);
+        memset(keepz, 0, sizeof(float) * 8 * d);
+        for (int t = length - 1; t >= 0; t--) {
+            for (int i = 0; i < mr; i++) {
+                long at = (long)(row + i) * length + t;
+                const float *restrict g = grad + at * d, *restrict s = saved + at * 4 * d;
+                const float *restrict before = t ? h + (at - 1) * d : zero, *restrict c = carry + (long)i * n;
+                float *restrict out = dx + at * 3 * d, *restrict rec = ds + at * d;
+                float *restrict dg = dgates + (long)i * 3 * d, *restrict kz = keepz + (long)i * d;
+                for (int j = 0; j < d; j += WIDTH) {
+                    vec r = READ(s + j), z = READ(s + d + j), m = READ(s + 2 * d + j);
+                    vec dh = READ(g + j) + READ(c + j) + READ(kz + j);
+                    vec dm = dh * (1.0f - z) * (1.0f - m * m);
+                    vec dz = dh * (READ(before + j) - m) * z * (1.0f - z);
+                    vec dr = dm * READ(s + 3 * d + j) * r * (1.0f - r);
+                    AT(out + j) = dr; AT(out + d + j) = dz; AT(out + 2 * d + j) = dm;
+                    AT(dg + j) = dr; AT(dg + d + j) = dz; AT(dg + 2 * d + j) = AT(rec + j) = dm * r;
+                    AT(kz + j) = dh * z;
+                }
+            }
+            if (t) product(mr, 3 * d, n, dgates, 3 * d, w, carry);
+        }
+    }
+    free(carry); free(dgates); free(keepz); free(zero);
+    return 0;
+}
+"""
+
+
+@functools.cache
+def library() -> ctypes.CDLL | None:
+    """The compiled kernels, or `None` where they cannot be built."""
+    compiler = shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc") or shutil.which("clang")
+    if os.environ.get("GLINTRU_KERNELS", "1") == "0" or compiler is None or os.name != "posix":
+        return None
+    try:
+        return ctypes.CDLL(str(_build(compiler)))
+    except (OSError, subprocess.SubprocessError) as error:
+        logger.info("the CPU kernels were not built, nn.GRU is used instead: %s", error)
+        return None
+
+
+def _build(compiler: str) -> Path:
+    """Compiles once per source, compiler and kind of CPU into the user's cache; safe with several processes."""
+    with open("/proc/cpuinfo", encoding="utf-8") if Path("/proc/cpuinfo").exists() else open(os.devnull) as file:
+        processor = next((line for line in file if line.startswith(("flags", "Features"))), "")
+    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True, timeout=30).stdout
+    digest = hashlib.sha256("\n".join([SOURCE, *FLAGS, version, processor]).encode()).hexdigest()[:16]
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "glintru" / "kernels"
+    target = folder / f"gru-{digest}.so"
+    if not target.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            source, built = Path(scratch) / "gru.c", Path(scratch) / "gru.so"
+            source.write_text(SOURCE, encoding="utf-8")
+            command = [compiler, *FLAGS, str(source), "-o", str(built), "-lm"]
+            subprocess.run(command, capture_output=True, check=True, timeout=120)
+            os.replace(built, target)
+    return target
+
+
+@functools.cache
+def _pool(workers: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(workers, thread_name_prefix="glintru")
+
+
+def _over_rows(function: Callable[..., int], batch: int, tensors: Sequence[Tensor], sizes: Sequence[int]) -> None:
+    """Calls a kernel on parts of the batch, a thread each; the interpreter's lock is free meanwhile."""
+    tiles = -(-batch // ROWS)
+    workers = max(1, min(torch.get_num_threads(), tiles))
+    cuts = [min(batch, (tiles * i // workers) * ROWS) for i in range(workers)] + [batch]
+    pointers = [ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors]
+
+    def part(i: int) -> int:
+        return function(*pointers, cuts[i], cuts[i + 1], *sizes)
+
+    results = [part(0)] if workers == 1 else list(_pool(workers).map(part, range(workers)))
+    if any(results):
+        raise MemoryError("no memory for the buffers of the GRU kernel")
+
+
+def _packed(matrix: Tensor) -> Tensor:
+    """(rows, columns) with the columns filled up to a multiple of 32, contiguous."""
+    return torch.nn.functional.pad(matrix, (0, -matrix.shape[1] % 32)).contiguous()
+
+
+class GRUScan(torch.autograd.Function):
+    """All states of a GRU without biases from its input gates, starting at zero; float32 on the CPU."""
+
+    @staticmethod
+    def forward(ctx, gates: Tensor, weight: Tensor) -> Tensor:
+        """gates (batch, length, 3 d) = input times weight_ih; weight (3 d, d) = weight_hh. (batch, length, d)."""
+        kernels = library()
+        assert kernels is not None
+        gates = gates.contiguous()
+        batch, length, size = gates.shape[0], gates.shape[1], weight.shape[1]
+        packed = _packed(weight.detach().T)
+        states, saved = gates.new_empty(batch, length, size), gates.new_empty(batch, length, 4 * size)
+        sizes = (length, size, packed.shape[1])
+        _over_rows(kernels.gru_forward, batch, (gates, packed, states, saved), sizes)
+        ctx.save_for_backward(weight, states, saved)
+        return states
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad: Tensor):
+        kernels = library()
+        assert kernels is not None
+        weight, states, saved = ctx.saved_tensors
+        batch, length, size = states.shape
+        packed, grad = _packed(weight.detach()), grad.contiguous()
+        dgates, dnew = states.new_empty(batch, length, 3 * size), states.new_empty(batch, length, size)
+        sizes = (length, size, packed.shape[1])
+        _over_rows(kernels.gru_backward, batch, (grad, packed, states, saved, dgates, dnew), sizes)
+        before = states[:, :-1].reshape(-1, size)
+        later = dgates[:, 1:, : 2 * size].reshape(-1, 2 * size), dnew[:, 1:].reshape(-1, size)
+        return dgates, torch.cat([part.T @ before for part in later])
+
+
+def can_scan(x: Tensor, weight: Tensor) -> bool:
+    """Whether the kernel serves this GRU: float32 weights on the CPU, a size that fills vectors, and no tracing."""
+    return (
+        x.device.type == "cpu"
+        and weight.dtype == torch.float32
+        and weight.shape[1] % WIDTH == 0
+        and x.dtype != torch.float64
+        and x.shape[1] > 0
+        and not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()
+        and library() is not None
+    )

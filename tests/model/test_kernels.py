@@ -1,0 +1,139 @@
+"""The compiled recurrence equals `nn.GRU`, forward and backward, and gives way where it cannot serve."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from modeling_glintru import kernels_glintru as kernels
+from modeling_glintru.layers_glintru import Dropout
+
+from .helpers import gradients, random_history, small_model
+
+needs_kernel = pytest.mark.skipif(kernels.library() is None, reason="no C compiler on this machine")
+
+
+@needs_kernel
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(("batch", "length", "size"), [(1, 1, 16), (3, 7, 32), (8, 50, 64), (13, 30, 48), (33, 9, 128)])
+def test_the_kernel_equals_nn_gru(batch, length, size, threads):
+    torch.manual_seed(0)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        gru = torch.nn.GRU(size, size, bias=False, batch_first=True)
+        weights = gru.all_weights[0]
+        x = (3 * torch.randn(batch, length, size)).requires_grad_()
+        direction = torch.randn(batch, length, size)
+        plain = gru(x)[0]
+        fast = kernels.GRUScan.apply(F.linear(x, weights[0]), weights[1])
+        torch.testing.assert_close(fast, plain, rtol=0, atol=2e-6)
+        inputs = [x, *weights]
+        for a, b in zip(
+            torch.autograd.grad(fast, inputs, direction), torch.autograd.grad(plain, inputs, direction), strict=True
+        ):
+            torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5 * b.abs().max().item())
+    finally:
+        torch.set_num_threads(before)
+
+
+@needs_kernel
+def test_the_model_gives_the_same_numbers_with_and_without_the_kernel(monkeypatch):
+    ids = random_history(5, 40)
+    ids[0, :15] = 0  # left padding: the state must stay zero
+    ids[1, 20:] = 0
+    labels = ids.roll(-1, 1)
+    labels[ids == 0] = -100
+    labels[labels == 0] = -100
+    model = small_model(hidden_size=32, num_hidden_layers=2)
+    fast = model(ids, labels=labels)
+    fast_grads = gradients(fast.loss, model)
+    monkeypatch.setattr(kernels, "library", lambda: None)
+    plain = model(ids, labels=labels)
+    torch.testing.assert_close(fast.last_hidden_state, plain.last_hidden_state, rtol=0, atol=1e-5)
+    torch.testing.assert_close(fast.logits, plain.logits, rtol=0, atol=1e-5)
+    for name, grad in gradients(plain.loss, model).items():
+        torch.testing.assert_close(fast_grads[name], grad, rtol=0, atol=1e-5, msg=name)
+
+
+@needs_kernel
+def test_the_kernel_is_what_runs(monkeypatch):
+    calls = []
+    forward = kernels.GRUScan.forward
+    monkeypatch.setattr(kernels.GRUScan, "forward", staticmethod(lambda *a: calls.append(1) or forward(*a)))
+    small_model(hidden_size=32)(random_history(2, 5))
+    assert calls == [1]
+    small_model(hidden_size=24)(random_history(2, 5))  # does not fill vectors
+    small_model(hidden_size=32).double()(random_history(2, 5))
+    small_model(hidden_size=32).bfloat16()(random_history(2, 5))
+    assert calls == [1]
+
+
+@needs_kernel
+def test_nan_and_infinity_are_not_hidden():
+    gates, weight = torch.zeros(2, 3, 48), torch.zeros(48, 16)
+    gates[0, 1, 20] = float("nan")
+    gates[1, 0] = float("inf")
+    states = kernels.GRUScan.apply(gates, weight)
+    assert states[0, 1, 4].isnan() and not states[0, 0].isnan().any()
+    assert torch.isfinite(states[1]).all()  # saturated gates, as in nn.GRU
+
+
+@needs_kernel
+def test_loading_the_kernel_does_not_flush_denormals():
+    kernels.library()
+    assert (torch.tensor(1e-40) * 1.0).item() > 0
+
+
+def test_the_kernel_can_be_switched_off():
+    code = "from modeling_glintru.kernels_glintru import library; print(library())"
+    env = {**os.environ, "GLINTRU_KERNELS": "0"}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "None"
+
+
+def test_a_broken_compiler_is_no_error(tmp_path):
+    broken = tmp_path / "cc"
+    broken.write_text("#!/bin/sh\nexit 1\n")
+    broken.chmod(0o755)
+    code = "from modeling_glintru.kernels_glintru import library; print(library())"
+    env = {**os.environ, "CC": str(broken), "XDG_CACHE_HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "None"
+
+
+def test_a_missing_compiler_is_built_without(tmp_path):
+    code = "from modeling_glintru.kernels_glintru import library; print(library())"
+    env = {**os.environ, "PATH": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "None"
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
+def test_dropout_keeps_the_mean_and_drops_the_rate(rate):
+    torch.manual_seed(0)
+    x = torch.ones(1001, 1003, requires_grad=True)
+    y = Dropout(rate)(x)
+    assert (y == 0).float().mean().item() == pytest.approx(rate, abs=2e-3)
+    assert y.mean().item() == pytest.approx(1, abs=1e-2)
+    (grad,) = torch.autograd.grad(y.sum(), x)
+    assert torch.equal(grad, y.detach())
+    columns = (y == 0).float().mean(0)
+    assert columns.std().item() == pytest.approx((rate * (1 - rate) / 1001) ** 0.5, rel=0.15)  # no pattern
+    for place in range(4):  # each quarter of a 64-bit draw alike
+        assert (y.flatten()[place::4] == 0).float().mean().item() == pytest.approx(rate, abs=4e-3)
+
+
+def test_dropout_is_seeded_and_off_in_evaluation():
+    x = torch.ones(100)
+    layer = Dropout(0.3)
+    torch.manual_seed(1)
+    first = layer(x)
+    torch.manual_seed(1)
+    assert torch.equal(layer(x), first)
+    assert torch.equal(layer.eval()(x), x)
