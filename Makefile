@@ -25,11 +25,8 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PIP) -e '.[dev]'
 	@touch $(STAMP)
 
-demo: $(STAMP)  ## Train on MovieLens-100K, evaluate, and recommend for three people
+demo: $(STAMP)  ## Train on MovieLens-100K, evaluate, recommend for three people, save
 	$(BIN)/glintru train --recipe ml-100k --output_dir outputs/ml-100k --overwrite
-	$(BIN)/glintru recommend outputs/ml-100k --history "50,172,181" --top_k 5
-	$(BIN)/glintru recommend outputs/ml-100k --history "1,71,95" --top_k 5
-	$(BIN)/glintru recommend outputs/ml-100k --history "56,98,100" --top_k 5
 
 # One thread a worker: two workers with two threads each are slower on two cores.
 test: $(STAMP)  ## Run all tests
