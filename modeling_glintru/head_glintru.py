@@ -1,0 +1,191 @@
+"""Scores, loss and padding: what every model of this package shares, whatever encodes the history."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from transformers.utils import ModelOutput, can_return_tuple
+
+from .configuration_glintru import GlintRUError
+from .losses_glintru import next_item_loss
+
+__all__ = ["NextItemHead", "SequentialRecommendationOutput", "check_indices", "item_mask", "last_item"]
+
+
+@dataclass
+class SequentialRecommendationOutput(ModelOutput):
+    """
+    Args:
+        loss: Scalar, when `labels` is given.
+        logits: (batch, vocab_size) scores after the last real item of each row, or (batch, length, vocab_size) with
+            `return_all_logits`. Index 0 (padding) and excluded items are -inf; a row without items scores 0 everywhere.
+        last_hidden_state: (batch, length, hidden_size), see `GlintRUModelOutput`.
+        hidden_states: See `GlintRUModelOutput`.
+    """
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    last_hidden_state: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+
+
+@torch.compiler.disable
+def check_indices(name: str, indices: Tensor, vocab_size: int, lowest: int = 0) -> None:
+    """Names the first index outside [lowest, vocab_size); without this a GPU only reports an assert, later.
+
+    Raises:
+        GlintRUError: An index is out of range, or `indices` is not an integer tensor.
+    """
+    if indices.dtype not in (torch.int64, torch.int32):
+        raise GlintRUError(f"{name} must be an int64 or int32 tensor, got {indices.dtype}")
+    if indices.numel() == 0 or indices.is_meta:
+        return
+    low, high = torch.stack(torch.aminmax(indices)).tolist()
+    if low < lowest or high >= vocab_size:
+        wrong = (indices < lowest) | (indices >= vocab_size)
+        position = tuple(wrong.nonzero()[0].tolist())
+        raise GlintRUError(
+            f"{name}{list(position)} is {int(indices[position])}, but indices must be between {lowest} and "
+            f"{vocab_size - 1} (vocab_size - 1)"
+        )
+
+
+@torch.compiler.disable
+def padding_layout(mask: Tensor) -> tuple[bool, bool]:
+    """Whether a (batch, length) boolean mask has padding at all, and whether items stand on both sides of any."""
+    if mask.is_meta or bool(mask.all()):
+        return False, False
+    starts = (mask[:, 1:] & ~mask[:, :-1]).sum(1) + mask[:, 0]
+    return True, bool((starts > 1).any())
+
+
+def item_mask(input_ids: Tensor | None, attention_mask: Tensor | None, embeds: Tensor) -> Tensor:
+    """Where the items are: (batch, length) bool. Index 0 is padding even where the mask says otherwise."""
+    batch, length = embeds.shape[:2]
+    mask = input_ids != 0 if input_ids is not None else embeds.new_ones((batch, length), dtype=torch.bool)
+    if attention_mask is None:
+        return mask
+    if attention_mask.shape != (batch, length):
+        raise GlintRUError(f"attention_mask must have shape {(batch, length)}, got {tuple(attention_mask.shape)}")
+    return mask & attention_mask.bool()
+
+
+def is_last_item(mask: Tensor) -> Tensor:
+    """(batch, length) bool, true at the last item of each row."""
+    return mask & (mask.flip(1).cumsum(1).flip(1) == 1)
+
+
+def last_item(hidden: Tensor, mask: Tensor) -> Tensor:
+    """The representation at the last item of each row, zeros where there is none. (batch, hidden_size)."""
+    if hidden.shape[1] == 0:
+        return hidden.new_zeros(hidden.shape[0], hidden.shape[2])
+    positions = torch.arange(1, mask.shape[1] + 1, device=mask.device)
+    last = (mask * positions).amax(1)
+    picked = hidden.gather(1, (last - 1).clamp_min(0)[:, None, None].expand(-1, 1, hidden.shape[2])).squeeze(1)
+    return torch.where((last > 0)[:, None], picked, torch.zeros((), dtype=picked.dtype, device=picked.device))
+
+
+class NextItemHead:
+    """Makes a recommender of a `PreTrainedModel` whose `self.model` encodes histories.
+
+    `self.model(input_ids, attention_mask, inputs_embeds, output_hidden_states)` gives `last_hidden_state`, at each
+    position the representation of the prefix that ends there, and has `embed_items`; scores are inner products.
+    """
+
+    # The loss is divided by `num_items_in_batch` when it is given, so gradient accumulation is exact.
+    accepts_loss_kwargs = True
+    item_counts: Tensor | None = None
+    config: Any
+    model: Any
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.model.embed_items
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.model.embed_items = cast(nn.Embedding, value)
+
+    def set_item_counts(self, counts: Any) -> None:
+        """Says how often each item occurs in training, for `negative_sampling="popularity"`. Not saved.
+
+        Args:
+            counts: (vocab_size,) non-negative numbers; index 0 is not used.
+        """
+        counts = torch.as_tensor(counts)
+        if counts.shape != (self.config.vocab_size,):
+            raise GlintRUError(f"counts must have shape ({self.config.vocab_size},), got {tuple(counts.shape)}")
+        self.item_counts = counts
+
+    def check_labels(self, chosen: Tensor, mask: Tensor) -> None:
+        """A model that cannot train on some positions refuses them here; `chosen` and `mask` are (batch, length)."""
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        exclude_item_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        return_all_logits: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> SequentialRecommendationOutput:
+        """
+        Args:
+            input_ids: (batch, length) int64 item indices in time order; 0 is padding, on either side.
+            attention_mask: (batch, length), 1 at items. Optional: index 0 is padding.
+            labels: (batch, length) int64; `labels[:, t]` is the item that follows position t. -100 is ignored, nothing
+                is shifted inside.
+            exclude_item_ids: (batch, any) int64 items whose `logits` become -inf, padded with 0.
+            inputs_embeds: (batch, length, hidden_size) instead of `input_ids`.
+            output_hidden_states: Whether to return the output of every block.
+            return_all_logits: Whether `logits` is for all positions instead of the last real item.
+            num_items_in_batch: Divisor of the summed loss; the number of labels when not given.
+
+        Raises:
+            GlintRUError: An index is out of range, or a shape does not fit.
+        """
+        outputs = self.model(input_ids, attention_mask, inputs_embeds, output_hidden_states, return_dict=True)
+        hidden = outputs.last_hidden_state
+        mask = item_mask(input_ids, attention_mask, hidden)
+        return SequentialRecommendationOutput(
+            loss=None if labels is None else self._loss(hidden, labels, mask, num_items_in_batch),
+            logits=self._logits(hidden if return_all_logits else last_item(hidden, mask), exclude_item_ids),
+            last_hidden_state=hidden,
+            hidden_states=outputs.hidden_states,
+        )
+
+    def _logits(self, hidden: Tensor, exclude_item_ids: Tensor | None) -> Tensor:
+        weight = self.model.embed_items.weight
+        # Scores in bf16 would tie: autocast stops here.
+        with nullcontext() if hidden.is_meta else torch.autocast(hidden.device.type, enabled=False):
+            logits = hidden.to(weight.dtype) @ weight.T / self.config.temperature
+        hidden_items = torch.zeros_like(logits, dtype=torch.bool)
+        hidden_items[..., 0] = True
+        if exclude_item_ids is not None:
+            check_indices("exclude_item_ids", exclude_item_ids, self.config.vocab_size)
+            index = exclude_item_ids.long()
+            if logits.dim() == 3:
+                index = index[:, None].expand(-1, logits.shape[1], -1)
+            hidden_items.scatter_(-1, index, True)
+        return logits.masked_fill(hidden_items, float("-inf"))
+
+    def _loss(self, hidden: Tensor, labels: Tensor, mask: Tensor, num_items_in_batch: Tensor | int | None) -> Tensor:
+        if labels.shape != mask.shape:
+            raise GlintRUError(f"labels must have shape {tuple(mask.shape)} like input_ids, got {tuple(labels.shape)}")
+        chosen = labels != -100
+        check_indices("labels", labels.masked_fill(~chosen, 1), self.config.vocab_size, lowest=1)
+        targets = labels[chosen]
+        self.check_labels(chosen, mask)
+        loss = next_item_loss(
+            self.config, hidden[chosen], targets.long(), self.model.embed_items.weight, self.item_counts
+        )
+        if num_items_in_batch is None:
+            num_items_in_batch = max(1, targets.numel())
+        elif isinstance(num_items_in_batch, Tensor):
+            num_items_in_batch = num_items_in_batch.to(loss.device)
+        return loss / num_items_in_batch
