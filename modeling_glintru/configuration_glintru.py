@@ -6,7 +6,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 from transformers.utils import logging
 
-__all__ = ["GlintRUConfig", "GlintRUError"]
+__all__ = ["GlintRUConfig", "GlintRUError", "NextItemConfig"]
 
 logger = logging.get_logger(__name__)
 
@@ -26,8 +26,85 @@ class GlintRUError(ValueError):
     """Base of every error that this package raises on bad input."""
 
 
+def at_least_one(config: Any, *names: str) -> None:
+    """Each named field is 1 or more."""
+    for name in names:
+        if getattr(config, name) < 1:
+            raise GlintRUError(f"{name} must be at least 1, got {getattr(config, name)}")
+
+
+def rates(config: Any, *names: str) -> None:
+    """Each named field is in [0, 1)."""
+    for name in names:
+        if not 0 <= getattr(config, name) < 1:
+            raise GlintRUError(f"{name} must be at least 0 and below 1, got {getattr(config, name)}")
+
+
+def above_zero(config: Any, *names: str) -> None:
+    """Each named field is positive and finite."""
+    for name in names:
+        if not 0 < getattr(config, name) < float("inf"):
+            raise GlintRUError(f"{name} must be above 0 and finite, got {getattr(config, name)}")
+
+
+def one_of(config: Any, name: str, allowed: tuple[str, ...]) -> None:
+    """The field is one of the allowed names."""
+    if getattr(config, name) not in allowed:
+        raise GlintRUError(f"{name} must be one of {', '.join(allowed)}; got {getattr(config, name)!r}")
+
+
+def heads_divide(config: Any) -> None:
+    """The width is a multiple of the number of heads."""
+    if config.hidden_size % config.num_attention_heads:
+        raise GlintRUError(
+            f"hidden_size must be a multiple of num_attention_heads, got {config.hidden_size} and "
+            f"{config.num_attention_heads}"
+        )
+
+
 @strict
-class GlintRUConfig(PreTrainedConfig):
+class NextItemConfig(PreTrainedConfig):
+    """What every model of this package is configured with: sizes, loss and scores. See `GlintRUConfig`."""
+
+    keys_to_ignore_at_inference = ["last_hidden_state", "hidden_states"]  # noqa: RUF012
+
+    vocab_size: int = 3417
+    hidden_size: int = 128
+    pad_token_id: int = 0
+    loss: str = "cross_entropy"
+    num_negatives: int = 256
+    negative_sampling: str = "uniform"
+    gbce_t: float | int = 0.75
+    label_smoothing: float | int = 0.0
+    temperature: float | int = 1.0
+    padding_in_softmax: bool = False
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        unknown = sorted(k for k in kwargs if k not in _TRANSFORMERS_KEYS and not k.startswith("_"))
+        if unknown:
+            names = ", ".join(map(repr, unknown))
+            logger.warning(f"{type(self).__name__} does not know {names}: kept as attributes, but not used.")
+        super().__post_init__(**kwargs)
+
+    def validate_head(self) -> None:
+        """What all models share is in its range."""
+        if self.vocab_size < 2:
+            raise GlintRUError(f"vocab_size must be at least 2 (one item and the padding index), got {self.vocab_size}")
+        if self.pad_token_id != 0:
+            raise GlintRUError(f"pad_token_id must be 0, got {self.pad_token_id}")
+        at_least_one(self, "hidden_size", "num_negatives")
+        rates(self, "label_smoothing")
+        above_zero(self, "temperature")
+        if not 0 <= self.gbce_t <= 1:
+            raise GlintRUError(f"gbce_t must be between 0 and 1, got {self.gbce_t}")
+        one_of(self, "loss", LOSSES)
+        one_of(self, "negative_sampling", NEGATIVE_SAMPLING)
+        if self.label_smoothing and self.loss != "cross_entropy":
+            raise GlintRUError(f"label_smoothing is for loss 'cross_entropy' only, got loss {self.loss!r}")
+
+
+@strict
+class GlintRUConfig(NextItemConfig):
     r"""Sizes and options of a GLINT-RU model. Symbols in brackets are the paper's.
 
     Args:
@@ -73,13 +150,9 @@ class GlintRUConfig(PreTrainedConfig):
     """
 
     model_type = "glintru"
-    keys_to_ignore_at_inference = ["last_hidden_state", "hidden_states"]  # noqa: RUF012
 
-    vocab_size: int = 3417
-    hidden_size: int = 128
     num_attention_heads: int = 8
     num_hidden_layers: int = 1
-    pad_token_id: int = 0
     embedding_dropout: float | int = 0.2
     attention_dropout: float | int = 0.2
     hidden_dropout: float | int = 0.3
@@ -91,66 +164,21 @@ class GlintRUConfig(PreTrainedConfig):
     use_expert_mixing: bool = True
     use_block_gate: bool = True
     use_gated_mlp: bool = True
-    loss: str = "cross_entropy"
-    num_negatives: int = 256
-    negative_sampling: str = "uniform"
-    gbce_t: float | int = 0.75
-    label_smoothing: float | int = 0.0
-    temperature: float | int = 1.0
     padding_mode: str = "masked"
-    padding_in_softmax: bool = False
 
-    def __post_init__(self, **kwargs: Any) -> None:
-        unknown = sorted(k for k in kwargs if k not in _TRANSFORMERS_KEYS and not k.startswith("_"))
-        if unknown:
-            logger.warning(
-                f"GlintRUConfig does not know {', '.join(map(repr, unknown))}: kept as attributes, but not used."
-            )
-        super().__post_init__(**kwargs)
-
-    def validate_sizes(self) -> None:
-        """Sizes are positive and fit each other."""
-        if self.vocab_size < 2:
-            raise GlintRUError(f"vocab_size must be at least 2 (one item and the padding index), got {self.vocab_size}")
-        for name in ("hidden_size", "num_attention_heads", "num_hidden_layers", "num_negatives"):
-            if getattr(self, name) < 1:
-                raise GlintRUError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.hidden_size % self.num_attention_heads:
-            raise GlintRUError(
-                f"hidden_size must be a multiple of num_attention_heads, got {self.hidden_size} and "
-                f"{self.num_attention_heads}"
-            )
+    def validate_block(self) -> None:
+        """Sizes fit each other, and the parts that are on make a model."""
+        at_least_one(self, "num_attention_heads", "num_hidden_layers")
+        heads_divide(self)
         if self.hidden_size < 2:
             raise GlintRUError(
                 f"hidden_size must be at least 2 (the gate's bottleneck is half of it), got {self.hidden_size}"
             )
-        if self.pad_token_id != 0:
-            raise GlintRUError(f"pad_token_id must be 0, got {self.pad_token_id}")
-
-    def validate_ranges(self) -> None:
-        """Rates, temperatures and the like are in their ranges."""
-        for name in ("embedding_dropout", "attention_dropout", "hidden_dropout", "label_smoothing"):
-            if not 0 <= getattr(self, name) < 1:
-                raise GlintRUError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}")
-        for name in ("temperature", "layer_norm_eps"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise GlintRUError(f"{name} must be above 0 and finite, got {getattr(self, name)}")
-        if not 0 <= self.gbce_t <= 1:
-            raise GlintRUError(f"gbce_t must be between 0 and 1, got {self.gbce_t}")
-
-    def validate_choices(self) -> None:
-        """Named options have known names, and the parts that are on make a model."""
-        for name, allowed in (
-            ("loss", LOSSES),
-            ("negative_sampling", NEGATIVE_SAMPLING),
-            ("padding_mode", PADDING_MODES),
-        ):
-            if getattr(self, name) not in allowed:
-                raise GlintRUError(f"{name} must be one of {', '.join(allowed)}; got {getattr(self, name)!r}")
+        rates(self, "embedding_dropout", "attention_dropout", "hidden_dropout")
+        above_zero(self, "layer_norm_eps")
+        one_of(self, "padding_mode", PADDING_MODES)
         if not (self.use_linear_attention or self.use_gru):
             raise GlintRUError("use_linear_attention and use_gru cannot both be off: the block needs an expert")
-        if self.label_smoothing and self.loss != "cross_entropy":
-            raise GlintRUError(f"label_smoothing is for loss 'cross_entropy' only, got loss {self.loss!r}")
         if self.padding_mode == "official" and self.num_hidden_layers != 1:
             raise GlintRUError(
                 "padding_mode 'official' is for the authors' one-layer model, set num_hidden_layers to 1"

@@ -13,7 +13,20 @@ from transformers.utils import ModelOutput, can_return_tuple
 from .configuration_glintru import GlintRUError
 from .losses_glintru import next_item_loss
 
-__all__ = ["NextItemHead", "SequentialRecommendationOutput", "check_indices", "item_mask", "last_item"]
+__all__ = ["EncoderOutput", "NextItemHead", "PrefixEncoder", "SequentialRecommendationOutput"]
+
+
+@dataclass
+class EncoderOutput(ModelOutput):
+    """
+    Args:
+        last_hidden_state: (batch, length, hidden_size); at t, the representation of the prefix that ends at t, zeros
+            at padding.
+        hidden_states: On request, the embeddings and the output of every block, num_hidden_layers + 1 tensors.
+    """
+
+    last_hidden_state: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
 
 
 @dataclass
@@ -23,8 +36,8 @@ class SequentialRecommendationOutput(ModelOutput):
         loss: Scalar, when `labels` is given.
         logits: (batch, vocab_size) scores after the last real item of each row, or (batch, length, vocab_size) with
             `return_all_logits`. Index 0 (padding) and excluded items are -inf; a row without items scores 0 everywhere.
-        last_hidden_state: (batch, length, hidden_size), see `GlintRUModelOutput`.
-        hidden_states: See `GlintRUModelOutput`.
+        last_hidden_state: (batch, length, hidden_size), see `EncoderOutput`.
+        hidden_states: See `EncoderOutput`.
     """
 
     loss: Tensor | None = None
@@ -55,12 +68,17 @@ def check_indices(name: str, indices: Tensor, vocab_size: int, lowest: int = 0) 
 
 
 @torch.compiler.disable
-def padding_layout(mask: Tensor) -> tuple[bool, bool]:
-    """Whether a (batch, length) boolean mask has padding at all, and whether items stand on both sides of any."""
+def padding_layout(mask: Tensor, items_first: bool) -> tuple[bool, bool]:
+    """Whether a (batch, length) boolean mask has padding at all, and whether it has to move for `encode`.
+
+    It has to where items stand on both sides of it, and with `items_first` where it stands before an item.
+    """
     if mask.is_meta or bool(mask.all()):
         return False, False
-    starts = (mask[:, 1:] & ~mask[:, :-1]).sum(1) + mask[:, 0]
-    return True, bool((starts > 1).any())
+    starts = mask[:, 1:] & ~mask[:, :-1]
+    if items_first:
+        return True, bool(starts.any())
+    return True, bool((starts.sum(1) + mask[:, 0] > 1).any())
 
 
 def item_mask(input_ids: Tensor | None, attention_mask: Tensor | None, embeds: Tensor) -> Tensor:
@@ -87,6 +105,76 @@ def last_item(hidden: Tensor, mask: Tensor) -> Tensor:
     last = (mask * positions).amax(1)
     picked = hidden.gather(1, (last - 1).clamp_min(0)[:, None, None].expand(-1, 1, hidden.shape[2])).squeeze(1)
     return torch.where((last > 0)[:, None], picked, torch.zeros((), dtype=picked.dtype, device=picked.device))
+
+
+class PrefixEncoder:
+    """Checks and embeds a batch, hides padding from `encode`, and gives the representation of every prefix."""
+
+    items_first = False  # whether `encode` wants the items of each row before its padding
+    reads_padding = False  # whether padding is handed to `encode` like an item
+    config: Any
+    embed_items: nn.Embedding
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.embed_items
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.embed_items = cast(nn.Embedding, value)
+
+    def encode(self, embeds: Tensor, mask: Tensor | None) -> list[Tensor]:
+        """The hidden states, from the embeddings to the last layer, each (batch, length, hidden_size).
+
+        Args:
+            embeds: (batch, length, hidden_size), length at least 1; padding is at the ends of a row.
+            mask: (batch, length, 1) in the dtype of `embeds`, 0 at padding; `None` where there is none.
+        """
+        raise NotImplementedError
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        output_hidden_states: bool | None = None,
+    ) -> EncoderOutput:
+        """
+        Args:
+            input_ids: (batch, length) int64 item indices in time order; 0 is padding, anywhere in the row.
+            attention_mask: (batch, length), 1 at items. Optional: index 0 is padding.
+            inputs_embeds: (batch, length, hidden_size) instead of `input_ids`.
+            output_hidden_states: Whether to return the output of every block.
+
+        Raises:
+            GlintRUError: Neither or both inputs, an index out of range, or a mask of another shape.
+        """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise GlintRUError("give either input_ids or inputs_embeds")
+        if input_ids is not None:
+            if input_ids.dim() != 2:
+                raise GlintRUError(f"input_ids must have shape (batch, length), got {tuple(input_ids.shape)}")
+            check_indices("input_ids", input_ids, self.config.vocab_size)
+            inputs_embeds = self.embed_items(input_ids)
+        assert inputs_embeds is not None
+        mask = item_mask(input_ids, attention_mask, inputs_embeds)
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+
+        has_padding, movable = (False, False) if self.reads_padding else padding_layout(mask, self.items_first)
+        order = None
+        if movable:
+            order = mask.argsort(dim=1, descending=True, stable=True)
+            mask = mask.gather(1, order)
+            inputs_embeds = inputs_embeds.gather(1, order[..., None].expand_as(inputs_embeds))
+        weights = mask.unsqueeze(-1).to(inputs_embeds.dtype) if has_padding else None
+        states = self.encode(inputs_embeds, weights) if mask.shape[1] else [inputs_embeds]
+        if weights is not None:
+            states = [state * weights.to(state.dtype) for state in states]
+        if order is not None:
+            states = [torch.zeros_like(s).scatter(1, order[..., None].expand_as(s), s) for s in states]
+        return EncoderOutput(
+            last_hidden_state=states[-1], hidden_states=tuple(states) if output_hidden_states else None
+        )
 
 
 class NextItemHead:

@@ -50,6 +50,14 @@ def causal_linear_attention(query: Tensor, key: Tensor, value: Tensor, chunk: in
     return out.view(batch, heads, -1, size)[:, :, :length]
 
 
+def gru_states(gru: nn.GRU, x: Tensor) -> Tensor:
+    """The state at every position of a one-layer GRU without biases, from zero. (batch, length, size) in and out."""
+    weight_x, weight_h = gru.all_weights[0]
+    if not can_scan(x, weight_h):
+        return gru(x)[0]
+    return GRUScan.apply(F.linear(x, weight_x).float(), weight_h)
+
+
 class Dropout(nn.Dropout):
     """`nn.Dropout` whose mask costs a quarter of the random numbers on CPUs: 16 bits an element instead of 64."""
 
@@ -131,13 +139,6 @@ class GlintRUSelectiveGRU(nn.Module):
         )
         self.conv_out = TemporalConvolution(size) if convolutions else None
 
-    def states(self, x: Tensor) -> Tensor:
-        """The GRU's state at every position, (batch, length, size) in and out."""
-        weight_x, weight_h = self.gru.all_weights[0]
-        if not can_scan(x, weight_h):
-            return self.gru(x)[0]
-        return GRUScan.apply(F.linear(x, weight_x).float(), weight_h)
-
     def step(self, x: Tensor, state: Tensor) -> Tensor:
         """One GRU step for every position at once, from `state[:, t]` with input `x[:, t]`. (batch, length, size)."""
         weight_x, weight_h = self.gru.all_weights[0]
@@ -156,12 +157,12 @@ class GlintRUSelectiveGRU(nn.Module):
         if mask is not None:
             u = u * mask
         if self.conv_in is None or self.conv_out is None:
-            return self._output(u, self.states(u))
+            return self._output(u, gru_states(self.gru, u))
         edge = self.conv_in.edge(shift_right(u), u)
         interior = edge + self.conv_in.right_tap(u)
         if mask is not None:
             interior = interior * mask  # keeps the state of a left-padded row at zero until its first item
-        state = self.states(interior)
+        state = gru_states(self.gru, interior)
         y = self._output(interior, state)
         if mask is not None:
             y = y * mask

@@ -4,38 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
-from transformers.utils import ModelOutput, can_return_tuple
 
 from .configuration_glintru import GlintRUConfig, GlintRUError
-from .head_glintru import NextItemHead, check_indices, is_last_item, item_mask, padding_layout
+from .head_glintru import NextItemHead, PrefixEncoder, is_last_item
 from .layers_glintru import Dropout, GlintRUBlock
 
 __all__ = [
     "GlintRUForSequentialRecommendation",
     "GlintRUModel",
-    "GlintRUModelOutput",
     "GlintRUPreTrainedModel",
 ]
-
-
-@dataclass
-class GlintRUModelOutput(ModelOutput):
-    """
-    Args:
-        last_hidden_state: (batch, length, hidden_size); at t, the representation of the prefix that ends at t, zeros
-            at padding.
-        hidden_states: On request, the embeddings and the output of every block, num_hidden_layers + 1 tensors.
-    """
-
-    last_hidden_state: Tensor | None = None
-    hidden_states: tuple[Tensor, ...] | None = None
 
 
 class GlintRUPreTrainedModel(PreTrainedModel):
@@ -70,7 +54,7 @@ class GlintRUPreTrainedModel(PreTrainedModel):
             init.constant_(module.mixing_logits, 0.5)
 
 
-class GlintRUModel(GlintRUPreTrainedModel):
+class GlintRUModel(PrefixEncoder, GlintRUPreTrainedModel):
     """Item indices in, the representation of every prefix out."""
 
     def __init__(self, config: GlintRUConfig) -> None:
@@ -78,68 +62,16 @@ class GlintRUModel(GlintRUPreTrainedModel):
         self.embed_items = nn.Embedding(config.vocab_size, config.hidden_size, padding_idx=0)
         self.dropout = Dropout(config.embedding_dropout)
         self.layers = nn.ModuleList(GlintRUBlock(config) for _ in range(config.num_hidden_layers))
+        self.reads_padding = config.padding_mode == "official"
         self.gradient_checkpointing = False
         self.post_init()
 
-    def get_input_embeddings(self) -> nn.Module:
-        return self.embed_items
-
-    def set_input_embeddings(self, value: nn.Module) -> None:
-        self.embed_items = cast(nn.Embedding, value)
-
-    @can_return_tuple
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-        output_hidden_states: bool | None = None,
-    ) -> GlintRUModelOutput:
-        """
-        Args:
-            input_ids: (batch, length) int64 item indices in time order; 0 is padding, anywhere in the row.
-            attention_mask: (batch, length), 1 at items. Optional: index 0 is padding.
-            inputs_embeds: (batch, length, hidden_size) instead of `input_ids`.
-            output_hidden_states: Whether to return the output of every block.
-
-        Raises:
-            GlintRUError: Neither or both inputs, an index out of range, or a mask of another shape.
-        """
-        if (input_ids is None) == (inputs_embeds is None):
-            raise GlintRUError("give either input_ids or inputs_embeds")
-        if input_ids is not None:
-            if input_ids.dim() != 2:
-                raise GlintRUError(f"input_ids must have shape (batch, length), got {tuple(input_ids.shape)}")
-            check_indices("input_ids", input_ids, self.config.vocab_size)
-            inputs_embeds = self.embed_items(input_ids)
-        assert inputs_embeds is not None
-        mask = item_mask(input_ids, attention_mask, inputs_embeds)
-        if output_hidden_states is None:
-            output_hidden_states = self.config.output_hidden_states
-
-        order = None
-        if self.config.padding_mode == "official":
-            has_padding = False  # the leak is the point: padding is read like an item
-        else:
-            has_padding, has_gaps = padding_layout(mask)
-            if has_gaps:
-                order = mask.argsort(dim=1, descending=True, stable=True)
-                mask = mask.gather(1, order)
-                inputs_embeds = inputs_embeds.gather(1, order[..., None].expand_as(inputs_embeds))
-
-        hidden = self.dropout(inputs_embeds)
-        weights = mask.unsqueeze(-1).to(hidden.dtype) if has_padding else None
-        states = [hidden]
-        for layer in self.layers if mask.shape[1] else ():  # a GRU refuses a sequence of no step
-            hidden = layer(hidden, weights)
-            states.append(hidden)
-        if weights is not None:
-            states = [state * weights.to(state.dtype) for state in states]
-        if order is not None:
-            states = [torch.zeros_like(s).scatter(1, order[..., None].expand_as(s), s) for s in states]
-        return GlintRUModelOutput(
-            last_hidden_state=states[-1], hidden_states=tuple(states) if output_hidden_states else None
-        )
+    def encode(self, embeds: Tensor, mask: Tensor | None) -> list[Tensor]:
+        """The embeddings after dropout, and the output of every block."""
+        states = [self.dropout(embeds)]
+        for layer in self.layers:
+            states.append(layer(states[-1], mask))
+        return states
 
 
 class GlintRUForSequentialRecommendation(NextItemHead, GlintRUPreTrainedModel):

@@ -22,7 +22,7 @@ import yaml
 from huggingface_hub.errors import StrictDataclassError
 from transformers.trainer_utils import SchedulerType
 
-from .configuration_glintru import GlintRUConfig
+from .configuration_glintru import GlintRUConfig, NextItemConfig
 from .errors import GlintRUError, RecipeError, nearest_names
 
 __all__ = [
@@ -348,8 +348,9 @@ def _hints(kind: type) -> dict[str, Any]:
 
 
 def _model_hints() -> dict[str, Any]:
-    """The fields that GlintRUConfig itself declares, without those that follow from the data."""
-    hints = inspect.get_annotations(GlintRUConfig, eval_str=True)
+    """The fields that our configs themselves declare, without those that follow from the data."""
+    kinds = (NextItemConfig, GlintRUConfig)
+    hints = {name: hint for kind in kinds for name, hint in inspect.get_annotations(kind, eval_str=True).items()}
     return {name: hint for name, hint in hints.items() if name not in ("vocab_size", "pad_token_id")}
 
 

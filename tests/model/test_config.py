@@ -22,7 +22,7 @@ OWN_FIELDS = {f.name for f in dataclasses.fields(GlintRUConfig)} - {
     ("options", "message"),
     [
         ({"vocab_size": 1}, "vocab_size must be at least 2"),
-        ({"hidden_size": 0}, "hidden_size must be at least 1"),
+        ({"hidden_size": 0}, "hidden_size must be at least"),
         ({"hidden_size": 1, "num_attention_heads": 1}, "hidden_size must be at least 2"),
         ({"hidden_size": 30}, "hidden_size must be a multiple of num_attention_heads, got 30 and 4"),
         ({"num_hidden_layers": 0}, "num_hidden_layers must be at least 1"),
