@@ -88,10 +88,24 @@ static void product(int mr, int k, int n, const float *a, long lda, const float 
     switch (mr) { TILE(1) TILE(2) TILE(3) TILE(4) TILE(5) TILE(6) TILE(7) TILE(8) }
 }
 
+/* One GRU step of a row: gates from the input (xg) and from the state before (hg); keep gets reset, update, new. */
+static inline void step(const float *xg, const float *hg, const float *before, float *out, float *keep, int d) {
+    for (int j = 0; j < d; j += WIDTH) {
+        vec r = sigmoid_(READ(xg + j) + READ(hg + j));
+        vec z = sigmoid_(READ(xg + d + j) + READ(hg + d + j));
+        vec m = 2.0f * sigmoid_(2.0f * (READ(xg + 2 * d + j) + r * READ(hg + 2 * d + j))) - 1.0f;
+        AT(keep + j) = r; AT(keep + d + j) = z; AT(keep + 2 * d + j) = m;
+        AT(out + j) = m + z * (READ(before + j) - m);
+    }
+}
+
 /* Rows first ... last of the batch. x (batch, length, 3d) input gates; w (d, n) the transposed recurrent weight,
-   n >= 3d; h (batch, length, d) states; saved (batch, length, 4d): reset, update, new, and the new gate's recurrent
-   part. */
-int gru_forward(const float *x, const float *w, float *h, float *saved, int first, int last, int length, int d, int n) {
+   n >= 3d; h (batch, length, d) states; saved (batch, length, k d): reset, update, new, the new gate's recurrent part.
+   With edges, e (batch, length, 3d) are other input gates for one step from the same state before, which the sequence
+   does not go on from: he (batch, length, d), and saved has three more parts. Without, e is null. */
+int gru_forward(const float *x, const float *e, const float *w, float *h, float *he, float *saved,
+                int first, int last, int length, int d, int n) {
+    const int parts = e ? 7 : 4;
     float *gates = aligned_alloc(64, sizeof(float) * 8 * n);
     float *zero = calloc(d, sizeof(float));
     if (!gates || !zero) { free(gates); free(zero); return 1; }
@@ -102,16 +116,11 @@ int gru_forward(const float *x, const float *w, float *h, float *saved, int firs
             else memset(gates, 0, sizeof(float) * 8 * n);
             for (int i = 0; i < mr; i++) {
                 long at = (long)(row + i) * length + t;
-                const float *restrict xg = x + at * 3 * d, *restrict hg = gates + (long)i * n;
-                const float *restrict before = t ? h + (at - 1) * d : zero;
-                float *restrict out = h + at * d, *restrict keep = saved + at * 4 * d;
-                for (int j = 0; j < d; j += WIDTH) {
-                    vec r = sigmoid_(READ(xg + j) + READ(hg + j));
-                    vec z = sigmoid_(READ(xg + d + j) + READ(hg + d + j)), s = READ(hg + 2 * d + j);
-                    vec m = 2.0f * sigmoid_(2.0f * (READ(xg + 2 * d + j) + r * s)) - 1.0f;
-                    AT(keep + j) = r; AT(keep + d + j) = z; AT(keep + 2 * d + j) = m; AT(keep + 3 * d + j) = s;
-                    AT(out + j) = m + z * (READ(before + j) - m);
-                }
+                const float *hg = gates + (long)i * n, *before = t ? h + (at - 1) * d : zero;
+                float *keep = saved + at * parts * d;
+                step(x + at * 3 * d, hg, before, h + at * d, keep, d);
+                memcpy(keep + 3 * d, hg + 2 * d, sizeof(float) * d);
+                if (e) step(e + at * 3 * d, hg, before, he + at * d, keep + 4 * d, d);
             }
         }
     }
@@ -119,39 +128,49 @@ int gru_forward(const float *x, const float *w, float *h, float *saved, int firs
     return 0;
 }
 
-/* grad (batch, length, d) of the states; w (3d, n) the recurrent weight, n >= d; dx (batch, length, 3d);
-   ds (batch, length, d): gradient of the new gate's recurrent part. */
-int gru_backward(const float *grad, const float *w, const float *h, const float *saved, float *dx, float *ds,
-                 int first, int last, int length, int d, int n) {
-    float *carry = aligned_alloc(64, sizeof(float) * 8 * n), *dgates = malloc(sizeof(float) * 8 * 3 * d);
-    float *keepz = malloc(sizeof(float) * 8 * d), *zero = calloc(d, sizeof(float));
-    if (!carry || !dgates || !keepz || !zero) { free(carry); free(dgates); free(keepz); free(zero); return 1; }
+/* Adds a step's part: gradients of its input gates (dx) and of the recurrent gates (dg), and through the update gate
+   to the state before (dz). */
+static inline void step_back(const float *g, const float *keep, const float *s, const float *before, float *dx,
+                             float *dg, float *through, int d) {
+    for (int j = 0; j < d; j += WIDTH) {
+        vec dh = READ(g + j), r = READ(keep + j), z = READ(keep + d + j), m = READ(keep + 2 * d + j);
+        vec dm = dh * (1.0f - z) * (1.0f - m * m);
+        vec dz = dh * (READ(before + j) - m) * z * (1.0f - z);
+        vec dr = dm * READ(s + j) * r * (1.0f - r);
+        AT(dx + j) = dr; AT(dx + d + j) = dz; AT(dx + 2 * d + j) = dm;
+        AT(dg + j) += dr; AT(dg + d + j) += dz; AT(dg + 2 * d + j) += dm * r;
+        AT(through + j) += dh * z;
+    }
+}
+
+/* gh, ge (batch, length, d): gradients of the states and, with edges, of the edge states; w (3d, n) the recurrent
+   weight, n >= d; dx, de, dg (batch, length, 3d): gradients of both input gates and of the recurrent gates. */
+int gru_backward(const float *gh, const float *ge, const float *w, const float *h, const float *saved, float *dx,
+                 float *de, float *dg, int first, int last, int length, int d, int n) {
+    const int parts = ge ? 7 : 4;
+    float *carry = aligned_alloc(64, sizeof(float) * 8 * n), *dh = malloc(sizeof(float) * d);
+    float *through = malloc(sizeof(float) * 8 * d), *zero = calloc(d, sizeof(float));
+    if (!carry || !dh || !through || !zero) { free(carry); free(dh); free(through); free(zero); return 1; }
     for (int row = first; row < last; row += 8) {
         int mr = last - row < 8 ? last - row : 8;
         memset(carry, 0, sizeof(float) * 8 * n);
-        memset(keepz, 0, sizeof(float) * 8 * d);
+        memset(through, 0, sizeof(float) * 8 * d);
         for (int t = length - 1; t >= 0; t--) {
             for (int i = 0; i < mr; i++) {
                 long at = (long)(row + i) * length + t;
-                const float *restrict g = grad + at * d, *restrict s = saved + at * 4 * d;
-                const float *restrict before = t ? h + (at - 1) * d : zero, *restrict c = carry + (long)i * n;
-                float *restrict out = dx + at * 3 * d, *restrict rec = ds + at * d;
-                float *restrict dg = dgates + (long)i * 3 * d, *restrict kz = keepz + (long)i * d;
-                for (int j = 0; j < d; j += WIDTH) {
-                    vec r = READ(s + j), z = READ(s + d + j), m = READ(s + 2 * d + j);
-                    vec dh = READ(g + j) + READ(c + j) + READ(kz + j);
-                    vec dm = dh * (1.0f - z) * (1.0f - m * m);
-                    vec dz = dh * (READ(before + j) - m) * z * (1.0f - z);
-                    vec dr = dm * READ(s + 3 * d + j) * r * (1.0f - r);
-                    AT(out + j) = dr; AT(out + d + j) = dz; AT(out + 2 * d + j) = dm;
-                    AT(dg + j) = dr; AT(dg + d + j) = dz; AT(dg + 2 * d + j) = AT(rec + j) = dm * r;
-                    AT(kz + j) = dh * z;
-                }
+                const float *before = t ? h + (at - 1) * d : zero, *keep = saved + at * parts * d;
+                float *pass = through + (long)i * d, *out = dg + at * 3 * d;
+                for (int j = 0; j < d; j += WIDTH)
+                    AT(dh + j) = READ(gh + at * d + j) + READ(carry + (long)i * n + j) + READ(pass + j);
+                memset(pass, 0, sizeof(float) * d);
+                memset(out, 0, sizeof(float) * 3 * d);
+                step_back(dh, keep, keep + 3 * d, before, dx + at * 3 * d, out, pass, d);
+                if (ge) step_back(ge + at * d, keep + 4 * d, keep + 3 * d, before, de + at * 3 * d, out, pass, d);
             }
-            if (t) product(mr, 3 * d, n, dgates, 3 * d, w, carry);
+            if (t) product(mr, 3 * d, n, dg + ((long)row * length + t) * 3 * d, (long)length * 3 * d, w, carry);
         }
     }
-    free(carry); free(dgates); free(keepz); free(zero);
+    free(carry); free(dh); free(through); free(zero);
     return 0;
 }
 """
@@ -194,12 +213,14 @@ def _pool(workers: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(workers, thread_name_prefix="glintru")
 
 
-def _over_rows(function: Callable[..., int], batch: int, tensors: Sequence[Tensor], sizes: Sequence[int]) -> None:
+def _over_rows(
+    function: Callable[..., int], batch: int, tensors: Sequence[Tensor | None], sizes: Sequence[int]
+) -> None:
     """Calls a kernel on parts of the batch, a thread each; the interpreter's lock is free meanwhile."""
     tiles = -(-batch // ROWS)
     workers = max(1, min(torch.get_num_threads(), tiles))
     cuts = [min(batch, (tiles * i // workers) * ROWS) for i in range(workers)] + [batch]
-    pointers = [ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors]
+    pointers = [ctypes.c_void_p(None if tensor is None else tensor.data_ptr()) for tensor in tensors]
 
     def part(i: int) -> int:
         return function(*pointers, cuts[i], cuts[i + 1], *sizes)
@@ -215,36 +236,48 @@ def _packed(matrix: Tensor) -> Tensor:
 
 
 class GRUScan(torch.autograd.Function):
-    """All states of a GRU without biases from its input gates, starting at zero; float32 on the CPU."""
+    """All states of a GRU without biases from its input gates, starting at zero; float32 on the CPU.
+
+    With `edges`, other input gates, also the state that each of them gives from the same state before it: the last step
+    of a prefix, whose product with the recurrent weight is the one that the sequence itself needs.
+    """
 
     @staticmethod
-    def forward(ctx, gates: Tensor, weight: Tensor) -> Tensor:
-        """gates (batch, length, 3 d) = input times weight_ih; weight (3 d, d) = weight_hh. (batch, length, d)."""
+    def forward(ctx, gates: Tensor, edges: Tensor | None, weight: Tensor) -> tuple[Tensor, Tensor | None]:
+        """gates, edges (batch, length, 3 d) = input times weight_ih; weight (3 d, d) = weight_hh.
+
+        Returns:
+            States and edge states, (batch, length, d); the latter `None` without `edges`.
+        """
         kernels = library()
         assert kernels is not None
-        gates = gates.contiguous()
+        gates, edges = gates.contiguous(), None if edges is None else edges.contiguous()
         batch, length, size = gates.shape[0], gates.shape[1], weight.shape[1]
         packed = _packed(weight.detach().T)
-        states, saved = gates.new_empty(batch, length, size), gates.new_empty(batch, length, 4 * size)
+        states = gates.new_empty(batch, length, size)
+        edge_states = None if edges is None else torch.empty_like(states)
+        saved = gates.new_empty(batch, length, (4 if edges is None else 7) * size)
         sizes = (length, size, packed.shape[1])
-        _over_rows(kernels.gru_forward, batch, (gates, packed, states, saved), sizes)
+        _over_rows(kernels.gru_forward, batch, (gates, edges, packed, states, edge_states, saved), sizes)
         ctx.save_for_backward(weight, states, saved)
-        return states
+        ctx.has_edges = edges is not None
+        return states, edge_states
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, grad: Tensor):
+    def backward(ctx, grad: Tensor, edge_grad: Tensor | None):
         kernels = library()
         assert kernels is not None
         weight, states, saved = ctx.saved_tensors
         batch, length, size = states.shape
         packed, grad = _packed(weight.detach()), grad.contiguous()
-        dgates, dnew = states.new_empty(batch, length, 3 * size), states.new_empty(batch, length, size)
-        sizes = (length, size, packed.shape[1])
-        _over_rows(kernels.gru_backward, batch, (grad, packed, states, saved, dgates, dnew), sizes)
-        before = states[:, :-1].reshape(-1, size)
-        later = dgates[:, 1:, : 2 * size].reshape(-1, 2 * size), dnew[:, 1:].reshape(-1, size)
-        return dgates, torch.cat([part.T @ before for part in later])
+        edge_grad = edge_grad.contiguous() if ctx.has_edges and edge_grad is not None else None
+        dgates, recurrent = (states.new_empty(batch, length, 3 * size) for _ in range(2))
+        dedges = torch.empty_like(dgates) if ctx.has_edges else None
+        tensors = (grad, edge_grad, packed, states, saved, dgates, dedges, recurrent)
+        _over_rows(kernels.gru_backward, batch, tensors, (length, size, packed.shape[1]))
+        dweight = recurrent[:, 1:].reshape(-1, 3 * size).T @ states[:, :-1].reshape(-1, size)
+        return dgates, dedges, dweight
 
 
 def can_scan(x: Tensor, weight: Tensor) -> bool:

@@ -55,7 +55,28 @@ def gru_states(gru: nn.GRU, x: Tensor) -> Tensor:
     weight_x, weight_h = gru.all_weights[0]
     if not can_scan(x, weight_h):
         return gru(x)[0]
-    return GRUScan.apply(F.linear(x, weight_x).float(), weight_h)
+    return GRUScan.apply(F.linear(x, weight_x).float(), None, weight_h)[0]
+
+
+def gru_prefix_states(gru: nn.GRU, interior: Tensor, edge: Tensor) -> tuple[Tensor, Tensor]:
+    """The states over `interior`, and, for every t at once, the state that `edge[:, t]` gives from the state at t - 1.
+
+    Args:
+        interior, edge: (batch, length, size).
+
+    Returns:
+        States and edge states, both (batch, length, size).
+    """
+    weight_x, weight_h = gru.all_weights[0]
+    if can_scan(interior, weight_h):
+        return GRUScan.apply(F.linear(interior, weight_x).float(), F.linear(edge, weight_x).float(), weight_h)
+    states = gru(interior)[0]
+    before = shift_right(states)
+    reset_x, update_x, new_x = F.linear(edge, weight_x).chunk(3, dim=-1)
+    reset_h, update_h, new_h = F.linear(before, weight_h).chunk(3, dim=-1)
+    update = torch.sigmoid(update_x + update_h)
+    new = torch.tanh(new_x + torch.sigmoid(reset_x + reset_h) * new_h)
+    return states, new + update * (before - new)
 
 
 class Dropout(nn.Dropout):
@@ -139,15 +160,6 @@ class GlintRUSelectiveGRU(nn.Module):
         )
         self.conv_out = TemporalConvolution(size) if convolutions else None
 
-    def step(self, x: Tensor, state: Tensor) -> Tensor:
-        """One GRU step for every position at once, from `state[:, t]` with input `x[:, t]`. (batch, length, size)."""
-        weight_x, weight_h = self.gru.all_weights[0]
-        reset_x, update_x, new_x = F.linear(x, weight_x).chunk(3, dim=-1)
-        reset_h, update_h, new_h = F.linear(state, weight_h).chunk(3, dim=-1)
-        update = torch.sigmoid(update_x + update_h)
-        new = torch.tanh(new_x + torch.sigmoid(reset_x + reset_h) * new_h)
-        return new + update * (state - new)
-
     def _output(self, x: Tensor, state: Tensor) -> Tensor:
         out = self.out_proj(state)
         return out if self.gate is None else self.gate(x) * out
@@ -162,14 +174,14 @@ class GlintRUSelectiveGRU(nn.Module):
         interior = edge + self.conv_in.right_tap(u)
         if mask is not None:
             interior = interior * mask  # keeps the state of a left-padded row at zero until its first item
-        state = gru_states(self.gru, interior)
+        if whole_sequence:
+            y = self._output(interior, gru_states(self.gru, interior))
+            return self.conv_out.edge(shift_right(y), y) + self.conv_out.right_tap(y)
+        state, edge_state = gru_prefix_states(self.gru, interior, edge)
         y = self._output(interior, state)
         if mask is not None:
             y = y * mask
-        if whole_sequence:
-            return self.conv_out.edge(shift_right(y), y) + self.conv_out.right_tap(y)
-        y_edge = self._output(edge, self.step(edge, shift_right(state)))
-        return self.conv_out.edge(shift_right(y), y_edge)
+        return self.conv_out.edge(shift_right(y), self._output(edge, edge_state))
 
 
 class GlintRUGatedMLP(nn.Module):

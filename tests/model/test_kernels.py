@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from modeling_glintru import kernels_glintru as kernels
-from modeling_glintru.layers_glintru import Dropout
+from modeling_glintru.layers_glintru import Dropout, gru_prefix_states
 
 from .helpers import gradients, random_history, small_model
 
@@ -31,7 +31,7 @@ def test_the_kernel_equals_nn_gru(batch, length, size, threads):
         x = (3 * torch.randn(batch, length, size)).requires_grad_()
         direction = torch.randn(batch, length, size)
         plain = gru(x)[0]
-        fast = kernels.GRUScan.apply(F.linear(x, weights[0]), weights[1])
+        fast, _ = kernels.GRUScan.apply(F.linear(x, weights[0]), None, weights[1])
         torch.testing.assert_close(fast, plain, rtol=0, atol=2e-6)
         inputs = [x, *weights]
         for a, b in zip(
@@ -40,6 +40,26 @@ def test_the_kernel_equals_nn_gru(batch, length, size, threads):
             torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5 * b.abs().max().item())
     finally:
         torch.set_num_threads(before)
+
+
+@needs_kernel
+@pytest.mark.parametrize(("batch", "length", "size"), [(1, 1, 16), (11, 20, 32), (8, 5, 64)])
+def test_the_kernel_with_edges_equals_a_step_from_the_state_before(batch, length, size, monkeypatch):
+    torch.manual_seed(0)
+    gru = torch.nn.GRU(size, size, bias=False, batch_first=True)
+    interior, edge = ((2 * torch.randn(batch, length, size)).requires_grad_() for _ in range(2))
+    inputs = [interior, edge, *gru.all_weights[0]]
+    directions = [torch.randn(batch, length, size) for _ in range(2)]
+    fast = gru_prefix_states(gru, interior, edge)
+    fast_grads = torch.autograd.grad(fast, inputs, directions)
+    only_edges = torch.autograd.grad(gru_prefix_states(gru, interior, edge)[1], inputs, directions[1])
+    monkeypatch.setattr(kernels, "library", lambda: None)
+    plain = gru_prefix_states(gru, interior, edge)
+    for a, b in zip(fast, plain, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=2e-6)
+    for grads, outputs, grad_outputs in ((fast_grads, plain, directions), (only_edges, plain[1], directions[1])):
+        for a, b in zip(grads, torch.autograd.grad(outputs, inputs, grad_outputs, retain_graph=True), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5 * max(b.abs().max().item(), 1e-3))
 
 
 @needs_kernel
@@ -79,7 +99,7 @@ def test_nan_and_infinity_are_not_hidden():
     gates, weight = torch.zeros(2, 3, 48), torch.zeros(48, 16)
     gates[0, 1, 20] = float("nan")
     gates[1, 0] = float("inf")
-    states = kernels.GRUScan.apply(gates, weight)
+    states, _ = kernels.GRUScan.apply(gates, None, weight)
     assert states[0, 1, 4].isnan() and not states[0, 0].isnan().any()
     assert torch.isfinite(states[1]).all()  # saturated gates, as in nn.GRU
 
