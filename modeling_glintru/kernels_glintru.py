@@ -18,6 +18,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -173,6 +174,61 @@ int gru_backward(const float *gh, const float *ge, const float *w, const float *
     free(carry); free(dh); free(through); free(zero);
     return 0;
 }
+
+typedef unsigned short hvec __attribute__((vector_size(32), aligned(2), may_alias));
+typedef unsigned int uvec __attribute__((vector_size(64), may_alias));
+
+static inline vec widen(const unsigned short *p) {
+    return (vec)(__builtin_convertvector(*(const hvec *)p, uvec) << 16);
+}
+static inline void narrow(unsigned short *p, vec x) {
+    uvec u = (uvec)x;
+    *(hvec *)p = __builtin_convertvector((u + 0x7fff + ((u >> 16) & 1)) >> 16, hvec);
+}
+
+/* scores (rows, n) in float32 or bfloat16 become, in place, the gradient of the cross-entropy with the targets; losses
+   (rows) float32. A row stays in the cache from its maximum to its gradient. */
+int cross_entropy(void *scores, const long long *targets, float *losses, int first, int last, int n, int bf16,
+                  float temperature, float smoothing) {
+    const int padded = (n + WIDTH - 1) / WIDTH * WIDTH;
+    const float scale = 1.0f / temperature;
+    float *row = aligned_alloc(64, sizeof(float) * padded);
+    if (!row) return 1;
+    for (int i = first; i < last; i++) {
+        unsigned short *half_row = (unsigned short *)scores + (long)i * n;
+        float *full_row = (float *)scores + (long)i * n;
+        int j = 0;
+        for (; j + WIDTH <= n; j += WIDTH) AT(row + j) = (bf16 ? widen(half_row + j) : READ(full_row + j)) * scale;
+        for (; j < n; j++) {
+            union { unsigned u; float f; } one = { bf16 ? (unsigned)half_row[j] << 16 : 0 };
+            row[j] = (bf16 ? one.f : full_row[j]) * scale;
+        }
+        for (; j < padded; j++) row[j] = -3.0e38f;
+        vec most = READ(row);
+        for (j = WIDTH; j < padded; j += WIDTH) most = pick(READ(row + j) > most, READ(row + j), most);
+        float top = most[0], mass = 0, total = 0;
+        for (int q = 1; q < WIDTH; q++) top = most[q] > top ? most[q] : top;
+        if (smoothing > 0) for (j = 0; j < n; j++) total += row[j];
+        float wanted = (1.0f - smoothing) * row[targets[i]] + smoothing * total / n;
+        vec sum = {0};
+        for (j = 0; j < padded; j += WIDTH) { vec p = exp_(READ(row + j) - top); AT(row + j) = p; sum += p; }
+        for (int q = 0; q < WIDTH; q++) mass += sum[q];
+        for (j = n; j < padded; j++) mass -= row[j];
+        losses[i] = __builtin_logf(mass) + top - wanted;
+        const float share = scale / mass, even = scale * smoothing / n;
+        row[targets[i]] -= (1.0f - smoothing) * mass;
+        for (j = 0; j + WIDTH <= n; j += WIDTH) {
+            vec g = READ(row + j) * share - even;
+            if (bf16) narrow(half_row + j, g); else AT(full_row + j) = g;
+        }
+        for (; j < n; j++) {
+            union { float f; unsigned u; } one = { row[j] * share - even };
+            if (bf16) half_row[j] = (one.u + 0x7fff + ((one.u >> 16) & 1)) >> 16; else full_row[j] = one.f;
+        }
+    }
+    free(row);
+    return 0;
+}
 """
 
 
@@ -214,7 +270,7 @@ def _pool(workers: int) -> ThreadPoolExecutor:
 
 
 def _over_rows(
-    function: Callable[..., int], batch: int, tensors: Sequence[Tensor | None], sizes: Sequence[int]
+    function: Callable[..., int], batch: int, tensors: Sequence[Tensor | None], sizes: Sequence[Any]
 ) -> None:
     """Calls a kernel on parts of the batch, a thread each; the interpreter's lock is free meanwhile."""
     tiles = -(-batch // ROWS)
@@ -278,6 +334,26 @@ class GRUScan(torch.autograd.Function):
         _over_rows(kernels.gru_backward, batch, tensors, (length, size, packed.shape[1]))
         dweight = recurrent[:, 1:].reshape(-1, 3 * size).T @ states[:, :-1].reshape(-1, size)
         return dgates, dedges, dweight
+
+
+def cross_entropy_(scores: Tensor, targets: Tensor, temperature: float, smoothing: float) -> Tensor | None:
+    """Turns `scores` (rows, items), in place, into the gradient of their summed cross-entropy with `targets`.
+
+    Returns:
+        The summed loss, float32 scalar; `None`, with `scores` as they were, where there is no kernel for them.
+    """
+    kernels = library() if scores.device.type == "cpu" and not torch.compiler.is_compiling() else None
+    if kernels is None or scores.dtype not in (torch.float32, torch.bfloat16) or not scores.is_contiguous():
+        return None
+    losses = torch.empty(len(scores), dtype=torch.float32)
+    options = (
+        scores.shape[1],
+        int(scores.dtype == torch.bfloat16),
+        ctypes.c_float(temperature),
+        ctypes.c_float(smoothing),
+    )
+    _over_rows(kernels.cross_entropy, len(scores), (scores, targets.contiguous(), losses), options)
+    return losses.sum()
 
 
 def can_scan(x: Tensor, weight: Tensor) -> bool:

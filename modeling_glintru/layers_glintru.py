@@ -50,6 +50,7 @@ def causal_linear_attention(query: Tensor, key: Tensor, value: Tensor, chunk: in
     return out.view(batch, heads, -1, size)[:, :, :length]
 
 
+@torch.compiler.disable  # the kernel serves compiled models too
 def gru_states(gru: nn.GRU, x: Tensor) -> Tensor:
     """The state at every position of a one-layer GRU without biases, from zero. (batch, length, size) in and out."""
     weight_x, weight_h = gru.all_weights[0]
@@ -58,6 +59,7 @@ def gru_states(gru: nn.GRU, x: Tensor) -> Tensor:
     return GRUScan.apply(F.linear(x, weight_x).float(), None, weight_h)[0]
 
 
+@torch.compiler.disable
 def gru_prefix_states(gru: nn.GRU, interior: Tensor, edge: Tensor) -> tuple[Tensor, Tensor]:
     """The states over `interior`, and, for every t at once, the state that `edge[:, t]` gives from the state at t - 1.
 

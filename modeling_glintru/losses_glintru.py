@@ -9,11 +9,29 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .configuration_glintru import GlintRUConfig, GlintRUError
+from .kernels_glintru import cross_entropy_
 
 
 def at_least_float32(x: Tensor) -> Tensor:
     """Half-precision scores are widened before they are exponentiated."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def softmax_gradient(
+    scores: Tensor, targets: Tensor, temperature: float, smoothing: float, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """The summed cross-entropy of (rows, items) scores, which are used up, and its gradient by them in `dtype`."""
+    target = targets[:, None]
+    scores /= temperature
+    wanted = (1 - smoothing) * scores.gather(1, target).squeeze(1) + smoothing * scores.mean(1)
+    top = scores.amax(1, keepdim=True)
+    probabilities = scores.sub_(top).exp_()
+    mass = probabilities.sum(1, keepdim=True)
+    loss = (mass.log() + top).sum() - wanted.sum()
+    gradient = probabilities.div_(mass).scatter_add_(1, target, torch.full_like(mass, smoothing - 1))
+    if smoothing:
+        gradient -= smoothing / scores.shape[1]
+    return loss, gradient.div_(temperature).to(dtype)
 
 
 class LinearCrossEntropy(torch.autograd.Function):
@@ -39,24 +57,12 @@ class LinearCrossEntropy(torch.autograd.Function):
         elements = LinearCrossEntropy.CHUNK_ELEMENTS if device == "cpu" else LinearCrossEntropy.CHUNK_ELEMENTS_GPU
         rows = max(64, elements // max(1, weight.shape[0]))
         for start in range(0, len(targets), rows):
-            part, target = inputs[start : start + rows], targets[start : start + rows, None]
-            scores = (part @ items.T).to(accumulate)
-            if temperature != 1.0:
-                scores /= temperature
-            wanted = (1 - smoothing) * scores.gather(1, target).squeeze(1)
-            if smoothing:
-                wanted += smoothing * scores.mean(1)
-            top = scores.amax(1, keepdim=True)
-            probabilities = scores.sub_(top).exp_()
-            mass = probabilities.sum(1, keepdim=True)
-            total += (mass.log() + top).sum() - wanted.sum()
-            if not (wants_hidden or wants_weight):
-                continue
-            gradient = probabilities.div_(mass)
-            gradient.scatter_add_(1, target, torch.full_like(mass, smoothing - 1))
-            if smoothing:
-                gradient -= smoothing / weight.shape[0]
-            gradient = (gradient / temperature if temperature != 1.0 else gradient).to(dtype)
+            part, target = inputs[start : start + rows], targets[start : start + rows]
+            gradient = part @ items.T
+            loss = cross_entropy_(gradient, target, temperature, smoothing)
+            if loss is None:
+                loss, gradient = softmax_gradient(gradient.to(accumulate), target, temperature, smoothing, dtype)
+            total += loss
             if grad_hidden is not None:
                 torch.mm(gradient, items, out=grad_hidden[start : start + rows])
             if grad_weight is not None:

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from modeling_glintru import GlintRUError
+from modeling_glintru import kernels_glintru as kernels
 from modeling_glintru import losses_glintru as losses
 
 from .helpers import gradients, random_history, small_config, small_model
@@ -37,6 +38,33 @@ def test_cross_entropy(pairs, first_item, temperature, smoothing, chunk_elements
     scores = (hidden @ weight.T)[:, first_item:] / temperature
     plain = F.cross_entropy(scores, targets - first_item, label_smoothing=smoothing, reduction="sum")
     assert_same(ours * 0.3, plain * 0.3, (pairs[0], pairs[2]), atol=1e-10)
+
+
+@pytest.mark.parametrize("kernel", [False, True])
+@pytest.mark.parametrize(("temperature", "smoothing"), [(1.0, 0.0), (0.5, 0.2)])
+@pytest.mark.parametrize("items", [1, 15, 16, 31, 33, 1000])
+def test_cross_entropy_in_float32(items, temperature, smoothing, kernel, monkeypatch):
+    if not kernel:
+        monkeypatch.setattr(kernels, "library", lambda: None)
+    elif kernels.library() is None:
+        pytest.skip("no C compiler on this machine")
+    torch.manual_seed(0)
+    hidden, weight = torch.randn(70, 16, requires_grad=True), torch.randn(items + 1, 16, requires_grad=True)
+    targets = torch.randint(1, items + 1, (70,))
+    ours = losses.full_cross_entropy(hidden, targets, weight, temperature, smoothing, 1)
+    scores = (hidden @ weight.T)[:, 1:] / temperature
+    plain = F.cross_entropy(scores, targets - 1, label_smoothing=smoothing, reduction="sum")
+    torch.testing.assert_close(ours, plain, rtol=1e-5, atol=1e-4)
+    for a, b in zip(
+        torch.autograd.grad(ours, (hidden, weight)), torch.autograd.grad(plain, (hidden, weight)), strict=True
+    ):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=2e-5)
+
+
+def test_cross_entropy_shows_a_nan():
+    hidden, weight = torch.randn(3, 16), torch.randn(40, 16)
+    hidden[1, 3] = float("nan")
+    assert losses.full_cross_entropy(hidden, torch.tensor([1, 2, 3]), weight, 1.0, 0.0, 1).isnan()
 
 
 def test_cross_entropy_with_huge_scores_is_finite(pairs):
