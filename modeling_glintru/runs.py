@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -120,7 +121,7 @@ def _evaluations(
             item_counts=data.item_counts,
             batch_size=recipe.training.eval_batch_size,
             seed=recipe.seed,
-            progress=progress,
+            progress=progress and sys.stderr.isatty(),
             description=f"{split}: {name}",
         )
         for name, scorer in scorers.items()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from torch.utils.data import Dataset, Sampler
@@ -16,12 +17,32 @@ __all__ = ["EpochProgress", "GlintRUTrainer"]
 
 
 class EpochProgress(ProgressCallback):
-    """One bar for the run, and one line an epoch instead of one for every log entry."""
+    """One bar for the run and one line an epoch, instead of one line for every log entry.
+
+    Where standard error is not a terminal (a log file, a pipe) there are only the lines.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bars = sys.stderr.isatty()
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any):
-        super().on_train_begin(args, state, control, **kwargs)
-        if self.training_bar is not None:
-            self.training_bar.set_description("train")
+        if self.bars:
+            super().on_train_begin(args, state, control, **kwargs)
+            if self.training_bar is not None:
+                self.training_bar.set_description("train")
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any):
+        if self.bars:
+            super().on_step_end(args, state, control, **kwargs)
+
+    def on_prediction_step(self, *args: Any, **kwargs: Any):
+        if self.bars:
+            super().on_prediction_step(*args, **kwargs)
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any):
+        if self.bars:
+            super().on_train_end(args, state, control, **kwargs)
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
@@ -33,13 +54,17 @@ class EpochProgress(ProgressCallback):
         super().on_evaluate(args, state, control, **kwargs)
         name = args.metric_for_best_model
         value = (kwargs.get("metrics") or {}).get(name)
-        if self.training_bar is None or value is None:
+        if value is None or not state.is_world_process_zero:
             return
         losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
         loss = f"loss {losses[-1]:.3f}  " if losses else ""
         best = max(value, state.best_metric if state.best_metric is not None else value)
         epoch = f"epoch {state.epoch or 0:g}/{args.num_train_epochs:g}"
-        tqdm.write(f"{epoch:<14}{loss}validation {str(name).removeprefix('eval_')} {value:.4f}  best {best:.4f}")
+        line = f"{epoch:<14}{loss}validation {str(name).removeprefix('eval_')} {value:.4f}  best {best:.4f}"
+        if self.bars:
+            tqdm.write(line)
+        else:
+            print(line, flush=True)
 
 
 class GlintRUTrainer(Trainer):
@@ -50,9 +75,8 @@ class GlintRUTrainer(Trainer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        for callback in (PrinterCallback, ProgressCallback):
-            self.remove_callback(callback)
-        if not self.args.disable_tqdm:
+        self.remove_callback(PrinterCallback)
+        if self.pop_callback(ProgressCallback) is not None:  # notebooks have a callback of their own, which stays
             self.add_callback(EpochProgress)
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:

@@ -1,0 +1,299 @@
+"""How fast models train: GLINT-RU, SASRec, GRU4Rec, the paper's own computation, and the bare matrix products.
+
+All sides run in one process, on the same batches, in interleaved rounds; ratios are taken within a round and their
+median and spread are shown. Targets are real ones, padding is not counted.
+
+    python benchmarks/train_speed.py --data interactions.parquet
+    python benchmarks/train_speed.py --widths 64 --batch_sizes 8 --rounds 3     # generated histories, quick
+
+Prints a table and writes benchmarks/results/train_speed.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import torch
+
+from modeling_glintru import GlintRUConfig, GlintRUForSequentialRecommendation, kernels_glintru
+from modeling_glintru.baselines.gru4rec import GRU4RecConfig, GRU4RecForSequentialRecommendation
+from modeling_glintru.baselines.sasrec import SASRecConfig, SASRecForSequentialRecommendation
+from modeling_glintru.data import (
+    Interactions,
+    LengthBucketSampler,
+    SequenceCollator,
+    TrainingWindows,
+    read_interactions,
+)
+from modeling_glintru.data.prepare import prepare
+from modeling_glintru.evaluation import library_versions
+
+RESULTS = Path(__file__).parent / "results" / "train_speed.json"
+LENGTH = 200
+PREFIXES = 32  # examples a step on the side that encodes each prefix by itself
+
+
+def generated(users: int = 2000, items: int = 3416) -> Interactions:
+    """Histories with about ML-1M's lengths (log-normal, median 96) and a popularity tail."""
+    rng = np.random.default_rng(0)
+    lengths = np.clip(np.exp(rng.normal(np.log(96), 1.0, users)), 20, 2000).astype(int)
+    frame = pl.DataFrame(
+        {
+            "user_id": np.repeat(np.arange(users), lengths),
+            "item_id": np.minimum(rng.zipf(1.2, lengths.sum()) - 1, items - 1),
+            "timestamp": np.arange(lengths.sum()),
+        }
+    )
+    return Interactions(frame, {"user": "user_id", "item": "item_id", "time": "timestamp"}, "generated histories")
+
+
+@contextmanager
+def without_kernel() -> Iterator[None]:
+    """`nn.GRU` instead of the compiled recurrence, as in the authors' code."""
+    library, kernels_glintru.library = kernels_glintru.library, lambda: None
+    try:
+        yield
+    finally:
+        kernels_glintru.library = library
+
+
+class Side:
+    """One model with its optimizer; `step` is one training step as the Trainer does it."""
+
+    def __init__(self, model: torch.nn.Module, bf16: bool) -> None:
+        self.model, self.bf16 = model.train(), bf16
+        self.optimizer = torch.optim.AdamW(model.parameters(), 1e-3, fused=True)
+        self.seconds = dict.fromkeys(("encoder", "loss", "backward", "optimizer"), 0.0)
+
+    def step(self, batch: dict[str, torch.Tensor]) -> None:
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+            loss = self.model(**batch).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    def encoder_step(self, batch: dict[str, torch.Tensor]) -> None:
+        """The encoder alone, forward and backward."""
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+            hidden = self.model.model(batch["input_ids"], batch["attention_mask"]).last_hidden_state
+        hidden.backward(torch.ones_like(hidden))
+        self.optimizer.zero_grad()
+
+    def optimizer_step(self, batch: dict[str, torch.Tensor]) -> None:
+        """Clipping and the optimizer alone, on gradients that are there."""
+        for parameter in self.model.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        start = time.perf_counter()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        self.seconds["optimizer"] = time.perf_counter() - start
+        self.optimizer.zero_grad()
+
+
+class PerPrefix(Side):
+    """The paper's computation: one example a prefix, padded to the longest, nothing shared, `nn.GRU`."""
+
+    def step(self, batch: dict[str, torch.Tensor]) -> None:
+        with without_kernel():
+            super().step(batch)
+
+
+def prefixes(batches: list[dict[str, torch.Tensor]], rng: np.random.Generator) -> dict[str, torch.Tensor]:
+    """Some of the prefixes that the batches hold, each a row of its own, padded to the full length as the authors do."""
+    places = [(b, *place) for b, batch in enumerate(batches) for place in (batch["labels"] != -100).nonzero().tolist()]
+    input_ids = torch.zeros(PREFIXES, LENGTH, dtype=torch.long)
+    labels = torch.full_like(input_ids, -100)
+    for row, place in enumerate(rng.choice(len(places), PREFIXES, replace=False)):
+        b, history, last = places[place]
+        input_ids[row, : last + 1] = batches[b]["input_ids"][history, : last + 1]
+        labels[row, last] = batches[b]["labels"][history, last]
+    return {"input_ids": input_ids, "attention_mask": (input_ids > 0).long(), "labels": labels}
+
+
+def floor(batch: dict[str, torch.Tensor], size: int, vocab: int, dtype: torch.dtype) -> Callable[[], None]:
+    """The products of GLINT-RU's step that nothing can avoid, forward and backward, and nothing else."""
+    rows, length = batch["input_ids"].shape
+    targets = int((batch["labels"] != -100).sum())
+    x = torch.randn(rows * length, size, dtype=dtype)
+    weights = [torch.randn(size, out * size, dtype=dtype) for out in WIDE_OUTPUTS]
+    gates = torch.randn(size, 3 * size, dtype=dtype)
+    state, hidden = torch.randn(rows, size, dtype=dtype), torch.randn(targets, size, dtype=dtype)
+    items = torch.randn(vocab, size, dtype=dtype)
+
+    def run() -> None:
+        for weight in weights:
+            out = x @ weight
+            out @ weight.T
+            x.T @ out
+        for _ in range(length):
+            out = state @ gates
+            out @ gates.T
+        wide = x @ gates
+        x.T @ wide
+        for start in range(0, targets, 512):
+            part = hidden[start : start + 512]
+            scores = part @ items.T
+            scores @ items
+            scores.T @ part
+
+    return run
+
+
+# Output widths, in units of d, of the products over all positions: query, key, value, output; in_proj; three taps;
+# input gates interior and edge; recurrent gates of the edge; gate (down and up count half each) twice; out_proj twice;
+# two taps; gate of the block; mixing; three of the MLP.
+WIDE_OUTPUTS = [1, 1, 1, 1, 1, 1, 1, 1, 3, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1]
+
+
+def timed(function: Callable[[], None]) -> float:
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def measure(windows: TrainingWindows, vocab: int, size: int, batch_size: int, rounds: int, steps: int) -> dict:
+    """All sides at one width and batch size."""
+    torch.manual_seed(0)
+    heads = size // 16
+    shape = {"vocab_size": vocab, "hidden_size": size}
+    glint = lambda **o: GlintRUForSequentialRecommendation(GlintRUConfig(num_attention_heads=heads, **shape, **o))  # noqa: E731
+    sasrec = lambda: SASRecForSequentialRecommendation(SASRecConfig(**shape))  # noqa: E731
+    gru4rec = lambda: GRU4RecForSequentialRecommendation(GRU4RecConfig(**shape))  # noqa: E731
+    sides = {
+        "GLINT-RU fp32": Side(glint(), False),
+        "GLINT-RU bf16": Side(glint(), True),
+        "SASRec fp32": Side(sasrec(), False),
+        "SASRec bf16": Side(sasrec(), True),
+        "GRU4Rec fp32": Side(gru4rec(), False),
+        "GRU4Rec bf16": Side(gru4rec(), True),
+    }
+    collate, order = SequenceCollator(LENGTH), list(LengthBucketSampler(windows, batch_size))
+    chosen = np.random.default_rng(1).choice(len(order) // batch_size, steps, replace=False)
+    rows = [order[i * batch_size : (i + 1) * batch_size] for i in chosen]
+    data_seconds = timed(lambda: [collate(windows.__getitems__(part)) for part in rows])
+    batches = [collate(windows.__getitems__(part)) for part in rows]
+    targets = sum(int((b["labels"] != -100).sum()) for b in batches)
+    paper, paper_batch = PerPrefix(glint(padding_mode="official"), False), prefixes(batches, np.random.default_rng(2))
+    floors = {
+        f"floor {name}": [floor(b, size, vocab, dtype) for b in batches]
+        for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16))
+    }
+
+    seconds: dict[str, list[float]] = {}
+    encoder: dict[str, list[float]] = {}
+    for index in range(rounds + 1):  # the first round warms up
+        found = {name: timed(lambda side=side: [side.step(b) for b in batches]) for name, side in sides.items()}
+        found["per prefix"] = timed(lambda: paper.step(paper_batch)) / PREFIXES * targets
+        found |= {name: timed(lambda runs=runs: [run() for run in runs]) for name, runs in floors.items()}
+        alone = {name: timed(lambda side=side: [side.encoder_step(b) for b in batches]) for name, side in sides.items()}
+        if index:
+            for name, value in found.items():
+                seconds.setdefault(name, []).append(value)
+            for name, value in alone.items():
+                encoder.setdefault(name, []).append(value)
+
+    shares = {}
+    for name, side in sides.items():
+        side.optimizer_step(batches[0])
+        whole = statistics.median(seconds[name])
+        parts = {
+            "encoder": statistics.median(encoder[name]),
+            "optimizer": side.seconds["optimizer"] * steps,
+            "data": data_seconds,
+        }
+        shares[name] = {part: value / (whole + data_seconds) for part, value in parts.items()}
+        shares[name]["loss"] = max(0.0, 1 - sum(shares[name].values()))
+    return {
+        "width": size,
+        "batch_size": batch_size,
+        "targets": targets,
+        "targets_per_second": {name: targets / statistics.median(values) for name, values in seconds.items()},
+        "shares": shares,
+        "ratios": {
+            "per prefix / GLINT-RU fp32": spread(seconds["per prefix"], seconds["GLINT-RU fp32"]),
+            "SASRec / GLINT-RU, step, fp32": spread(seconds["SASRec fp32"], seconds["GLINT-RU fp32"]),
+            "SASRec / GLINT-RU, step, bf16": spread(seconds["SASRec bf16"], seconds["GLINT-RU bf16"]),
+            "SASRec / GLINT-RU, encoder, fp32": spread(encoder["SASRec fp32"], encoder["GLINT-RU fp32"]),
+            "SASRec / GLINT-RU, encoder, bf16": spread(encoder["SASRec bf16"], encoder["GLINT-RU bf16"]),
+            "GRU4Rec / GLINT-RU, step, fp32": spread(seconds["GRU4Rec fp32"], seconds["GLINT-RU fp32"]),
+            "GRU4Rec / GLINT-RU, step, bf16": spread(seconds["GRU4Rec bf16"], seconds["GLINT-RU bf16"]),
+            "GLINT-RU / floor, fp32": spread(seconds["GLINT-RU fp32"], seconds["floor fp32"]),
+            "GLINT-RU / floor, bf16": spread(seconds["GLINT-RU bf16"], seconds["floor bf16"]),
+        },
+    }
+
+
+def spread(over: list[float], under: list[float]) -> dict[str, float]:
+    """Ratios within rounds: median, lowest, highest."""
+    ratios = [a / b for a, b in zip(over, under, strict=True)]
+    return {"median": statistics.median(ratios), "low": min(ratios), "high": max(ratios)}
+
+
+def show(result: dict) -> None:
+    """One width and batch size as a table."""
+    print(f"\nd = {result['width']}, {result['batch_size']} histories a batch")
+    for name, value in result["targets_per_second"].items():
+        share = result["shares"].get(name)
+        parts = "" if share is None else "   " + ", ".join(f"{part} {value:.0%}" for part, value in share.items())
+        print(f"  {name:<16}{value:>12,.0f} targets/s{parts}")
+    for name, ratio in result["ratios"].items():
+        print(f"  {name:<36}{ratio['median']:>8.2f}x   [{ratio['low']:.2f}, {ratio['high']:.2f}]")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", help="ML-1M's interactions; generated histories of the same lengths where missing")
+    parser.add_argument("--widths", type=int, nargs="+", default=[64, 128])
+    parser.add_argument("--batch_sizes", type=int, nargs="+", default=[8, 32, 128])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--output", type=Path, default=RESULTS)
+    args = parser.parse_args()
+    interactions = read_interactions(args.data) if args.data else generated()
+    data = prepare(interactions)
+    windows = TrainingWindows(data.dataset["train"], LENGTH)
+    results = []
+    for size in args.widths:
+        for batch_size in args.batch_sizes:
+            steps = max(1, 64 // batch_size)
+            results.append(measure(windows, data.processor.vocab_size, size, batch_size, args.rounds, steps))
+            show(results[-1])
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    report = {
+        "data": interactions.source,
+        "machine": {
+            "processor": processor(),
+            "threads": torch.get_num_threads(),
+            "kernel": bool(kernels_glintru.library()),
+        },
+        "versions": library_versions(),
+        "commit": commit,
+        "results": results,
+    }
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    args.output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    print(f"\nwritten to {args.output}")
+
+
+def processor() -> str:
+    """The name and vector units of the CPU."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        name = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        name = platform.processor() or platform.machine()
+    return f"{name}, {torch.backends.cpu.get_cpu_capability()}"
+
+
+if __name__ == "__main__":
+    main()
