@@ -110,7 +110,7 @@ class PerPrefix(Side):
 
 
 def prefixes(batches: list[dict[str, torch.Tensor]], rng: np.random.Generator) -> dict[str, torch.Tensor]:
-    """Some of the prefixes that the batches hold, each a row of its own, padded to the full length as the authors do."""
+    """Some of the prefixes in the batches, each a row of its own, padded to the full length as the authors do."""
     places = [(b, *place) for b, batch in enumerate(batches) for place in (batch["labels"] != -100).nonzero().tolist()]
     input_ids = torch.zeros(PREFIXES, LENGTH, dtype=torch.long)
     labels = torch.full_like(input_ids, -100)
