@@ -42,7 +42,11 @@ def load_model_folder(name_or_path: str | Path) -> tuple[GlintRUForSequentialRec
     try:
         # The processor first: it is small, and weights without vocabulary are not a model.
         processor = GlintRUProcessor.from_pretrained(name)
-        model, report = AutoModelForSequentialRecommendation.from_pretrained(name, output_loading_info=True)
+        model, report = AutoModelForSequentialRecommendation.from_pretrained(
+            name,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # named below, in one line
+        )
     except GlintRUError:
         raise
     except StrictDataclassError as error:
@@ -51,7 +55,7 @@ def load_model_folder(name_or_path: str | Path) -> tuple[GlintRUForSequentialRec
         raise ModelFolderError(f"{name} cannot be loaded: {_first_line(error)}") from error
     for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if report.get(problem):
-            names = ", ".join(sorted(map(str, report[problem]))[:5])
+            names = ", ".join(sorted(key if isinstance(key, str) else key[0] for key in report[problem])[:5])
             raise ModelFolderError(
                 f"the weights of {name} do not fit its config.json, {problem.replace('_', ' ')}: {names}"
             )

@@ -1,0 +1,208 @@
+"""Bad input: one line that says what to do, exit code 2, nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+
+import polars as pl
+import pytest
+from safetensors.torch import load_file, save_file
+
+from modeling_glintru import GlintRUProcessor
+from modeling_glintru.data import synthetic_interactions
+
+
+def refused(result, *messages) -> str:
+    """The one line on standard error, after checking its form and that it holds the messages."""
+    assert result.exit_code == 2, result.output
+    assert result.stderr.startswith("glintru: ") and result.stderr.count("\n") == 1, result.stderr
+    assert "Traceback" not in result.output
+    for message in messages:
+        assert message in result.stderr, result.stderr
+    return result.stderr
+
+
+def frame(**changes) -> pl.DataFrame:
+    """Three users with four items each."""
+    table = {
+        "user_id": [u for u in ("a", "b", "c") for _ in range(4)],
+        "item_id": ["w", "x", "y", "z"] * 3,
+        "timestamp": [float(t) for t in range(12)],
+    }
+    return pl.DataFrame(table | changes, strict=False)
+
+
+TABLES = {
+    "missing column": (frame().rename({"item_id": "thing"}), ["thing", "--item_column"]),
+    "nulls": (frame(item_id=["w", None, "y", "z"] * 3), ["item_id", "3"]),
+    "NaN times": (frame(timestamp=[float("nan")] + [1.0] * 11), ["timestamp"]),
+    "infinite times": (frame(timestamp=[float("inf")] + [1.0] * 11), ["timestamp"]),
+    "a single user": (frame(user_id=["a"] * 12), ["single user", "--user_column"]),
+    "a single item": (frame(item_id=["w"] * 12), ["single item", "--item_column"]),
+    "short histories": (frame().group_by("user_id", maintain_order=True).head(2), ["three"]),
+    "no rows": (frame().head(0), ["empty"]),
+}
+
+
+@pytest.mark.parametrize("case", TABLES)
+@pytest.mark.parametrize("command", ["train", "prepare"])
+def test_tables(glintru, tmp_path, case, command):
+    table, messages = TABLES[case]
+    table.write_parquet(tmp_path / "log.parquet")
+    out = tmp_path / "out"
+    refused(glintru(command, "--recipe", "ml-100k", "--data", tmp_path / "log.parquet", "--output_dir", out), *messages)
+    assert [file.name for file in tmp_path.iterdir()] == ["log.parquet"]
+
+
+def test_mixed_id_types(glintru, tmp_path):
+    rows = [{"user_id": "a", "item_id": 1, "timestamp": 1}, {"user_id": "a", "item_id": "x", "timestamp": 2}]
+    (tmp_path / "log.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    words = ("train", "--recipe", "ml-100k", "--data", tmp_path / "log.jsonl", "--output_dir", tmp_path / "out")
+    refused(glintru(*words), "item_id")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "messages"),
+    [
+        ("missing.csv", None, ["missing.csv"]),
+        ("empty.csv", "", ["empty"]),
+        ("log.xlsx", "x", [".xlsx"]),
+        ("broken.parquet", "not parquet", ["broken.parquet"]),
+    ],
+)
+def test_files(glintru, tmp_path, name, content, messages):
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    refused(
+        glintru("train", "--recipe", "ml-100k", "--data", tmp_path / name, "--output_dir", tmp_path / "out"), *messages
+    )
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "messages"),
+    [
+        (("--recipe", "ml100k"), ["'ml-100k'"]),
+        (("--recipe", "nowhere/own.yaml"), ["nowhere/own.yaml"]),
+        ((), ["--recipe", "demo", "ml-1m"]),
+        (("--recipe", "ml-1m"), ["--data FILE"]),
+        (("--recipe", "demo", "--set", "learning_rat=1"), ["learning_rat", "'learning_rate'"]),
+        (("--recipe", "demo", "--set", "learning_rate"), ["key=value"]),
+        (("--recipe", "demo", "--set", "learning_rate=fast"), ["learning_rate", "fast"]),
+        (("--recipe", "demo", "--set", "learning_rate=-1"), ["above 0"]),
+        (("--recipe", "demo", "--set", "hidden_size=33"), ["hidden_size must be a multiple", "33"]),
+        (("--recipe", "demo", "--set", "hidden_dropout=1.5"), ["hidden_dropout must be at least 0 and below 1"]),
+        (("--recipe", "demo", "--set", "loss=bce"), ["loss must be one of", "'bce'"]),
+        (("--recipe", "demo", "--set", "metric=auc"), ["ndcg@K"]),
+        (("--recipe", "demo", "--set", "split=random"), ["leave_one_out"]),
+    ],
+)
+def test_recipes(glintru, tmp_path, words, messages):
+    refused(glintru("train", *words, "--output_dir", tmp_path / "out"), *messages)
+    assert not any(tmp_path.iterdir())
+
+
+def snapshot(folder) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+def test_another_model_is_not_overwritten_by_accident(demo, glintru, tmp_path):
+    folder = shutil.copytree(demo[0], tmp_path / "mine")
+    before = snapshot(folder)
+    words = ("train", "--recipe", "demo", "--output_dir", folder, "--set", "num_train_epochs=1", "--quiet")
+    refused(glintru(*words), "--overwrite")
+    assert snapshot(folder) == before
+    # With --overwrite it goes only when the run can start.
+    refused(glintru(*words, "--overwrite", "--data", tmp_path / "missing.csv"))
+    assert snapshot(folder) == before
+    assert glintru(*words, "--overwrite").exit_code == 0
+    assert snapshot(folder)["metrics.json"] != before["metrics.json"]
+
+
+@pytest.mark.parametrize("command", ["train", "prepare"])
+def test_other_files_are_never_deleted(glintru, tmp_path, command):
+    (tmp_path / "thesis.txt").write_text("ten years of work")
+    refused(glintru(command, "--recipe", "demo", "--output_dir", tmp_path, "--overwrite"), "choose another")
+    assert snapshot(tmp_path) == {"thesis.txt": b"ten years of work"}
+
+
+def test_an_output_folder_that_is_a_file(glintru, tmp_path):
+    (tmp_path / "out").write_text("")
+    refused(glintru("train", "--recipe", "demo", "--output_dir", tmp_path / "out"), "is a file")
+
+
+def cut_weights(folder):
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def drop_tensor(folder):
+    weights = load_file(folder / "model.safetensors")
+    del weights["model.layers.0.mix_proj.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def reshape_tensor(folder):
+    weights = load_file(folder / "model.safetensors")
+    weights["model.layers.0.mix_proj.weight"] = weights["model.layers.0.mix_proj.weight"][:3].clone()
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def change_config(**values):
+    def change(folder):
+        file = folder / "config.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | values))
+
+    return change
+
+
+DAMAGES = {
+    "no weights": (lambda f: (f / "model.safetensors").unlink(), ["no weights"]),
+    "truncated weights": (cut_weights, ["model.safetensors", "damaged or cut short"]),
+    "a missing tensor": (drop_tensor, ["missing keys", "mix_proj.weight"]),
+    "a misshapen tensor": (reshape_tensor, ["mix_proj.weight"]),
+    "no vocabulary": (lambda f: (f / "item_vocabulary.safetensors").unlink(), ["item_vocabulary.safetensors"]),
+    "another vocabulary": (lambda f: GlintRUProcessor(["a", "b"]).save_pretrained(f), ["2 items", "240"]),
+    "another model type": (change_config(model_type="bert"), ["'bert'", "'glintru'"]),
+    "a wrong config": (change_config(hidden_dropout=3.0), ["hidden_dropout"]),
+    "a broken config": (lambda f: (f / "config.json").write_text("{"), ["config.json", "damaged"]),
+    "no config": (lambda f: (f / "config.json").unlink(), ["no config.json"]),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGES)
+def test_damaged_model_folders(demo, glintru, tmp_path, case):
+    folder = shutil.copytree(demo[0], tmp_path / "model")
+    damage, messages = DAMAGES[case]
+    damage(folder)
+    for words in (("recommend", folder, "--history", "saga-01-volume-1"), ("evaluate", folder)):
+        refused(glintru(*words), *messages)
+
+
+def test_no_model_folder(glintru, tmp_path):
+    refused(glintru("recommend", tmp_path / "nowhere", "--history", "a"), "there is no model folder")
+    (tmp_path / "file").write_text("")
+    refused(glintru("evaluate", tmp_path / "file"), "is a file")
+
+
+def test_evaluation_on_items_that_the_model_does_not_know(demo, glintru, tmp_path):
+    frame().write_csv(tmp_path / "other.csv")
+    refused(glintru("evaluate", demo[0], "--data", tmp_path / "other.csv"), "knows none of the items")
+
+
+def test_the_same_from_a_real_process_and_with_the_traceback_on_request(tmp_path):
+    words = ["train", "--recipe", "nope", "--output_dir", str(tmp_path / "out")]
+    command = [sys.executable, "-m", "modeling_glintru.cli"]
+    plain = subprocess.run([*command, *words], capture_output=True, text=True)
+    assert (plain.returncode, plain.stdout) == (2, "")
+    assert plain.stderr.startswith("glintru: There is no recipe named 'nope'") and plain.stderr.count("\n") == 1
+    debug = subprocess.run([*command, "--debug", *words], capture_output=True, text=True)
+    assert debug.returncode != 0 and "Traceback" in debug.stderr and "RecipeError" in debug.stderr
+
+
+def test_an_unreadable_user_table(demo, glintru, tmp_path):
+    synthetic_interactions(num_users=5).frame.drop("timestamp").write_csv(tmp_path / "users.csv")
+    refused(glintru("recommend", demo[0], "--users", tmp_path / "users.csv"), "--time_column")
