@@ -1,0 +1,71 @@
+"""`Recommender`: raw ids in, the best next items out."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from modeling_glintru import GlintRUConfig, GlintRUError, GlintRUForSequentialRecommendation, GlintRUProcessor
+from modeling_glintru.serving import Recommender
+
+ITEMS = [f"item-{number:02d}" for number in range(30)]
+
+
+@pytest.fixture(scope="module")
+def recommender():
+    torch.manual_seed(0)
+    model = GlintRUForSequentialRecommendation(GlintRUConfig(vocab_size=31, hidden_size=16, num_attention_heads=4))
+    return Recommender(model.train(), GlintRUProcessor(ITEMS, max_length=4), batch_size=3)
+
+
+def ids(recommendation):
+    return [item["item_id"] for item in recommendation.items]
+
+
+def test_batches_equal_singles(recommender):
+    histories = [ITEMS[n : n + length] for n, length in enumerate([1, 3, 7, 2, 4, 9, 5])]
+    together = recommender.recommend(histories, top_k=6)
+    for history, found in zip(histories, together, strict=True):
+        alone = recommender.recommend([history], top_k=6)[0]
+        assert ids(alone) == ids(found)
+        assert [i["score"] for i in alone.items] == pytest.approx([i["score"] for i in found.items], abs=1e-5)
+    assert ids(next(recommender.stream(histories, 6))) == ids(together[0])
+
+
+def test_the_whole_history_is_left_out_not_just_what_the_model_reads(recommender):
+    history = ITEMS[:20]
+    found = recommender.recommend([history], top_k=30)[0]
+    assert set(ids(found)) == set(ITEMS[20:])
+    kept = recommender.recommend([history], top_k=30, exclude_seen=False)[0]
+    assert set(ids(kept)) == set(ITEMS)
+    # The scores are those of the newest four items.
+    newest = recommender.recommend([history[-4:]], top_k=30, exclude_seen=False)[0]
+    assert ids(newest) == ids(kept)
+
+
+def test_an_empty_history_gets_an_answer(recommender):
+    found = recommender.recommend([[], ITEMS[:2]], top_k=3)
+    assert len(found[0].items) == 3 and all(item["score"] == 0 for item in found[0].items)
+
+
+def test_unknown_items_are_counted_or_refused(recommender):
+    found = recommender.recommend([["nobody", ITEMS[0], "knows"]], top_k=3)[0]
+    assert found.num_unknown_items == 2
+    assert ids(found) == ids(recommender.recommend([[ITEMS[0]]], top_k=3)[0])
+    with pytest.raises(GlintRUError, match="nobody"):
+        recommender.recommend([["nobody"]], unknown_items="error")
+
+
+@pytest.mark.parametrize("top_k", [0, 31])
+def test_top_k_has_bounds(recommender, top_k):
+    with pytest.raises(GlintRUError, match="top_k must be between 1 and the number of items"):
+        recommender.recommend([[ITEMS[0]]], top_k=top_k)
+
+
+def test_no_history_gives_nothing(recommender):
+    assert recommender.recommend([]) == []
+
+
+def test_dropout_is_off(recommender):
+    first, second = (recommender.recommend([ITEMS[:3]])[0].items for _ in range(2))
+    assert first == second

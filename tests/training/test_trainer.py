@@ -1,0 +1,195 @@
+"""Training: the sampler, the seed, accumulation, the kept epoch, the recipe's fields, the output folder."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import Trainer, TrainingArguments, set_seed
+
+from modeling_glintru import GlintRUConfig, GlintRUForSequentialRecommendation
+from modeling_glintru.data import LengthBucketSampler, SequenceCollator, TrainingWindows, load_source
+from modeling_glintru.data.prepare import prepare
+from modeling_glintru.errors import ModelFolderError
+from modeling_glintru.evaluation import ModelScorer, RankingMetrics, evaluate, target_ranks
+from modeling_glintru.recipes import TrainingRecipe, load_recipe
+from modeling_glintru.training import GlintRUTrainer, check_run_folder, train
+from modeling_glintru.training.run import training_arguments, use_bf16
+
+
+@pytest.fixture(scope="module")
+def data():
+    return prepare(load_source("demo"))
+
+
+def arguments(folder: Path, **options) -> TrainingArguments:
+    defaults = {
+        "per_device_train_batch_size": 16,
+        "max_steps": 6,
+        "learning_rate": 1e-2,
+        "remove_unused_columns": False,
+        "dataloader_pin_memory": False,
+        "disable_tqdm": True,
+        "use_cpu": True,
+        "report_to": "none",
+        "save_strategy": "no",
+    }
+    return TrainingArguments(str(folder), **(defaults | options))
+
+
+def trained(data, folder: Path, kind: type[Trainer] = GlintRUTrainer, dropout: float = 0.2, **options):
+    """The weights after a few steps."""
+    set_seed(options.get("seed", 42))
+    rates = dict.fromkeys(("embedding_dropout", "attention_dropout", "hidden_dropout"), dropout)
+    config = GlintRUConfig(vocab_size=data.processor.vocab_size, hidden_size=16, num_attention_heads=2, **rates)
+    trainer = kind(
+        model=GlintRUForSequentialRecommendation(config),
+        args=arguments(folder, **options),
+        data_collator=SequenceCollator(32),
+        train_dataset=TrainingWindows(data.dataset["train"], 32),
+    )
+    trainer.train()
+    return trainer.model.state_dict()
+
+
+def distance(a, b) -> float:
+    return max((a[name] - b[name]).abs().max().item() for name in a)
+
+
+def test_the_sampler(data, tmp_path):
+    windows = TrainingWindows(data.dataset["train"], 32)
+    trainer = GlintRUTrainer(
+        model=GlintRUForSequentialRecommendation(GlintRUConfig(vocab_size=241, hidden_size=16, num_attention_heads=2)),
+        args=arguments(tmp_path, data_seed=5),
+        data_collator=SequenceCollator(32),
+        train_dataset=windows,
+    )
+    sampler = trainer._get_train_sampler()
+    assert isinstance(sampler, LengthBucketSampler)
+    assert (sampler.batch_size, sampler.seed) == (16, 5)
+    assert not isinstance(trainer._get_train_sampler(data.dataset["train"]), LengthBucketSampler)
+    batches = list(trainer.get_train_dataloader())
+    targets = sum(int((batch["labels"] != -100).sum()) for batch in batches)
+    assert targets == windows.num_targets
+    assert 1 - targets / sum(batch["labels"].numel() for batch in batches) < 0.1  # little padding
+
+
+def test_each_epoch_has_its_own_order(data, tmp_path):
+    seen = []
+
+    class Recorder(GlintRUTrainer):
+        def training_step(self, model, inputs, *rest):
+            seen.append((round(self.state.epoch, 3), inputs["input_ids"].sum().item()))
+            return super().training_step(model, inputs, *rest)
+
+    trained(data, tmp_path, Recorder, max_steps=-1, num_train_epochs=2, per_device_train_batch_size=200)
+    first, second = [s for e, s in seen if e < 1], [s for e, s in seen if e >= 1]
+    assert len(first) == len(second) > 2 and first != second
+
+
+def test_the_seed_decides(data, tmp_path):
+    first, same, other = (trained(data, tmp_path, seed=seed) for seed in (1, 1, 2))
+    assert distance(first, same) == 0
+    assert distance(first, other) > 1e-3
+
+
+@pytest.mark.parametrize("kind", [Trainer, GlintRUTrainer])
+def test_accumulation_equals_the_larger_batch(data, tmp_path, kind):
+    """The loss is a mean over targets, not over windows: parts of unequal size must not count alike."""
+    options = {"dropout": 0.0, "optim": "sgd", "learning_rate": 1.0, "max_grad_norm": 0.0, "kind": kind}
+    if kind is GlintRUTrainer:  # buckets follow the batch size; take the order as it stands
+        options["kind"] = type("Ordered", (kind,), {"_get_train_sampler": lambda *_: None})
+    else:
+        options["train_sampling_strategy"] = "sequential"
+    whole = trained(data, tmp_path, per_device_train_batch_size=16, **options)
+    parts = trained(data, tmp_path, per_device_train_batch_size=4, gradient_accumulation_steps=4, **options)
+    start = trained(data, tmp_path, **{**options, "learning_rate": 0.0})
+    assert distance(whole, start) > 0.05
+    assert distance(whole, parts) < 1e-5
+
+
+def run(recipe, data, folder):
+    metrics = {"compute_metrics": RankingMetrics((10,)), "preprocess_logits_for_metrics": target_ranks}
+    return train(recipe, data, folder, progress=False, **metrics)
+
+
+def test_the_weights_of_the_best_epoch_are_kept(data, tmp_path):
+    recipe = load_recipe("demo", ["num_train_epochs=4", "learning_rate=0.05", "early_stopping_patience=null"])
+    result = run(recipe, data, tmp_path)
+    scores = {entry["epoch"]: entry["eval_ndcg@10"] for entry in result.log_history if "eval_ndcg@10" in entry}
+    assert len(scores) == 4
+    assert result.best_epoch == max(scores, key=scores.get)
+    again = evaluate(ModelScorer(result.model, recipe.training.max_length), data.dataset["validation"], progress=False)
+    value = again.table(num_bootstrap=1)["ndcg@10"]["value"]
+    assert value == pytest.approx(max(scores.values()), abs=0.01)  # bf16 there, float32 here
+    assert value != pytest.approx(min(scores.values()), abs=0.01)
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_early_stopping_stops(data, tmp_path):
+    recipe = load_recipe(
+        "demo", ["num_train_epochs=30", "learning_rate=1e-9", "early_stopping_patience=1", "warmup_steps=0"]
+    )
+    result = run(recipe, data, tmp_path)
+    assert result.summary()["epochs"] < 6
+
+
+def test_popularity_sampling_gets_the_counts(data, tmp_path):
+    options = ["num_train_epochs=1", "loss=sampled_softmax", "num_negatives=16", "negative_sampling=popularity"]
+    result = run(load_recipe("demo", options), data, tmp_path)
+    assert torch.equal(result.model.item_counts, torch.from_numpy(data.item_counts))
+
+
+def test_every_training_field_of_the_recipe_arrives(tmp_path):
+    names = {
+        "train_batch_size": "per_device_train_batch_size",
+        "eval_batch_size": "per_device_eval_batch_size",
+        "metric": "metric_for_best_model",
+    }
+    elsewhere = {"max_length", "early_stopping_patience", "random_window_shift", "precision"}
+    changes = {
+        "num_train_epochs": 3,
+        "train_batch_size": 7,
+        "eval_batch_size": 9,
+        "learning_rate": 0.123,
+        "lr_scheduler_type": "linear",
+        "warmup_steps": 11,
+        "weight_decay": 0.5,
+        "max_grad_norm": 0.25,
+        "metric": "hr@5",
+        "dataloader_num_workers": 2,
+        "logging_steps": 13,
+    }
+    assert {field.name for field in dataclasses.fields(TrainingRecipe)} == elsewhere | changes.keys()
+    recipe = load_recipe("demo", [f"training.{key}={value}" for key, value in changes.items()] + ["seed=77"])
+    made = training_arguments(recipe, tmp_path, progress=False)
+    for key, value in changes.items():
+        assert getattr(made, names.get(key, key)) == (f"eval_{value}" if key == "metric" else value), key
+    assert made.seed == 77
+
+
+def test_precision():
+    assert use_bf16("bf16") and not use_bf16("fp32")
+    assert isinstance(use_bf16("auto"), bool)
+
+
+def test_run_folders(tmp_path):
+    check_run_folder(tmp_path / "new", overwrite=False)
+    check_run_folder(tmp_path, overwrite=False)  # empty
+    unfinished = tmp_path / "unfinished"
+    (unfinished / "checkpoints").mkdir(parents=True)
+    with pytest.raises(ModelFolderError, match="--overwrite"):
+        check_run_folder(unfinished, overwrite=False)
+    check_run_folder(unfinished, overwrite=True, dry_run=True)
+    assert unfinished.exists()
+    check_run_folder(unfinished, overwrite=True)
+    assert not unfinished.exists()
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "config.json").write_text('{"model_type": "bert"}')
+    for overwrite in (False, True):
+        with pytest.raises(ModelFolderError, match="not a GLINT-RU model"):
+            check_run_folder(foreign, overwrite=overwrite)
+    assert (foreign / "config.json").exists()
