@@ -248,7 +248,7 @@ def _summary(read: Interactions, kept: Interactions, sequences: Sequences, split
         "dropped": {
             "interactions": len(read) - len(kept),
             "users": read.num_users - users,
-            "items": read.num_items - items,
+            "items": read.num_items - kept.num_items,
         },
         "median_history_length": float(np.median(sequences.lengths)),
         "train_histories": len(splits.train),

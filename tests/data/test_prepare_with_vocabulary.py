@@ -1,0 +1,61 @@
+"""`prepare` with the vocabulary of an existing model."""
+
+from __future__ import annotations
+
+import polars as pl
+import pytest
+
+from modeling_glintru import GlintRUProcessor
+from modeling_glintru.data import Interactions, load_prepared, read_interactions, synthetic_interactions
+from modeling_glintru.data.prepare import prepare
+from modeling_glintru.errors import DataError
+
+
+def table(items: list) -> Interactions:
+    """Three users who share the items in turn."""
+    users = [user for user in ("a", "b", "c") for _ in range(len(items) // 3)]
+    return read_interactions(pl.DataFrame({"user_id": users, "item_id": items, "timestamp": range(len(items))}))
+
+
+def rows(prepared) -> dict:
+    return {part: prepared.dataset[part].to_list() for part in ("train", "validation", "test")}
+
+
+def test_the_same_data_with_its_own_vocabulary_is_the_same():
+    interactions = synthetic_interactions(num_users=30)
+    first = prepare(interactions)
+    again = prepare(interactions, processor=first.processor)
+    assert rows(again) == rows(first) and again.summary == first.summary
+    assert (again.item_counts == first.item_counts).all()
+
+
+def test_unknown_items_are_left_out_and_known_ones_keep_their_index():
+    processor = GlintRUProcessor(["z", "x", "y", "v"])  # an order of its own, and an item that the data lacks
+    prepared = prepare(table(["x", "new", "y", "z", "x"] * 3), processor=processor)
+    assert prepared.dataset["test"][0] == {"user_id": "a", "item_ids": [2, 3, 1], "target": 2}
+    assert prepared.summary["dropped"] == {"interactions": 3, "users": 0, "items": 1}
+    assert prepared.summary["items"] == 4 and len(prepared.item_counts) == 5
+    assert prepared.processor is processor
+
+
+def test_a_prepared_folder_with_a_given_vocabulary_opens_again(tmp_path):
+    processor = GlintRUProcessor(["z", "x", "y", "v"])
+    prepared = prepare(table(["x", "y", "z", "x"] * 3), tmp_path / "out", processor=processor)
+    assert rows(load_prepared(tmp_path / "out")) == rows(prepared)
+
+
+def test_a_file_of_plain_numbers_meets_a_vocabulary_of_strings():
+    prepared = prepare(table([10, 20, 30, 10] * 3), processor=GlintRUProcessor(["10", "20", "30"]))
+    assert prepared.dataset["test"][0]["item_ids"] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("items", "message"),
+    [
+        (["x", "y", "z", "x"] * 3, "are text such as 'x', but the model's are integers"),
+        ([7, 8, 9, 7] * 3, "knows none"),
+    ],
+)
+def test_a_vocabulary_that_does_not_fit(items, message):
+    with pytest.raises(DataError, match=message):
+        prepare(table(items), processor=GlintRUProcessor([1, 2, 3]))
