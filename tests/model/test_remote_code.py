@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -15,10 +16,32 @@ from modeling_glintru import GlintRUForSequentialRecommendation, GlintRUProcesso
 
 from .helpers import small_model
 
-HISTORIES = [["b", "c", "a"], ["d"]]
+HISTORIES = [["b", "c", "a"], ["d", "a"]]
+
+# Scores, and the losses around one training step with dropout; the same lines run here and in the other process.
+ANSWER = """
+import torch
+
+def answer(model, processor, histories):
+    inputs = processor(histories)
+    scores = model(**inputs).logits
+    best = processor.decode_top_k(scores, 2)
+    labels = torch.where(inputs["attention_mask"] == 1, inputs["input_ids"].roll(-1, 1), -100)
+    labels = labels.masked_fill(labels == 0, -100)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    torch.manual_seed(0)
+    losses = []
+    for _ in range(2):
+        loss = model.train()(**inputs, labels=labels).loss
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return {"scores": scores[:, 1:].tolist(), "best": best, "losses": losses}
+"""
 
 # Runs in a process that cannot import the package; prints what it computed as JSON.
-REMOTE = """
+REMOTE = (
+    """
 import importlib.abc, json, sys
 
 class Block(importlib.abc.MetaPathFinder):
@@ -32,29 +55,42 @@ try:
     raise SystemExit("the package must not be importable here")
 except ModuleNotFoundError:
     pass
-from transformers import AutoConfig, AutoModel, AutoProcessor
+from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoProcessor
 
 folder, again, histories = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
-
-def answer(folder):
-    model = AutoModel.from_pretrained(folder, trust_remote_code=True)
-    processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
-    assert type(model).__module__.startswith("transformers_modules."), type(model)
-    assert type(AutoConfig.from_pretrained(folder, trust_remote_code=True)).__name__ == "GlintRUConfig"
-    inputs = processor(histories)
-    output = model(**inputs, labels=inputs["input_ids"].masked_fill(inputs["input_ids"] == 0, -100))
-    output.loss.backward()
-    norm = sum(p.grad.norm().item() for p in model.parameters())
-    return model, processor, {
-        "scores": output.logits[:, 1:].tolist(), "loss": output.loss.item(), "gradient": norm,
-        "best": processor.decode_top_k(output.logits, 2),
-    }
-
-model, processor, first = answer(folder)
+config, model, processor, extractor = (
+    auto.from_pretrained(folder, trust_remote_code=True)
+    for auto in (AutoConfig, AutoModel, AutoProcessor, AutoFeatureExtractor)
+)
+names = [type(thing).__name__ for thing in (config, model, processor, extractor)]
+assert names == [
+    "GlintRUConfig", "GlintRUForSequentialRecommendation", "GlintRUProcessor", "GlintRUProcessor"
+], names
+for thing in (config, model, processor, extractor):
+    assert type(thing).__module__.startswith("transformers_modules."), type(thing)
 model.save_pretrained(again)
 processor.save_pretrained(again)
-print(json.dumps([first, answer(again)[2]]))
 """
+    + ANSWER
+    + """
+print(json.dumps(answer(model, processor, histories)))
+"""
+)
+
+
+def answer_without_the_package(folder, again, home):
+    """What the folder computes in a process of its own, with empty caches; also saves it again, to `again`."""
+    environment = {
+        **os.environ,
+        "HF_HUB_OFFLINE": "1",
+        "HF_HOME": str(home / "home"),
+        "HF_MODULES_CACHE": str(home / "modules"),
+    }
+    home.mkdir()
+    command = [sys.executable, "-c", REMOTE, str(folder), str(again), json.dumps(HISTORIES)]
+    done = subprocess.run(command, env=environment, cwd=home, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 @pytest.fixture(scope="module")
@@ -64,57 +100,56 @@ def saved(tmp_path_factory):
     model.save_pretrained(folder)
     processor = GlintRUProcessor(["a", "b", "c", "d"], {"a": "Apple"})
     processor.save_pretrained(folder)
-    return folder, model, processor
+    return folder
 
 
 def test_the_folder_says_where_its_code_is(saved):
-    folder = saved[0]
-    config = json.loads((folder / "config.json").read_text())["auto_map"]
+    config = json.loads((saved / "config.json").read_text())["auto_map"]
     assert config == {
         "AutoConfig": "configuration_glintru.GlintRUConfig",
         "AutoModel": "modeling_glintru.GlintRUForSequentialRecommendation",
     }
-    processor = json.loads((folder / "preprocessor_config.json").read_text())["auto_map"]
-    assert processor["AutoProcessor"] == "processing_glintru.GlintRUProcessor"
-    names = {file.name for file in folder.glob("*.py")}
+    processor = json.loads((saved / "preprocessor_config.json").read_text())["auto_map"]
+    assert processor == dict.fromkeys(("AutoFeatureExtractor", "AutoProcessor"), "processing_glintru.GlintRUProcessor")
+    names = {file.name for file in saved.glob("*.py")}
     wanted = "configuration head kernels layers losses modeling processing vocabulary".split()  # noqa: SIM905
     assert names == {f"{name}_glintru.py" for name in wanted}
 
 
 @pytest.mark.slow
 def test_it_works_without_the_package(saved, tmp_path):
-    folder, model, processor = saved
-    environment = {
-        **os.environ,
-        "HF_HUB_OFFLINE": "1",
-        "HF_HOME": str(tmp_path / "home"),
-        "HF_MODULES_CACHE": str(tmp_path / "modules"),
-    }
-    arguments = [str(folder), str(tmp_path / "again"), json.dumps(HISTORIES)]
-    done = subprocess.run(
-        [sys.executable, "-c", REMOTE, *arguments], env=environment, cwd=tmp_path, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    first, again = json.loads(done.stdout.splitlines()[-1])
-    assert first == again
+    folder, again = tmp_path / "first", tmp_path / "again"
+    shutil.copytree(saved, folder)
+    namespace: dict = {}
+    exec(ANSWER, namespace)
+    model, processor = AutoModel.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
+    here = namespace["answer"](model, processor, HISTORIES)
+    assert here["losses"][0] != here["losses"][1]
 
-    inputs = processor(HISTORIES)
-    output = model(**inputs, labels=inputs["input_ids"].masked_fill(inputs["input_ids"] == 0, -100))
-    torch.testing.assert_close(torch.tensor(first["scores"]), output.logits[:, 1:], rtol=0, atol=1e-6)
-    assert first["loss"] == pytest.approx(output.loss.item(), abs=1e-6)
-    assert first["gradient"] > 0
-    assert [[i["item_id"] for i in row] for row in first["best"]] == [
-        [i["item_id"] for i in row] for row in processor.decode_top_k(output.logits, 2)
-    ]
+    there = answer_without_the_package(folder, again, tmp_path / "one")
+    assert_same(there, here)
+    # What was saved there stands alone: nothing of the first folder or of the first process is left.
+    shutil.rmtree(folder)
+    assert_same(answer_without_the_package(again, tmp_path / "third", tmp_path / "two"), here)
+
+
+def assert_same(there, here):
+    torch.testing.assert_close(torch.tensor(there["scores"]), torch.tensor(here["scores"]), rtol=0, atol=1e-6)
+    assert there["losses"] == pytest.approx(here["losses"], abs=1e-6)
+    ids = [[item["item_id"] for item in row] for row in here["best"]]
+    assert [[item["item_id"] for item in row] for row in there["best"]] == ids
 
 
 @pytest.mark.parametrize("trust", [False, True])
 def test_with_the_package_its_own_classes_are_used(saved, trust, tmp_path):
-    folder = saved[0]
-    model = AutoModel.from_pretrained(folder, trust_remote_code=trust)
-    processor = AutoProcessor.from_pretrained(folder, trust_remote_code=trust)
+    model = AutoModel.from_pretrained(saved, trust_remote_code=trust)
+    processor = AutoProcessor.from_pretrained(saved, trust_remote_code=trust)
     assert type(model) is GlintRUForSequentialRecommendation
     assert type(processor) is GlintRUProcessor
     model.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
-    assert {file.name for file in tmp_path.iterdir()} == {file.name for file in folder.iterdir()}
+    assert contents(tmp_path) == contents(saved)
+
+
+def contents(folder):
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
