@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -28,7 +29,7 @@ def box(ax, x, y, text, color, width=2.3, height=0.56):
 
 def arrow(ax, *points):
     """A line through the points with a head at its end."""
-    for (x0, y0), (x1, y1) in zip(points[:-2], points[1:-1], strict=True):
+    for (x0, y0), (x1, y1) in itertools.pairwise(points[:-1]):
         ax.plot([x0, x1], [y0, y1], color=INK, lw=1.1, solid_capstyle="round")
     ax.annotate("", points[-1], points[-2], arrowprops={"arrowstyle": "-|>", "color": INK, "lw": 1.1})
 
