@@ -8,12 +8,14 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch.utils.data import DataLoader
+from transformers import AutoModel, AutoProcessor
 
 from modeling_glintru import GlintRUConfig, GlintRUForSequentialRecommendation
 from modeling_glintru.data import LengthBucketSampler, SequenceCollator, TrainingWindows, load_source
 from modeling_glintru.data.prepare import prepare
 from modeling_glintru.evaluation import ModelScorer, evaluate
 
+MAX_LENGTH, BATCH_SIZE = 32, 32
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--data", default="demo", help="interactions: a file, or 'demo' for a generated set")
 parser.add_argument("--output_dir", default="outputs/accelerate")
@@ -22,39 +24,34 @@ args = parser.parse_args()
 
 set_seed(42)
 accelerator = Accelerator()
-data = prepare(load_source(args.data), split="leave_one_out")
-config = GlintRUConfig(
-    vocab_size=data.processor.vocab_size,
-    hidden_size=32,
-    num_attention_heads=2,
-    hidden_dropout=0.1,
-    embedding_dropout=0.1,
-)
+data = prepare(load_source(args.data), max_length=MAX_LENGTH)
+config = GlintRUConfig(vocab_size=data.processor.vocab_size, hidden_size=32, num_attention_heads=2)
 model = GlintRUForSequentialRecommendation(config)
 optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
-windows = TrainingWindows(data.dataset["train"], max_length=32)
-sampler = LengthBucketSampler(windows, batch_size=32)  # windows of like length share a batch: little padding
-loader = DataLoader(windows, batch_size=32, sampler=sampler, collate_fn=SequenceCollator(max_length=32))
+windows = TrainingWindows(data.dataset["train"], MAX_LENGTH)
+sampler = LengthBucketSampler(windows, BATCH_SIZE)  # windows of like length share a batch: little padding
+loader = DataLoader(windows, BATCH_SIZE, sampler=sampler, collate_fn=SequenceCollator(MAX_LENGTH))
 model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
-best = 0.0
+plain = accelerator.unwrap_model(model)  # without what Accelerate puts around it: for scoring and saving
+best = -1.0
 for epoch in range(args.num_train_epochs):
     model.train()
-    sampler.set_epoch(epoch)
+    sampler.set_epoch(epoch)  # another order every epoch
     for batch in loader:
         loss = model(**batch).loss
         accelerator.backward(loss)
         accelerator.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
-    plain = accelerator.unwrap_model(model)
-    validation = evaluate(ModelScorer(plain, max_length=32), data.dataset["validation"], progress=False)
-    ndcg = validation.table(num_bootstrap=100)["ndcg@10"]["value"]
+    validation = evaluate(ModelScorer(plain, MAX_LENGTH), data.dataset["validation"], progress=False)
+    ndcg = validation.table()["ndcg@10"]["value"]
     accelerator.print(f"epoch {epoch + 1}: loss {loss.item():.3f}, validation ndcg@10 {ndcg:.4f}")
     if ndcg > best and accelerator.is_main_process:  # the epoch is chosen on validation, never on test
         best = ndcg
         plain.save_pretrained(args.output_dir)
         data.processor.save_pretrained(args.output_dir)
-
-kept = GlintRUForSequentialRecommendation.from_pretrained(args.output_dir)
-test = evaluate(ModelScorer(kept, max_length=32), data.dataset["test"], progress=False)
-accelerator.print(f"test ndcg@10 {test.table()['ndcg@10']['value']:.4f}")
+if accelerator.is_main_process:
+    kept, processor = AutoModel.from_pretrained(args.output_dir), AutoProcessor.from_pretrained(args.output_dir)
+    test = evaluate(ModelScorer(kept, processor.max_length), data.dataset["test"], progress=False)
+    print(f"test ndcg@10 {test.table()['ndcg@10']['value']:.4f}")
+    print(processor.decode_top_k(kept(**processor([processor.item_ids[:3]])).logits, top_k=3)[0])

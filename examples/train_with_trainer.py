@@ -11,6 +11,7 @@ from modeling_glintru.data import SequenceCollator, TrainingWindows, load_source
 from modeling_glintru.data.prepare import prepare
 from modeling_glintru.evaluation import ModelScorer, RankingMetrics, evaluate, target_ranks
 
+MAX_LENGTH = 32  # items that the model sees; longer histories become several windows
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--data", default="demo", help="interactions: a file, or 'demo' for a generated set")
 parser.add_argument("--output_dir", default="outputs/trainer")
@@ -18,14 +19,8 @@ parser.add_argument("--num_train_epochs", type=int, default=6)
 args = parser.parse_args()
 
 # Histories as a DatasetDict (train, validation, test), and the vocabulary of raw item ids.
-data = prepare(load_source(args.data), split="leave_one_out")
-config = GlintRUConfig(
-    vocab_size=data.processor.vocab_size,
-    hidden_size=32,
-    num_attention_heads=2,
-    hidden_dropout=0.1,
-    embedding_dropout=0.1,
-)
+data = prepare(load_source(args.data), max_length=MAX_LENGTH)
+config = GlintRUConfig(vocab_size=data.processor.vocab_size, hidden_size=32, num_attention_heads=2)
 trainer = Trainer(
     model=GlintRUForSequentialRecommendation(config),
     args=TrainingArguments(
@@ -35,26 +30,29 @@ trainer = Trainer(
         per_device_train_batch_size=32,
         eval_strategy="epoch",
         save_strategy="epoch",
+        save_total_limit=1,
         load_best_model_at_end=True,
         metric_for_best_model="eval_ndcg@10",
-        save_total_limit=1,
-        dataloader_pin_memory=False,
         remove_unused_columns=False,  # the collator makes the model's inputs from the rows' own columns
+        dataloader_pin_memory=False,  # worth setting to True on a GPU
     ),
-    data_collator=SequenceCollator(max_length=32),
+    data_collator=SequenceCollator(MAX_LENGTH),
     # Windows over whole histories: every target is used once an epoch, not only those of the newest items.
-    train_dataset=TrainingWindows(data.dataset["train"], max_length=32),
+    train_dataset=TrainingWindows(data.dataset["train"], MAX_LENGTH),
     eval_dataset=data.dataset["validation"],
     # Ranks instead of logits leave the model, so nothing of size users x items is ever kept.
-    compute_metrics=RankingMetrics((10,)),
     preprocess_logits_for_metrics=target_ranks,
+    compute_metrics=RankingMetrics((10,)),
     callbacks=[EarlyStoppingCallback(early_stopping_patience=3)],
 )
 trainer.train()
 trainer.save_model(args.output_dir)
-data.processor.save_pretrained(args.output_dir)
+data.processor.save_pretrained(args.output_dir)  # weights are of no use without the ids of their items
 
+# Loaded as anyone would; the epoch was chosen on validation, so the test split is seen here for the first time.
 model, processor = AutoModel.from_pretrained(args.output_dir), AutoProcessor.from_pretrained(args.output_dir)
-test = evaluate(ModelScorer(model, max_length=32), data.dataset["test"], progress=False)
+test = evaluate(ModelScorer(model, processor.max_length), data.dataset["test"], progress=False)
 print(f"test ndcg@10 {test.table()['ndcg@10']['value']:.4f}")
-print(processor.decode_top_k(model(**processor([processor.item_ids[:3]])).logits, top_k=3))
+inputs = processor([processor.item_ids[:3]])
+scores = model(**inputs, exclude_item_ids=inputs["input_ids"]).logits  # nothing that was already taken
+print([item["item_id"] for item in processor.decode_top_k(scores, top_k=3)[0]])
