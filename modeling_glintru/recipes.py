@@ -59,6 +59,7 @@ class DataRecipe:
         split: `"leave_one_out"`, `"temporal"` or `"user"`.
         validation_fraction: Share of the validation part in the temporal and the user split.
         test_fraction: Share of the test part in the temporal and the user split.
+        split_seed: Which users the user split holds out; apart from `seed`, so that runs share their test users.
     """
 
     source: str | None = None
@@ -72,10 +73,12 @@ class DataRecipe:
     split: str = "leave_one_out"
     validation_fraction: float = 0.1
     test_fraction: float = 0.1
+    split_seed: int = 42
 
     def __post_init__(self) -> None:
         _one_of("data.duplicates", self.duplicates, DUPLICATES)
         _one_of("data.split", self.split, SPLITS)
+        _at_least("data.split_seed", self.split_seed, 0)
         _at_least("data.min_user_interactions", self.min_user_interactions, 0)
         _at_least("data.min_item_interactions", self.min_item_interactions, 0)
         if not (self.validation_fraction > 0 and self.test_fraction > 0):

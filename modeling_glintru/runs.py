@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -90,11 +90,19 @@ def prepare_data(
             max_length=recipe.training.max_length,
             item_titles=None if processor else load_titles(data.item_titles or data.source),
             processor=processor,
-            seed=recipe.seed,
+            seed=data.split_seed,
             overwrite=overwrite,
         )
     say(prepared.describe())
     return prepared
+
+
+def as_prepared(recipe: Recipe, data: PreparedData) -> Recipe:
+    """The recipe with the split and the filters that the data really has: a prepared folder may have others."""
+    options = dict(data.summary["options"])
+    options["split_seed"] = options.pop("seed")
+    known = {name: options[name] for name in asdict(recipe.data) if name in options}
+    return replace(recipe, data=replace(recipe.data, split=data.summary["split"], **known))
 
 
 def reference_scorers(recipe: Recipe, data: PreparedData) -> dict[str, Scorer]:
@@ -141,6 +149,7 @@ def train_and_evaluate(
     """
     check_run_folder(output_dir, overwrite=overwrite, dry_run=True)
     data = prepare_data(recipe, say=say)
+    recipe = as_prepared(recipe, data)
     check_run_folder(output_dir, overwrite=overwrite)
     result = train(
         recipe,

@@ -125,6 +125,20 @@ def test_prepared_data_trains_to_the_same_model(own_table, glintru, tmp_path):
     assert first == second
 
 
+def test_the_recipe_says_how_prepared_data_was_split(glintru, tmp_path):
+    """A prepared folder may be split otherwise than the recipe that trains on it says; later evaluations must know."""
+    prepared, out = tmp_path / "prepared", tmp_path / "out"
+    options = ("--recipe", "demo", "--set", "split=user", "--set", "split_seed=9", "--output_dir", prepared)
+    assert glintru("prepare", *options).exit_code == 0
+    done = glintru("train", "--recipe", "demo", "--data", prepared, "--output_dir", out, "--seed", 3, *EPOCHS)
+    assert done.exit_code == 0, done.output
+    recipe = load_recipe(out / "recipe.yaml")
+    assert (recipe.data.split, recipe.data.split_seed, recipe.seed) == ("user", 9, 3)
+    metrics = json.loads((out / "metrics.json").read_text())
+    again = json.loads(glintru("evaluate", out, "--data", "demo", "--json").stdout)
+    assert again["test"] == metrics["test"]
+
+
 @pytest.mark.parametrize("command", ["prepare", "train", "evaluate", "recommend"])
 def test_help_has_an_example(glintru, command):
     result = glintru(command, "--help")
