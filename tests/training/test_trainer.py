@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
@@ -39,7 +40,10 @@ def arguments(folder: Path, **options) -> TrainingArguments:
     return TrainingArguments(str(folder), **(defaults | options))
 
 
-def trained(data, folder: Path, kind: type[Trainer] = GlintRUTrainer, dropout: float = 0.2, **options):
+LARGE_BATCHES = {"per_device_train_batch_size": 200}
+
+
+def trained(data, folder: Path, kind: type[Trainer] = GlintRUTrainer, dropout: float = 0.2, windows=None, **options):
     """The weights after a few steps."""
     set_seed(options.get("seed", 42))
     rates = dict.fromkeys(("embedding_dropout", "attention_dropout", "hidden_dropout"), dropout)
@@ -48,7 +52,7 @@ def trained(data, folder: Path, kind: type[Trainer] = GlintRUTrainer, dropout: f
         model=GlintRUForSequentialRecommendation(config),
         args=arguments(folder, **options),
         data_collator=SequenceCollator(32),
-        train_dataset=TrainingWindows(data.dataset["train"], 32),
+        train_dataset=windows or TrainingWindows(data.dataset["train"], 32),
     )
     trainer.train()
     return trainer.model.state_dict()
@@ -84,7 +88,7 @@ def test_each_epoch_has_its_own_order(data, tmp_path):
             seen.append((round(self.state.epoch, 3), inputs["input_ids"].sum().item()))
             return super().training_step(model, inputs, *rest)
 
-    trained(data, tmp_path, Recorder, max_steps=-1, num_train_epochs=2, per_device_train_batch_size=200)
+    trained(data, tmp_path, Recorder, max_steps=-1, num_train_epochs=2, **LARGE_BATCHES)
     first, second = [s for e, s in seen if e < 1], [s for e, s in seen if e >= 1]
     assert len(first) == len(second) > 2 and first != second
 
@@ -116,16 +120,44 @@ def run(recipe, data, folder):
 
 
 def test_the_weights_of_the_best_epoch_are_kept(data, tmp_path):
-    recipe = load_recipe("demo", ["num_train_epochs=4", "learning_rate=0.05", "early_stopping_patience=null"])
+    options = ["num_train_epochs=4", "learning_rate=0.05", "early_stopping_patience=null", "precision=fp32"]
+    recipe = load_recipe("demo", options)
     result = run(recipe, data, tmp_path)
     scores = {entry["epoch"]: entry["eval_ndcg@10"] for entry in result.log_history if "eval_ndcg@10" in entry}
     assert len(scores) == 4
     assert result.best_epoch == max(scores, key=scores.get)
     again = evaluate(ModelScorer(result.model, recipe.training.max_length), data.dataset["validation"], progress=False)
     value = again.table(num_bootstrap=1)["ndcg@10"]["value"]
-    assert value == pytest.approx(max(scores.values()), abs=0.01)  # bf16 there, float32 here
-    assert value != pytest.approx(min(scores.values()), abs=0.01)
+    assert value == pytest.approx(max(scores.values()), abs=1e-4)
     assert not (tmp_path / "checkpoints").exists()
+
+
+def test_the_kept_epoch_is_the_best_and_not_the_last(data, tmp_path, monkeypatch):
+    """With a metric that is dictated: best in epoch 2 of 3."""
+    values, weights = [0.1, 0.3, 0.2], []
+
+    class Watched(GlintRUTrainer):
+        def evaluate(self, *args, **kwargs):
+            weights.append({name: tensor.clone() for name, tensor in self.model.state_dict().items()})
+            return super().evaluate(*args, **kwargs)
+
+    def dictated(prediction, compute_result=True):
+        return {"ndcg@10": values[len(weights) - 1]} if compute_result else {}
+
+    monkeypatch.setattr("modeling_glintru.training.run.GlintRUTrainer", Watched)
+    recipe = load_recipe("demo", ["num_train_epochs=3", "early_stopping_patience=null"])
+    result = train(
+        recipe,
+        data,
+        tmp_path,
+        compute_metrics=dictated,
+        preprocess_logits_for_metrics=target_ranks,
+        progress=False,
+    )
+    assert result.best_epoch == 2 and len(weights) == 3
+    kept = result.model.state_dict()
+    assert distance(kept, weights[1]) == 0
+    assert distance(kept, weights[0]) > 1e-3 and distance(kept, weights[2]) > 1e-4
 
 
 def test_early_stopping_stops(data, tmp_path):
@@ -170,26 +202,125 @@ def test_every_training_field_of_the_recipe_arrives(tmp_path):
     assert made.seed == 77
 
 
-def test_precision():
+def test_the_other_training_fields_arrive(data, tmp_path, monkeypatch):
+    """Those that are not arguments of the Trainer, in what the Trainer is given."""
+    given = {}
+
+    class Started(Exception):
+        pass
+
+    def trainer(**options):
+        given.update(options)
+        raise Started
+
+    monkeypatch.setattr("modeling_glintru.training.run.GlintRUTrainer", trainer)
+    options = ["max_length=9", "random_window_shift=true", "early_stopping_patience=7", "seed=77"]
+    with pytest.raises(Started):
+        run(load_recipe("demo", options), data, tmp_path)
+    windows, (stopping,) = given["train_dataset"], given["callbacks"]
+    assert (windows.max_length, windows.random_shift, windows.seed) == (9, True, 77)
+    assert given["data_collator"].max_length == 9
+    assert stopping.early_stopping_patience == 7
+    with pytest.raises(Started):
+        run(load_recipe("demo", ["early_stopping_patience=null"]), data, tmp_path)
+    assert given["callbacks"] is None and not given["train_dataset"].random_shift
+
+
+def test_windows_move_from_epoch_to_epoch(data, tmp_path):
+    """Accelerate tells the sampler of a new epoch; the windows must hear of it too."""
+    seen = {}
+
+    class Recorder(GlintRUTrainer):
+        def training_step(self, *inputs):
+            seen.setdefault(int(self.state.epoch), self.train_dataset._starts.tolist())
+            return super().training_step(*inputs)
+
+    windows = TrainingWindows(data.dataset["train"], 8, random_shift=True)
+    trained(data, tmp_path, Recorder, windows=windows, max_steps=-1, num_train_epochs=2, **LARGE_BATCHES)
+    assert seen[0] != seen[1]
+
+
+@pytest.mark.parametrize(
+    ("cuda", "cuda_bf16", "mps", "avx512_bf16", "expected"),
+    [
+        (True, True, False, False, True),
+        (True, False, False, True, False),  # the GPU does the work, whatever the CPU can do
+        (False, False, False, True, True),
+        (False, False, False, False, False),
+        (False, False, True, True, False),
+    ],
+)
+def test_precision(tmp_path, monkeypatch, cuda, cuda_bf16, mps, avx512_bf16, expected):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: cuda_bf16)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512_bf16, raising=False)
+    assert use_bf16("auto") is expected
     assert use_bf16("bf16") and not use_bf16("fp32")
-    assert isinstance(use_bf16("auto"), bool)
 
 
-def test_run_folders(tmp_path):
+def test_precision_arrives(tmp_path):
+    for precision, expected in (("bf16", True), ("fp32", False)):
+        made = training_arguments(load_recipe("demo", [f"precision={precision}"]), tmp_path, progress=False)
+        assert made.bf16 is expected
+
+
+def files(folder: Path) -> dict[str, str]:
+    return {str(file.relative_to(folder)): file.read_text() for file in folder.rglob("*") if file.is_file()}
+
+
+def folder_of(path: Path, **content: str) -> Path:
+    """A folder with files; a double underscore stands for a dot, and content is JSON or text."""
+    path.mkdir()
+    for name, text in content.items():
+        (path / name.replace("__", ".")).write_text(text)
+    return path
+
+
+OURS = json.dumps({"model_type": "glintru"})
+
+
+def test_new_and_empty_folders_are_taken(tmp_path):
     check_run_folder(tmp_path / "new", overwrite=False)
-    check_run_folder(tmp_path, overwrite=False)  # empty
-    unfinished = tmp_path / "unfinished"
-    (unfinished / "checkpoints").mkdir(parents=True)
+    check_run_folder(tmp_path, overwrite=False)
+    assert tmp_path.exists() and not (tmp_path / "new").exists()  # only a check
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_file_in_the_way_stays(tmp_path, overwrite):
+    file = tmp_path / "model"
+    file.write_text("precious")
+    with pytest.raises(ModelFolderError, match="is a file"):
+        check_run_folder(file, overwrite=overwrite)
+    assert file.read_text() == "precious"
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"notes__md": "precious"},
+        {"config__json": json.dumps({"model_type": "bert"})},
+        {"config__json": "not JSON"},
+        {"recipe__yaml": "name: x", "notes__md": "precious"},
+    ],
+)
+def test_a_foreign_folder_is_never_deleted(tmp_path, content, overwrite):
+    foreign = folder_of(tmp_path / "foreign", **content)
+    before = files(foreign)
+    with pytest.raises(ModelFolderError, match="not a GLINT-RU model"):
+        check_run_folder(foreign, overwrite=overwrite)
+    assert files(foreign) == before
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_another_model_goes_only_with_overwrite(tmp_path, finished):
+    folder = folder_of(tmp_path / "model", **({"config__json": OURS} if finished else {"recipe__yaml": "name: demo"}))
+    (folder / "checkpoints").mkdir()
+    before = files(folder)
     with pytest.raises(ModelFolderError, match="--overwrite"):
-        check_run_folder(unfinished, overwrite=False)
-    check_run_folder(unfinished, overwrite=True, dry_run=True)
-    assert unfinished.exists()
-    check_run_folder(unfinished, overwrite=True)
-    assert not unfinished.exists()
-    foreign = tmp_path / "foreign"
-    foreign.mkdir()
-    (foreign / "config.json").write_text('{"model_type": "bert"}')
-    for overwrite in (False, True):
-        with pytest.raises(ModelFolderError, match="not a GLINT-RU model"):
-            check_run_folder(foreign, overwrite=overwrite)
-    assert (foreign / "config.json").exists()
+        check_run_folder(folder, overwrite=False)
+    check_run_folder(folder, overwrite=True, dry_run=True)
+    assert files(folder) == before
+    check_run_folder(folder, overwrite=True)
+    assert not folder.exists()
