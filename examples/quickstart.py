@@ -1,6 +1,6 @@
 """Recommend with a trained model, in a few lines. Run: python examples/quickstart.py MODEL_FOLDER
 
-Without a folder it first trains a small model on generated demo data, which takes some seconds.
+Without a folder it trains a small model on generated demo data, which takes some seconds, unless that is there already.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ args = parser.parse_args()
 
 if args.folder is None:
     args.folder = args.output_dir
-    recipe = load_recipe("demo", [f"num_train_epochs={args.num_train_epochs}"])
-    train_and_evaluate(recipe, Path(args.output_dir), overwrite=True, progress=False)
+    if not (Path(args.folder) / "config.json").is_file():  # a model that is there is never trained over
+        recipe = load_recipe("demo", [f"num_train_epochs={args.num_train_epochs}"])
+        train_and_evaluate(recipe, Path(args.folder), progress=False)
 
 # The same three lines load any model: weights, and the vocabulary that knows your item ids.
 model = AutoModel.from_pretrained(args.folder)

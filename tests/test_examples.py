@@ -71,7 +71,12 @@ def test_quickstart(tmp_path):
         assert not any(line.split()[0] == seen for line in lines[1:])
     load(folder)
 
-    assert run("quickstart.py", folder, str(folder)) == recommended  # a given folder is not trained again
+    # A given folder is not trained again, nor a model that is already where the demo model would go.
+    weights, notes = (folder / "model.safetensors").read_bytes(), folder / "notes.md"
+    notes.write_text("precious")
+    for arguments in ([str(folder)], ["--output_dir", str(folder), "--num_train_epochs", "1"]):
+        assert run("quickstart.py", folder, *arguments) == recommended
+    assert (folder / "model.safetensors").read_bytes() == weights and notes.read_text() == "precious"
 
 
 @pytest.mark.parametrize("name", [file.name for file in sorted(EXAMPLES.glob("*.py"))])
