@@ -99,6 +99,17 @@ def test_the_seed_decides(data, tmp_path):
     assert distance(first, other) > 1e-3
 
 
+def test_the_seed_of_the_recipe_decides(data, tmp_path):
+    """Initial weights too, whatever random numbers were drawn before."""
+    weights = []
+    for before, seed in ((0, 1), (9, 1), (0, 2)):
+        torch.manual_seed(before)
+        result = run(load_recipe("demo", ["num_train_epochs=1", f"seed={seed}"]), data, tmp_path)
+        weights.append(result.model.state_dict())
+    assert distance(weights[0], weights[1]) == 0
+    assert distance(weights[0], weights[2]) > 1e-3
+
+
 @pytest.mark.parametrize("kind", [Trainer, GlintRUTrainer])
 def test_accumulation_equals_the_larger_batch(data, tmp_path, kind):
     """The loss is a mean over targets, not over windows: parts of unequal size must not count alike."""
