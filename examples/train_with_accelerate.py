@@ -54,4 +54,6 @@ if accelerator.is_main_process:
     kept, processor = AutoModel.from_pretrained(args.output_dir), AutoProcessor.from_pretrained(args.output_dir)
     test = evaluate(ModelScorer(kept, processor.max_length), data.dataset["test"], progress=False)
     print(f"test ndcg@10 {test.table()['ndcg@10']['value']:.4f}")
-    print(processor.decode_top_k(kept(**processor([processor.item_ids[:3]])).logits, top_k=3)[0])
+    inputs = processor([processor.item_ids[:3]])
+    scores = kept(**inputs, exclude_item_ids=inputs["input_ids"]).logits  # nothing that was already taken
+    print([item["item_id"] for item in processor.decode_top_k(scores, top_k=3)[0]])
