@@ -1,5 +1,6 @@
 """GLINT-RU for Hugging Face: interactions in, a Hub model out, a recommendation after every click."""
 
+from . import _threads  # noqa: F401 (must come before torch)
 from ._version import __version__
 from .auto import AutoModelForSequentialRecommendation, register
 from .configuration_glintru import GlintRUConfig, GlintRUError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -148,3 +149,13 @@ def test_help_has_an_example(glintru, command):
 
 def test_version(glintru):
     assert glintru("--version").stdout.startswith("glintru 0.")
+
+
+def test_only_the_command_chooses_how_threads_wait(tmp_path):
+    code = "import os, modeling_glintru; print(os.environ.get('OMP_WAIT_POLICY'))"
+    script = tmp_path / "glintru"
+    script.write_text(code)
+    environment = {key: value for key, value in os.environ.items() if key != "OMP_WAIT_POLICY"}
+    for command, expected in (([script], "PASSIVE"), (["-c", code], "None")):
+        done = subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == expected
