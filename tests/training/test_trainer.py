@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -313,13 +314,16 @@ def test_a_file_in_the_way_stays(tmp_path, overwrite):
         {"notes__md": "precious"},
         {"config__json": json.dumps({"model_type": "bert"})},
         {"config__json": "not JSON"},
+        {"config__json": "[1]"},
+        {"recipe__yaml": "name: x"},
         {"recipe__yaml": "name: x", "notes__md": "precious"},
+        {"config__json": OURS, "notes__md": "precious"},
     ],
 )
 def test_a_foreign_folder_is_never_deleted(tmp_path, content, overwrite):
     foreign = folder_of(tmp_path / "foreign", **content)
     before = files(foreign)
-    with pytest.raises(ModelFolderError, match="not a GLINT-RU model"):
+    with pytest.raises(ModelFolderError, match="not of a GLINT-RU run"):
         check_run_folder(foreign, overwrite=overwrite)
     assert files(foreign) == before
 
@@ -334,4 +338,22 @@ def test_another_model_goes_only_with_overwrite(tmp_path, finished):
     check_run_folder(folder, overwrite=True, dry_run=True)
     assert files(folder) == before
     check_run_folder(folder, overwrite=True)
-    assert not folder.exists()
+    assert not any(folder.iterdir())
+
+
+def test_folders_and_links_beside_a_model_stay(tmp_path):
+    folder = folder_of(tmp_path / "model", config__json=OURS)
+    (tmp_path / "elsewhere").mkdir()
+    for make in (
+        lambda: (folder / "runs").mkdir(),
+        lambda: (folder / "checkpoints").symlink_to(tmp_path / "elsewhere"),
+        lambda: (folder / "checkpoints" / "photos").mkdir(parents=True),
+    ):
+        make()
+        with pytest.raises(ModelFolderError, match="not of a GLINT-RU run"):
+            check_run_folder(folder, overwrite=True)
+        for entry in folder.iterdir():
+            if entry.is_symlink():
+                entry.unlink()
+            elif entry.is_dir():
+                shutil.rmtree(entry)
