@@ -80,17 +80,35 @@ def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
     def wrapped(*args: Any, **kwargs: Any) -> None:
         try:
             command(*args, **kwargs)
+        except BrokenPipeError:  # the reader (`head`) has enough: not an error of the input
+            raise
         except (GlintRUError, StrictDataclassError, OSError) as error:
             if debug:
                 raise
-            cause = error.__cause__ if isinstance(error, StrictDataclassError) and error.__cause__ else error
-            print(f"glintru: {' '.join(str(cause).split())}", file=sys.stderr)
+            print(f"glintru: {' '.join(_sentence(error).split())}", file=sys.stderr)
             raise typer.Exit(EXIT_BAD_INPUT) from None
         except KeyboardInterrupt:
             print("glintru: stopped", file=sys.stderr)
             raise typer.Exit(130) from None
 
     return wrapped
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, StrictDataclassError) and error.__cause__:
+        return str(error.__cause__)
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
+
+
+def _ids(text: str, option: str) -> list[str]:
+    """Ids separated by commas; one with a comma in it is quoted."""
+    try:
+        rows = list(csv.reader([text], skipinitialspace=True, strict=True))
+    except csv.Error as error:
+        raise DataError(f'{option} must be one line of ids separated by commas, as in a,"b,c": {error}') from error
+    return [stripped for row in rows for part in row if (stripped := part.strip())]
 
 
 def _columns(user: str | None, item: str | None, time: str | None, titles: str | None = None) -> dict[str, str | None]:
@@ -209,6 +227,8 @@ def evaluate(
 
     if split not in ("test", "validation"):
         raise RecipeError(f"--split must be test or validation, but got {split!r}")
+    if output is not None and not output.absolute().parent.is_dir():
+        raise DataError(f"there is no folder {output.parent} for --output {output}")
     columns = _columns(user_column, item_column, time_column)
     evaluations, metrics = evaluate_model(
         model,
@@ -234,7 +254,7 @@ def recommend(
     ] = None,
     users: Annotated[
         str | None,
-        typer.Option("--users", help="Interactions (as --data): recommend for each user in it.", metavar="FILE"),
+        typer.Option("--users", help="Table of interactions: recommend for each user in it.", metavar="FILE"),
     ] = None,
     user_ids: Annotated[
         str | None, typer.Option("--user_ids", help="Only these users, separated by commas.", metavar="IDS")
@@ -261,8 +281,8 @@ def recommend(
         raise DataError("--user_ids chooses among the users of --users FILE")
     recommender = Recommender.from_pretrained(model)
     if history is not None:
-        texts = [text.strip() for text in next(csv.reader([history]), []) if text.strip()]
-        names, histories = [None], [[recommender.processor.parse_item_id(text) for text in texts]]
+        names = [None]
+        histories = [[recommender.processor.parse_item_id(text) for text in _ids(history, "--history")]]
     else:
         names, histories = _histories(users, user_ids, recommender.processor, user_column, item_column, time_column)
     found = recommender.stream(histories, top_k, exclude_seen=not include_seen, unknown_items=unknown_items)
@@ -286,7 +306,9 @@ def _histories(
     interactions = load_source(users, user_column=user_column, item_column=item_column, time_column=time_column)
     frame = interactions.frame
     if user_ids is not None:
-        wanted = [text.strip() for text in user_ids.split(",")]
+        wanted = _ids(user_ids, "--user_ids")
+        if not wanted:
+            raise DataError("--user_ids names no user")
         frame = frame.filter(pl.col("user_id").cast(pl.String).is_in(wanted))
         missing = set(wanted) - set(frame["user_id"].cast(pl.String).to_list())
         if missing:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
@@ -80,26 +81,31 @@ def load_model_recipe(name_or_path: str | Path) -> Recipe:
 
 
 def _check_folder(folder: Path) -> None:
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ModelFolderError(
-            f"{folder} has no config.json: not a model folder, or a run that is not finished"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise ModelFolderError(f"{folder / 'config.json'} is damaged: {_first_line(error)}") from error
-    kind = config.get("model_type") if isinstance(config, dict) else None
+    if not (folder / "config.json").exists():
+        raise ModelFolderError(f"{folder} has no config.json: not a model folder, or a run that is not finished")
+    kind = _json_object(folder / "config.json").get("model_type")
     if kind != "glintru":
         raise ModelFolderError(f"{folder} holds a model of type {kind!r}, not 'glintru'")
-    weights = sorted(folder.glob("*.safetensors"))
-    if not any(file.name.startswith("model") for file in weights):
+    if (folder / "preprocessor_config.json").exists():
+        _json_object(folder / "preprocessor_config.json")
+    if not any((folder / f"model.safetensors{end}").exists() for end in ("", ".index.json")):
         raise ModelFolderError(f"{folder} has no weights (model.safetensors)")
-    for file in weights:
+    for file in sorted(folder.glob("*.safetensors")):
         try:
             with safe_open(file, "pt"):
                 pass
         except (OSError, SafetensorError) as error:
             raise ModelFolderError(f"{file} is damaged or cut short: {_first_line(error)}") from error
+
+
+def _json_object(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelFolderError(f"{file} is damaged: {_first_line(error)}") from error
+    if not isinstance(content, dict):
+        raise ModelFolderError(f"{file} is damaged: not a JSON object")
+    return content
 
 
 def _first_line(error: BaseException) -> str:

@@ -69,13 +69,22 @@ def prepare_data(
     Args:
         recipe: Its `data` section says what to read and how to split it.
         output_dir: Where to keep the prepared data; in memory when not given.
-        processor: The vocabulary of an existing model, see `data.prepare.prepare`.
+        processor: The vocabulary of an existing model, see `data.prepare.prepare`; prepared data must have the same.
         overwrite: Whether `output_dir` may replace prepared data.
         say: Gets what was recognised and counted, for people.
+
+    Raises:
+        DataError: As `prepare` and `load_prepared`, or prepared data where it cannot be used.
     """
     data = recipe.data
-    if data.source is not None and processor is None and (Path(data.source) / SUMMARY_FILE).is_file():
+    if data.source is not None and (Path(data.source) / SUMMARY_FILE).is_file():
+        if output_dir is not None:
+            raise DataError(f"{data.source} is prepared already; train on it with --data {data.source}")
         prepared = load_prepared(data.source)
+        if processor is not None and list(prepared.processor.item_ids) != list(processor.item_ids):
+            raise DataError(
+                f"{data.source} was prepared with other items than the model's; give --data its interactions"
+            )
     else:
         interactions = read_data(data)
         prepared = prepare(
@@ -201,6 +210,7 @@ def evaluate_model(
     model, processor = load_model_folder(model_folder)
     recipe = recipe_changes(load_model_recipe(model_folder))
     data = prepare_data(recipe, processor=processor, say=say)
+    recipe = as_prepared(recipe, data)
     scorers: dict[str, Scorer] = {"GLINT-RU": ModelScorer(model, recipe.training.max_length)}
     evaluations = _evaluations(recipe, data, split, scorers | reference_scorers(recipe, data), progress)
     metrics: dict[str, Any] = evaluations["GLINT-RU"].tables(split)

@@ -82,9 +82,7 @@ def _open_named(name: str, split: str) -> Table:
         return _open_file(path)
     if name.count("/") == 1 and "\\" not in name and not name.startswith((".", "/", "~")) and not _suffix(path)[0]:
         return _open_hub_dataset(name, split)
-    raise DataError(
-        f"There is no file {name!r} (--data); give a table ({', '.join(SUFFIXES)}) or a Hub data set owner/name."
-    )
+    raise DataError(f"There is no file {name!r}; give a table ({', '.join(SUFFIXES)}) or a Hub data set owner/name.")
 
 
 def _suffix(path: Path) -> tuple[str, bool]:

@@ -6,12 +6,13 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import polars as pl
 import pytest
 from safetensors.torch import load_file, save_file
 
-from modeling_glintru import GlintRUProcessor
+from modeling_glintru import GlintRUForSequentialRecommendation, GlintRUProcessor
 from modeling_glintru.data import synthetic_interactions
 
 
@@ -98,6 +99,8 @@ def test_files(glintru, tmp_path, name, content, messages):
         (("--recipe", "demo", "--set", "loss=bce"), ["loss must be one of", "'bce'"]),
         (("--recipe", "demo", "--set", "metric=auc"), ["ndcg@K"]),
         (("--recipe", "demo", "--set", "split=random"), ["leave_one_out"]),
+        (("--recipe", "demo", "--seed", "-1"), ["seed must be between 0 and"]),
+        (("--recipe", "demo", "--item_titles", "missing.csv"), ["no file 'missing.csv'"]),
     ],
 )
 def test_recipes(glintru, tmp_path, words, messages):
@@ -151,6 +154,22 @@ def reshape_tensor(folder):
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
 
+def cut_into_shards(folder):
+    model = GlintRUForSequentialRecommendation.from_pretrained(folder)
+    (folder / "model.safetensors").unlink()
+    model.save_pretrained(folder, max_shard_size="40KB")
+
+
+def drop_shard(folder):
+    cut_into_shards(folder)
+    next(folder.glob("model-00001-of-*.safetensors")).unlink()
+
+
+def drop_index(folder):
+    cut_into_shards(folder)
+    (folder / "model.safetensors.index.json").unlink()
+
+
 def change_config(**values):
     def change(folder):
         file = folder / "config.json"
@@ -169,7 +188,20 @@ DAMAGES = {
     "another model type": (change_config(model_type="bert"), ["'bert'", "'glintru'"]),
     "a wrong config": (change_config(hidden_dropout=3.0), ["hidden_dropout"]),
     "a broken config": (lambda f: (f / "config.json").write_text("{"), ["config.json", "damaged"]),
+    "a config that is a list": (lambda f: (f / "config.json").write_text("[]"), ["config.json", "not a JSON object"]),
     "no config": (lambda f: (f / "config.json").unlink(), ["no config.json"]),
+    "no processor": (lambda f: (f / "preprocessor_config.json").unlink(), ["preprocessor_config.json is missing"]),
+    "a broken processor": (lambda f: (f / "preprocessor_config.json").write_text("{"), ["preprocessor_config.json"]),
+    "a processor that is a list": (
+        lambda f: (f / "preprocessor_config.json").write_text("[]"),
+        ["preprocessor_config.json", "not a JSON object"],
+    ),
+    "a truncated vocabulary": (
+        lambda f: (f / "item_vocabulary.safetensors").write_bytes(b"\x10\0\0"),
+        ["item_vocabulary.safetensors", "damaged or cut short"],
+    ),
+    "a part of the weights is missing": (drop_shard, ["00001-of-"]),
+    "parts without their index": (drop_index, ["no weights"]),
 }
 
 
@@ -193,14 +225,53 @@ def test_evaluation_on_items_that_the_model_does_not_know(demo, glintru, tmp_pat
     refused(glintru("evaluate", demo[0], "--data", tmp_path / "other.csv"), "knows none of the items")
 
 
-def test_the_same_from_a_real_process_and_with_the_traceback_on_request(tmp_path):
+def test_evaluation_of_integers_on_text(demo, glintru, tmp_path):
+    folder = shutil.copytree(demo[0], tmp_path / "integers")
+    GlintRUProcessor(list(range(1, 241))).save_pretrained(folder)
+    refused(glintru("evaluate", folder), "text such as 'saga-", "the model's are integers")
+    refused(glintru("recommend", folder, "--users", "demo"), "of this model are integers, but got 'saga-")
+
+
+def test_evaluation_when_the_table_is_gone_or_the_recipe_is(demo, glintru, tmp_path):
+    folder = shutil.copytree(demo[0], tmp_path / "model")
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("source: demo", "source: moved-away.csv"))
+    refused(glintru("evaluate", folder), "no file 'moved-away.csv'")
+    recipe.write_text("data: [")
+    refused(glintru("evaluate", folder), "YAML error", "recipe.yaml")
+    recipe.unlink()
+    refused(glintru("evaluate", folder), "no recipe.yaml")
+
+
+def test_where_numbers_cannot_be_written_nothing_is_measured(demo, glintru, tmp_path):
+    result = glintru("evaluate", demo[0], "--output", tmp_path / "no" / "numbers.json")
+    refused(result, "there is no folder", "--output")
+    assert result.stdout == "" and not any(tmp_path.iterdir())
+
+
+def test_prepared_data_is_not_prepared_again(glintru, tmp_path):
+    assert glintru("prepare", "--recipe", "demo", "--output_dir", tmp_path / "a").exit_code == 0
+    words = ("prepare", "--recipe", "demo", "--data", tmp_path / "a", "--output_dir", tmp_path / "b")
+    refused(glintru(*words), "prepared already", "--data")
+    assert not (tmp_path / "b").exists()
+
+
+def test_prepared_data_of_other_items(demo, glintru, tmp_path):
+    frame().write_csv(tmp_path / "log.csv")
+    words = ("prepare", "--recipe", "ml-100k", "--data", tmp_path / "log.csv", "--output_dir", tmp_path / "other")
+    assert glintru(*words).exit_code == 0
+    refused(glintru("evaluate", demo[0], "--data", tmp_path / "other"), "other items than the model's")
+
+
+def test_the_script_and_the_traceback_on_request(tmp_path):
+    script = Path(sys.executable).with_name("glintru")
     words = ["train", "--recipe", "nope", "--output_dir", str(tmp_path / "out")]
-    command = [sys.executable, "-m", "modeling_glintru.cli"]
-    plain = subprocess.run([*command, *words], capture_output=True, text=True)
+    plain = subprocess.run([script, *words], capture_output=True, text=True)
     assert (plain.returncode, plain.stdout) == (2, "")
     assert plain.stderr.startswith("glintru: There is no recipe named 'nope'") and plain.stderr.count("\n") == 1
-    debug = subprocess.run([*command, "--debug", *words], capture_output=True, text=True)
+    debug = subprocess.run([script, "--debug", *words], capture_output=True, text=True)
     assert debug.returncode != 0 and "Traceback" in debug.stderr and "RecipeError" in debug.stderr
+    assert not any(tmp_path.iterdir())
 
 
 def test_an_unreadable_user_table(demo, glintru, tmp_path):

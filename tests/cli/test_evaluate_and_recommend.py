@@ -91,6 +91,22 @@ def test_ids_with_commas_are_quoted(demo, glintru):
     folder, _ = demo
     result = glintru("recommend", folder, "--history", '"a,b",saga-01-volume-1', "--json")
     assert json.loads(result.stdout)["history"] == ["a,b", "saga-01-volume-1"]
+    spaced = glintru("recommend", folder, "--history", ' saga-01-volume-1 , "a,b",', "--json")
+    assert json.loads(spaced.stdout)["history"] == ["saga-01-volume-1", "a,b"]
+
+
+def test_users_with_commas_are_quoted(demo, glintru, tmp_path):
+    table = pl.DataFrame({"user_id": ["Doe, J", "x"], "item_id": ["saga-01-volume-1"] * 2, "timestamp": [1, 2]})
+    table.write_parquet(tmp_path / "log.parquet")
+    words = ("--users", tmp_path / "log.parquet", "--user_ids", '"Doe, J"', "--json")
+    result = glintru("recommend", demo[0], *words)
+    assert json.loads(result.stdout)["user_id"] == "Doe, J"
+
+
+def test_an_empty_history_is_a_new_user(demo, glintru):
+    result = glintru("recommend", demo[0], "--history", "", "--json", "--top_k", 3)
+    found = json.loads(result.stdout)
+    assert found["history"] == [] and len(found["recommendations"]) == 3
 
 
 @pytest.mark.parametrize(
@@ -100,6 +116,9 @@ def test_ids_with_commas_are_quoted(demo, glintru):
         (("--history", "a", "--users", "demo"), "either --history IDS or --users FILE"),
         (("--history", "a", "--user_ids", "x"), "--user_ids chooses among the users"),
         (("--users", "demo", "--user_ids", "nobody"), "no user nobody"),
+        (("--users", "demo", "--user_ids", " ,"), "--user_ids names no user"),
+        (("--history", '"saga-01-volume-1,b'), "--history must be one line of ids separated by commas"),
+        (("--history", "a\nb\rc"), "--history must be one line of ids separated by commas"),
         (("--history", "a", "--top_k", "0"), "top_k must be between 1 and the number of items (240), got 0"),
         (("--history", "a", "--top_k", "241"), "top_k must be between 1"),
         (("--history", "nobody-knows", "--unknown_items", "error"), "nobody-knows"),

@@ -30,7 +30,7 @@ def frame(**columns: Any) -> pl.DataFrame:
 
 
 def test_missing_file(tmp_path: Path) -> None:
-    refused(tmp_path / "nowhere.csv", "no file .*nowhere.csv.*--data")
+    refused(tmp_path / "nowhere.csv", "no file .*nowhere.csv.*give a table")
 
 
 def test_missing_hub_data_set(monkeypatch: pytest.MonkeyPatch) -> None:
