@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -69,6 +72,17 @@ def test_users_of_a_table(demo, glintru, tmp_path):
     for one, other in zip(picked[0]["recommendations"], among_all["recommendations"], strict=True):
         assert one["item_id"] == other["item_id"]
         assert one["score"] == pytest.approx(other["score"], abs=1e-5)
+
+
+def test_a_reader_that_has_enough_is_no_error(demo):
+    script = Path(sys.executable).with_name("glintru")
+    words = [script, "recommend", demo[0], "--users", "demo", "--top_k", "200", "--json"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        first = process.stdout.readline()
+        process.stdout.close()
+        errors = process.stderr.read()
+    assert json.loads(first)["user_id"] == "user-0001"
+    assert "glintru:" not in errors and "Traceback" not in errors
 
 
 def test_integer_ids_stay_integers(glintru, tmp_path):

@@ -57,8 +57,9 @@ def test_the_numbers(demo):
     assert f"{metrics['test']['ndcg@10']['value']:.4f}" in printed
 
 
-def test_no_path_of_this_machine_is_in_the_folder(demo):
-    folder, _ = demo
+@pytest.mark.parametrize("model", ["demo", "own_table"])
+def test_no_path_of_this_machine_is_in_the_folder(model, request):
+    folder = request.getfixturevalue(model)[0]
     for file in folder.iterdir():
         assert str(folder.parent).encode() not in file.read_bytes(), file.name
 
@@ -106,6 +107,16 @@ def test_any_table_trains_and_beats_popularity(own_table):
     assert metrics["recipe"]["data"]["source"] == "log.csv"
 
 
+def test_it_is_measured_again_on_its_file(own_table, glintru, tmp_path, monkeypatch):
+    """The model's own recipe knows the columns; only where the file lies has to be said."""
+    folder, file, _ = own_table
+    metrics = json.loads((folder / "metrics.json").read_text())
+    given = json.loads(glintru("evaluate", folder, "--data", file, "--json").stdout)
+    assert given["test"] == metrics["test"] and given["popularity"] == metrics["popularity"]
+    monkeypatch.chdir(file.parent)
+    assert json.loads(glintru("evaluate", folder, "--json").stdout) == given
+
+
 def test_its_ids_are_its_own(own_table, glintru):
     folder, _, _ = own_table
     result = glintru("recommend", folder, "--history", "sku/Reihe Nr.-03-volume-1", "--json", "--top_k", "3")
@@ -124,6 +135,11 @@ def test_prepared_data_trains_to_the_same_model(own_table, glintru, tmp_path):
         assert done.exit_code == 0, done.output
     first, second = ((tmp_path / name / "model.safetensors").read_bytes() for name in "ab")
     assert first == second
+    tests = [json.loads((tmp_path / name / "metrics.json").read_text())["test"] for name in "ab"]
+    for model, source in (("a", prepared), ("b", prepared), ("b", file)):
+        result = glintru("evaluate", tmp_path / model, "--data", source, "--json")
+        tests.append(json.loads(result.stdout)["test"])
+    assert all(test == tests[0] for test in tests)
 
 
 def test_the_recipe_says_how_prepared_data_was_split(glintru, tmp_path):
