@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ class Recommender:
             unknown_items: `"drop"` or `"error"`, the processor's own policy by default.
 
         Raises:
-            GlintRUError: `top_k` out of range, or ids of a wrong type.
+            GlintRUError: `top_k` out of range, a single history instead of a list of them, or ids of a wrong type.
             UnknownItemError: An unknown item under the policy `"error"`.
         """
         return list(self.stream(histories, top_k, exclude_seen=exclude_seen, unknown_items=unknown_items))
@@ -85,8 +86,9 @@ class Recommender:
         unknown_items: str | None = None,
     ) -> Iterator[Recommendation]:
         """As `recommend`, a batch at a time, so that any number of users fits."""
-        if not 1 <= top_k <= len(self.processor):
-            raise GlintRUError(f"top_k must be between 1 and the number of items ({len(self.processor)}), got {top_k}")
+        most = len(self.processor)
+        if not isinstance(top_k, Integral) or not 1 <= top_k <= most:
+            raise GlintRUError(f"top_k must be between 1 and the number of items ({most}), got {top_k!r}")
         for start in range(0, len(histories), self.batch_size):
             yield from self._batch(histories[start : start + self.batch_size], top_k, exclude_seen, unknown_items)
 
@@ -94,6 +96,10 @@ class Recommender:
     def _batch(
         self, histories: Sequence[Sequence[Any]], top_k: int, exclude_seen: bool, unknown_items: str | None
     ) -> list[Recommendation]:
+        for history in histories:
+            # A text is a sequence too, of letters that no vocabulary knows: refused, not answered at random.
+            if isinstance(history, (str, bytes)) or not isinstance(history, Iterable):
+                raise GlintRUError(f"each history must be a list of raw item ids, as in [[1, 2], [3]], got {history!r}")
         options: dict[str, Any] = {"unknown_items": unknown_items, "return_num_unknown_items": True}
         inputs = self.processor(list(map(list, histories)), **options)
         unknown = inputs.pop("num_unknown_items").tolist()

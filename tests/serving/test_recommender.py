@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -56,7 +57,57 @@ def test_unknown_items_are_counted_or_refused(recommender):
         recommender.recommend([["nobody"]], unknown_items="error")
 
 
-@pytest.mark.parametrize("top_k", [0, 31])
+@pytest.mark.parametrize("histories", [ITEMS[:2], "item-01", [["item-01"], "item-02"], [1, 2], [None]])
+def test_a_single_history_is_not_taken_for_several(recommender, histories):
+    """The letters of an id would be unknown items, and the answer arbitrary."""
+    with pytest.raises(GlintRUError, match=r"each history must be a list of raw item ids, as in \[\[1, 2\], \[3\]\]"):
+        recommender.recommend(histories)
+
+
+@pytest.mark.parametrize(
+    ("history", "message"),
+    [([1, 2], "strings, but got 1"), ([None], "got None"), ([True], "got True"), ([b"item-01"], "got b'item-01'")],
+)
+def test_ids_of_another_type(recommender, history, message):
+    with pytest.raises(GlintRUError, match=message):
+        recommender.recommend([history])
+
+
+@pytest.mark.parametrize("kind", [tuple, np.array])
+def test_histories_in_other_containers(recommender, kind):
+    expected = recommender.recommend([ITEMS[:3], ITEMS[5:8]], top_k=4)
+    assert recommender.recommend(kind([ITEMS[:3], ITEMS[5:8]]), top_k=4) == expected
+    assert recommender.recommend([kind(ITEMS[:3]), kind(ITEMS[5:8])], top_k=np.int64(4)) == expected
+
+
+def test_an_unknown_policy(recommender):
+    with pytest.raises(GlintRUError, match="unknown_items must be one of"):
+        recommender.recommend([ITEMS[:1]], unknown_items="ignore")
+
+
+def test_a_stream_computes_a_batch_at_a_time(recommender):
+    """An error in a later batch comes after the answers of the earlier ones."""
+    found = recommender.stream([[ITEMS[0]]] * 3 + [["nobody"]], top_k=2, unknown_items="error")
+    assert [len(next(found).items) for _ in range(3)] == [2, 2, 2]
+    with pytest.raises(GlintRUError, match="nobody"):
+        next(found)
+
+
+def test_fewer_items_than_asked_when_all_are_seen(recommender):
+    assert recommender.recommend([ITEMS], top_k=5)[0].items == []
+    assert ids(recommender.recommend([ITEMS[:-1]], top_k=5)[0]) == ITEMS[-1:]
+
+
+def test_saved_and_loaded(recommender, tmp_path):
+    recommender.model.save_pretrained(tmp_path)
+    recommender.processor.save_pretrained(tmp_path)
+    for name in (tmp_path, str(tmp_path)):
+        loaded = Recommender.from_pretrained(name, batch_size=2)
+        assert loaded.batch_size == 2
+        assert loaded.recommend([ITEMS[:6]], top_k=5) == recommender.recommend([ITEMS[:6]], top_k=5)
+
+
+@pytest.mark.parametrize("top_k", [0, 31, -1, 2.5, "3", None])
 def test_top_k_has_bounds(recommender, top_k):
     with pytest.raises(GlintRUError, match="top_k must be between 1 and the number of items"):
         recommender.recommend([[ITEMS[0]]], top_k=top_k)
