@@ -229,6 +229,8 @@ def evaluate(
         raise RecipeError(f"--split must be test or validation, but got {split!r}")
     if output is not None and not output.absolute().parent.is_dir():
         raise DataError(f"there is no folder {output.parent} for --output {output}")
+    if output is not None and output.is_dir():
+        raise DataError(f"--output must be a file, but {output} is a folder")
     columns = _columns(user_column, item_column, time_column)
     evaluations, metrics = evaluate_model(
         model,

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError
 
 from .baselines import ItemKNNScorer, PopularityScorer
 from .data import Interactions, PreparedData, load_prepared, load_source, load_titles
 from .data.prepare import prepare
 from .data.sources import NAMED_SOURCES
 from .data.storage import SUMMARY_FILE
-from .errors import DataError
+from .errors import DataError, ModelFolderError, RecipeError
 from .evaluation import (
     Evaluation,
     ModelScorer,
@@ -28,6 +32,7 @@ from .evaluation import (
 from .loading import load_model_folder, load_model_recipe
 from .recipes import DataRecipe, Recipe
 from .training import TrainingResult, check_run_folder, save_model_folder, train
+from .training.folder import CHECKPOINTS, is_own
 
 __all__ = ["evaluate_model", "prepare_data", "train_and_evaluate", "with_data"]
 
@@ -145,13 +150,48 @@ def _evaluations(
     }
 
 
+@contextmanager
+def run_folder(folder: Path) -> Iterator[Path]:
+    """Gives a place inside `folder` (checked before) to write the results to; they move into `folder` at the end.
+
+    An earlier model in `folder` stays until then. After an error nothing of the run is left; a run that was stopped
+    by hand leaves its checkpoints.
+
+    Raises:
+        ModelFolderError: The folder is a link to nowhere, or the weights cannot be written.
+    """
+    made = not folder.exists()
+    if made and folder.is_symlink():
+        raise ModelFolderError(f"{folder} is a link to nowhere; choose another --output_dir")
+    checkpoints = folder / CHECKPOINTS
+    shutil.rmtree(checkpoints, ignore_errors=True)  # of a run that did not finish
+    try:
+        checkpoints.mkdir(parents=True)  # a folder that cannot be written is found now, not after an epoch
+        finished = checkpoints / "checkpoint-finished"
+        yield finished
+        for entry in folder.iterdir():
+            if entry.is_file() and is_own(entry):
+                entry.unlink()
+        for entry in finished.iterdir():
+            entry.rename(folder / entry.name)
+    except Exception as error:
+        shutil.rmtree(checkpoints, ignore_errors=True)
+        if made:
+            with suppress(OSError):  # not empty: somebody else's files came in the meantime
+                folder.rmdir()
+        if isinstance(error, SafetensorError):
+            raise ModelFolderError(f"{folder} cannot be written: {error}") from error
+        raise
+    shutil.rmtree(checkpoints)
+
+
 def train_and_evaluate(
     recipe: Recipe, output_dir: Path, *, overwrite: bool = False, progress: bool = True, say: Say = print
 ) -> tuple[TrainingResult, PreparedData, dict[str, Evaluation]]:
     """Prepares, trains, evaluates on the test split and writes the model folder.
 
     The folder gets weights, vocabulary, remote code, `metrics.json`, `recipe.yaml`, `training_log.json` and
-    `learning_curves.png`.
+    `learning_curves.png`; an earlier model in it is replaced only by a finished one.
 
     Returns:
         The training's result, the data, and the test evaluations by model, `"GLINT-RU"` first.
@@ -159,33 +199,33 @@ def train_and_evaluate(
     check_run_folder(output_dir, overwrite=overwrite, dry_run=True)
     data = prepare_data(recipe, say=say)
     recipe = as_prepared(recipe, data)
-    check_run_folder(output_dir, overwrite=overwrite)
-    result = train(
-        recipe,
-        data,
-        output_dir,
-        compute_metrics=RankingMetrics(_validation_ks(recipe)),
-        preprocess_logits_for_metrics=target_ranks,
-        progress=progress,
-    )
-    scorer = ModelScorer(result.model, recipe.training.max_length)
-    validation = _evaluations(recipe, data, "validation", {"GLINT-RU": scorer}, progress)["GLINT-RU"]
-    tests = _evaluations(recipe, data, "test", {"GLINT-RU": scorer, **reference_scorers(recipe, data)}, progress)
-    kept = _without_folders(recipe)
-    save_model_folder(output_dir, result, data, kept)
-    plot_learning_curves(
-        result.log_history, output_dir / "learning_curves.png", metric=f"eval_{recipe.training.metric}"
-    )
-    metrics = collect_metrics(
-        test=tests["GLINT-RU"],
-        validation=validation,
-        baselines={name: evaluation for name, evaluation in tests.items() if name != "GLINT-RU"},
-        recipe=kept.to_dict(),
-        seed=recipe.seed,
-        data=data.summary,
-        training=result.summary(),
-    )
-    write_metrics_json(output_dir / "metrics.json", metrics)
+    with run_folder(output_dir) as finished:
+        result = train(
+            recipe,
+            data,
+            output_dir,
+            compute_metrics=RankingMetrics(_validation_ks(recipe)),
+            preprocess_logits_for_metrics=target_ranks,
+            progress=progress,
+        )
+        scorer = ModelScorer(result.model, recipe.training.max_length)
+        validation = _evaluations(recipe, data, "validation", {"GLINT-RU": scorer}, progress)["GLINT-RU"]
+        tests = _evaluations(recipe, data, "test", {"GLINT-RU": scorer, **reference_scorers(recipe, data)}, progress)
+        kept = _without_folders(recipe)
+        save_model_folder(finished, result, data, kept)
+        plot_learning_curves(
+            result.log_history, finished / "learning_curves.png", metric=f"eval_{recipe.training.metric}"
+        )
+        metrics = collect_metrics(
+            test=tests["GLINT-RU"],
+            validation=validation,
+            baselines={name: evaluation for name, evaluation in tests.items() if name != "GLINT-RU"},
+            recipe=kept.to_dict(),
+            seed=recipe.seed,
+            data=data.summary,
+            training=result.summary(),
+        )
+        write_metrics_json(finished / "metrics.json", metrics)
     return result, data, tests
 
 
@@ -206,9 +246,16 @@ def evaluate_model(
 
     Returns:
         Evaluations by model, `"GLINT-RU"` first, and what `metrics.json` would hold.
+
+    Raises:
+        RecipeError: The changed recipe describes another model.
     """
     model, processor = load_model_folder(model_folder)
-    recipe = recipe_changes(load_model_recipe(model_folder))
+    trained = load_model_recipe(model_folder)
+    recipe = recipe_changes(trained)
+    for name, value in recipe.model.items():
+        if value != trained.model.get(name):
+            raise RecipeError(f"a trained model is measured as it is: --set cannot change its {name}")
     data = prepare_data(recipe, processor=processor, say=say)
     recipe = as_prepared(recipe, data)
     scorers: dict[str, Scorer] = {"GLINT-RU": ModelScorer(model, recipe.training.max_length)}
