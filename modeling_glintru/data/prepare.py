@@ -73,6 +73,12 @@ class PreparedData:
         ]
         if any(dropped.values()):
             lines.insert(2, "Left out  " + ", ".join(f"{count:,} {what}" for what, count in dropped.items()))
+            unknown = s.get("unknown_to_model", {"items": 0})
+            if unknown["items"]:
+                lines[2] += (
+                    f"; the model does not know {unknown['items']:,} of the items "
+                    f"({unknown['interactions']:,} interactions)"
+                )
         cold = s["validation_cold_targets"], s["test_cold_targets"]
         if any(cold):
             lines.append(f"          targets never seen in training: {cold[0]:,} validation, {cold[1]:,} test")
@@ -112,7 +118,7 @@ def prepare(
         max_length: How many of the newest items the processor will keep of a history; the data keeps all.
         item_titles: Raw item id to title, for the processor.
         processor: The vocabulary of an existing model, instead of a new one: interactions with items that it does not
-            know are left out (and counted in the summary).
+            know are left out (and counted in the summary, as `unknown_to_model`).
         seed: Of the split `user`.
         overwrite: Replace prepared data in `output_dir`. Anything else there is refused all the same.
 
@@ -136,8 +142,14 @@ def prepare(
     }
     _check_several(interactions, "")
     kept = filter_interactions(interactions, **filters)  # type: ignore[arg-type]
+    unknown = {}
     if processor is not None:
-        kept = _only_known(kept, processor)
+        known = _only_known(kept, processor)
+        unknown["unknown_to_model"] = {
+            "interactions": len(kept) - len(known),
+            "items": kept.num_items - known.num_items,
+        }
+        kept = known
     _check_several(kept, " after filtering")
     sequences = build_sequences(kept)
     if processor is None:
@@ -153,7 +165,7 @@ def prepare(
     options: dict[str, Any] = {**filters, "seed": seed, "max_length": max_length}
     if split != "leave_one_out":
         options |= {"validation_fraction": validation_fraction, "test_fraction": test_fraction}
-    summary = _summary(interactions, kept, sequences, splits) | {"split": split, "options": options}
+    summary = _summary(interactions, kept, sequences, splits) | {"split": split, "options": options} | unknown
     dataset = _datasets(sequences, splits)
     if folder is None:
         return PreparedData(dataset, processor, summary)

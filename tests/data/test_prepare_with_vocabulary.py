@@ -25,7 +25,9 @@ def test_the_same_data_with_its_own_vocabulary_is_the_same():
     interactions = synthetic_interactions(num_users=30)
     first = prepare(interactions)
     again = prepare(interactions, processor=first.processor)
-    assert rows(again) == rows(first) and again.summary == first.summary
+    assert rows(again) == rows(first)
+    assert again.summary == first.summary | {"unknown_to_model": {"interactions": 0, "items": 0}}
+    assert again.describe() == first.describe()
     assert (again.item_counts == first.item_counts).all()
 
 
@@ -34,8 +36,17 @@ def test_unknown_items_are_left_out_and_known_ones_keep_their_index():
     prepared = prepare(table(["x", "new", "y", "z", "x"] * 3), processor=processor)
     assert prepared.dataset["test"][0] == {"user_id": "a", "item_ids": [2, 3, 1], "target": 2}
     assert prepared.summary["dropped"] == {"interactions": 3, "users": 0, "items": 1}
+    assert prepared.summary["unknown_to_model"] == {"interactions": 3, "items": 1}
+    assert "the model does not know 1 of the items (3 interactions)" in prepared.describe()
     assert prepared.summary["items"] == 4 and len(prepared.item_counts) == 5
     assert prepared.processor is processor
+
+
+def test_filtered_is_not_unknown():
+    items = ["x", "y", "new", "x", "y", "x", "y", "new", "x", "y", "x", "y", "x", "y", "rare"]
+    prepared = prepare(table(items), min_item_interactions=2, processor=GlintRUProcessor(["x", "y", "rare"]))
+    assert prepared.summary["dropped"] == {"interactions": 3, "users": 0, "items": 2}
+    assert prepared.summary["unknown_to_model"] == {"interactions": 2, "items": 1}
 
 
 def test_a_prepared_folder_with_a_given_vocabulary_opens_again(tmp_path):
