@@ -20,7 +20,6 @@ from typing import Any
 
 import yaml
 from huggingface_hub.errors import StrictDataclassError
-from transformers.trainer_utils import SchedulerType
 
 from .configuration_glintru import GlintRUConfig, NextItemConfig
 from .errors import GlintRUError, RecipeError, nearest_names
@@ -40,7 +39,16 @@ SPLITS = ("leave_one_out", "temporal", "user")
 PROTOCOLS = ("full", "pop100", "uni100")
 REFERENCE_MODELS = ("popularity", "item_knn")
 PRECISIONS = ("auto", "fp32", "bf16")
-SCHEDULERS = tuple(kind.value for kind in SchedulerType)
+# Those of transformers that need nothing but warm-up steps.
+SCHEDULERS = (
+    "linear",
+    "cosine",
+    "cosine_with_restarts",
+    "polynomial",
+    "constant",
+    "constant_with_warmup",
+    "inverse_sqrt",
+)
 
 
 @dataclass(frozen=True)
@@ -97,7 +105,7 @@ class TrainingRecipe:
         train_batch_size: Windows a step.
         eval_batch_size: Users a step in evaluation.
         learning_rate: Peak learning rate of AdamW.
-        lr_scheduler_type: One of transformers' schedules, such as `"cosine"`.
+        lr_scheduler_type: One of `SCHEDULERS`, such as `"cosine"`.
         warmup_steps: Steps until the peak learning rate.
         weight_decay: AdamW's decoupled weight decay.
         max_grad_norm: Gradients are clipped to this norm.

@@ -87,6 +87,7 @@ def training_arguments(recipe: Recipe, output_dir: Path, progress: bool) -> Trai
         eval_strategy="epoch",
         save_strategy="epoch",
         save_total_limit=1,
+        save_only_model=True,  # the best epoch is loaded again, no run is resumed
         load_best_model_at_end=True,
         metric_for_best_model=f"eval_{training.metric}",
         greater_is_better=True,
