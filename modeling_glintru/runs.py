@@ -143,6 +143,7 @@ def _evaluations(
             item_counts=data.item_counts,
             batch_size=recipe.training.eval_batch_size,
             seed=recipe.seed,
+            num_bootstrap=recipe.evaluation.num_bootstrap,
             progress=progress and sys.stderr.isatty(),
             description=f"{split}: {name}",
         )

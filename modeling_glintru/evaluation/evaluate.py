@@ -36,30 +36,32 @@ class Evaluation:
             `P` (the user's past items cannot be in the ranking) and `P_with_history` (they can).
         ks: Cutoffs of the tables.
         seed: Seed of the sampled items and of the intervals.
+        num_bootstrap: Resamples of an interval, where a table is not told otherwise.
     """
 
     ranks: dict[str, np.ndarray]
     ks: tuple[int, ...]
     seed: int
+    num_bootstrap: int = 1000
 
     @property
     def num_users(self) -> int:
         """How many users were ranked."""
         return len(next(iter(self.ranks.values())))
 
-    def table(self, column: str = "full", num_bootstrap: int = 1000, confidence: float = 0.95) -> MetricTable:
+    def table(self, column: str = "full", num_bootstrap: int | None = None, confidence: float = 0.95) -> MetricTable:
         """Means over users with bootstrap intervals; plain floats.
 
         Args:
             column: A key of `ranks`.
-            num_bootstrap: Resamples of an interval.
+            num_bootstrap: Resamples of an interval; those of the evaluation when not given.
             confidence: Share of the resampled means inside an interval.
         """
         if column not in self.ranks:
             raise DataError(f"no ranks named {column!r}, this evaluation has: {', '.join(self.ranks)}")
         table: MetricTable = {}
         for name, values in per_user_metrics(self.ranks[column], self.ks).items():
-            low, high = bootstrap_interval(values, num_bootstrap, confidence, self.seed)
+            low, high = bootstrap_interval(values, num_bootstrap or self.num_bootstrap, confidence, self.seed)
             table[name] = {"value": float(values.mean()), "low": low, "high": high}
         return table
 
@@ -77,6 +79,7 @@ def evaluate(
     item_counts: np.ndarray | None = None,
     batch_size: int = 128,
     seed: int = 42,
+    num_bootstrap: int = 1000,
     progress: bool = True,
     description: str = "evaluate",
 ) -> Evaluation:
@@ -99,6 +102,7 @@ def evaluate(
         item_counts: Occurrences in the training histories, integer, (vocab_size,); needed by `pop100`.
         batch_size: Users at once, at most.
         seed: Seed of the sampled items and of the intervals.
+        num_bootstrap: Resamples of an interval in the tables.
         progress: Whether to show a progress bar.
         description: Name of the progress bar.
 
@@ -140,7 +144,7 @@ def evaluate(
                         found = rank_among(scores, targets, samplers[kind].draw(rows, excluded, count))
                     ranks[column][rows] = found.cpu().numpy()
             bar.update(len(rows))
-    return Evaluation(ranks=ranks, ks=tuple(ks), seed=seed)
+    return Evaluation(ranks=ranks, ks=tuple(ks), seed=seed, num_bootstrap=num_bootstrap)
 
 
 def _samplers(

@@ -143,3 +143,12 @@ def test_what_cannot_be_recommended(demo, glintru, words, message):
     result = glintru("recommend", demo[0], *words)
     assert result.exit_code == 2
     assert message in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_the_recipe_decides_the_number_of_resamples(demo, glintru):
+    few, many = (
+        json.loads(glintru("evaluate", demo[0], "--json", *words).stdout)["test"]["ndcg@10"]
+        for words in (("--set", "num_bootstrap=2"), ())
+    )
+    assert few["value"] == many["value"]
+    assert few["high"] - few["low"] != many["high"] - many["low"]
