@@ -7,47 +7,44 @@ neighbour is there. With `whole_sequence` the block is the authors' bidirectiona
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_glintru import GlintRUConfig
-from .kernels_glintru import GRUScan, can_scan
+from .fused_glintru import (
+    Dropout,
+    add_norm,
+    edges,
+    features,
+    gated_pairs,
+    gelu_gate,
+    heads_of,
+    linear_attention,
+    pairs,
+    shift_right,
+)
+from .kernels_glintru import GRUScan, can_fuse
 
-NORM_FLOOR = 1e-6  # a zero vector stays zero instead of becoming NaN; far below any norm that occurs
-ATTENTION_CHUNK = 32  # measured: 16 to 40 are equally fast, 64 takes twice the time
+
+def autocast_once(x: Tensor) -> Tensor:
+    """`x` in the dtype of the products that read it: one cast instead of one for each of them."""
+    kind = x.device.type
+    return x.to(torch.get_autocast_dtype(kind)) if not x.is_meta and torch.is_autocast_enabled(kind) else x
 
 
-def shift_right(x: Tensor) -> Tensor:
-    """`y[:, t] = x[:, t - 1]`, zeros at t = 0. Shape (batch, length, features)."""
-    return F.pad(x, (0, 0, 1, 0))[:, :-1]
+def joined(layers: list[nn.Linear], x: Tensor) -> Tensor:
+    """The outputs of several linear layers side by side, as one product."""
+    weight, bias = (torch.cat([getattr(layer, name) for layer in layers]) for name in ("weight", "bias"))
+    return F.linear(x, weight, bias)
 
 
-def causal_linear_attention(query: Tensor, key: Tensor, value: Tensor, chunk: int = ATTENTION_CHUNK) -> Tensor:
-    """`out[t] = query[t] · Σ_{s ≤ t} key[s] valueᵀ[s]`, in chunks: linear in the length, no length × length matrix.
-
-    Args:
-        query, key, value: (batch, heads, length, features).
-        chunk: Positions that attend to each other directly; earlier ones are read through the running sum.
-
-    Returns:
-        (batch, heads, length, features).
-    """
-    batch, heads, length, size = query.shape
-    chunk = max(1, min(chunk, length))
-    padding = -length % chunk
-    # (batch · heads · chunks, chunk, features): plain batched products are the fastest form on CPUs
-    query, key, value = (F.pad(x, (0, 0, 0, padding)).reshape(-1, chunk, size) for x in (query, key, value))
-    causal = torch.ones(chunk, chunk, dtype=query.dtype, device=query.device).tril()
-    out = torch.bmm(torch.bmm(query, key.transpose(1, 2)) * causal, value)
-    if length > chunk:
-        sums = torch.bmm(key.transpose(1, 2), value).view(batch * heads, -1, size, size)
-        # The running sum is kept in float32 even where the products are in half precision.
-        running = sums.to(torch.promote_types(sums.dtype, torch.float32)).cumsum(1)[:, :-1]
-        before = F.pad(running, (0, 0, 0, 0, 1, 0)).to(query.dtype).flatten(0, 1)
-        out = torch.baddbmm(out, query, before)
-    return out.view(batch, heads, -1, size)[:, :, :length]
+def can_scan(x: Tensor, weight: Tensor) -> bool:
+    """Whether the compiled recurrence serves: float32 weights, and inputs as every kernel wants them."""
+    return weight.dtype == torch.float32 and can_fuse(x, width=weight.shape[1])
 
 
 @torch.compiler.disable  # the kernel serves compiled models too
@@ -56,41 +53,30 @@ def gru_states(gru: nn.GRU, x: Tensor) -> Tensor:
     weight_x, weight_h = gru.all_weights[0]
     if not can_scan(x, weight_h):
         return gru(x)[0]
-    return GRUScan.apply(F.linear(x, weight_x).float(), None, weight_h)[0]
+    return GRUScan.apply(F.linear(x, weight_x).float()[None], weight_h)[0]
 
 
 @torch.compiler.disable
-def gru_prefix_states(gru: nn.GRU, interior: Tensor, edge: Tensor) -> tuple[Tensor, Tensor]:
-    """The states over `interior`, and, for every t at once, the state that `edge[:, t]` gives from the state at t - 1.
+def gru_prefix_states(gru: nn.GRU, inputs: Tensor) -> Tensor:
+    """The states over interior inputs, and, for every t at once, what the edge input makes of the state at t - 1.
 
     Args:
-        interior, edge: (batch, length, size).
+        inputs: (2, batch, length, size), interior and edge.
 
     Returns:
-        States and edge states, both (batch, length, size).
+        States and edge states, (2, batch, length, size).
     """
     weight_x, weight_h = gru.all_weights[0]
-    if can_scan(interior, weight_h):
-        return GRUScan.apply(F.linear(interior, weight_x).float(), F.linear(edge, weight_x).float(), weight_h)
+    if can_scan(inputs, weight_h):
+        return GRUScan.apply(F.linear(inputs, weight_x).float(), weight_h)
+    interior, edge = inputs
     states = gru(interior)[0]
     before = shift_right(states)
     reset_x, update_x, new_x = F.linear(edge, weight_x).chunk(3, dim=-1)
     reset_h, update_h, new_h = F.linear(before, weight_h).chunk(3, dim=-1)
     update = torch.sigmoid(update_x + update_h)
     new = torch.tanh(new_x + torch.sigmoid(reset_x + reset_h) * new_h)
-    return states, new + update * (before - new)
-
-
-class Dropout(nn.Dropout):
-    """`nn.Dropout` whose mask costs a quarter of the random numbers on CPUs: 16 bits an element instead of 64."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.training or self.p == 0 or x.device.type != "cpu" or torch.compiler.is_compiling():
-            return super().forward(x)
-        dropped = round(self.p * 65536)
-        bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
-        keep = bits.view(torch.int16)[: x.numel()].view(x.shape) >= dropped - 32768
-        return x * keep.to(x.dtype).mul_(65536 / (65536 - dropped))
+    return torch.stack((states, new + update * (before - new)))
 
 
 class GlintRULinearAttention(nn.Module):
@@ -100,7 +86,6 @@ class GlintRULinearAttention(nn.Module):
         super().__init__()
         size = config.hidden_size
         self.num_heads = config.num_attention_heads
-        self.scale = (size // self.num_heads) ** -0.5
         self.q_proj = nn.Linear(size, size)
         self.k_proj = nn.Linear(size, size)
         self.v_proj = nn.Linear(size, size)
@@ -108,22 +93,17 @@ class GlintRULinearAttention(nn.Module):
         self.dropout = Dropout(config.attention_dropout)
         self.norm = nn.LayerNorm(size, eps=config.layer_norm_eps)
 
-    def _heads(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+    def _whole_sequence(self, qkv: Tensor) -> Tensor:
+        """Each position reads all of them, padding included."""
+        query, key, value = (heads_of(x, self.num_heads) for x in qkv.chunk(3, dim=-1))
+        query, key = features(query), features(key)
+        context = query @ (key.transpose(-1, -2) @ value.to(key.dtype))
+        return (context * query.shape[-1] ** -0.5).transpose(1, 2).flatten(2).to(qkv.dtype)
 
-    def _features(self, x: Tensor) -> Tensor:
-        return F.normalize(F.elu(self._heads(x)), dim=-1, eps=NORM_FLOOR)
-
-    def forward(self, x: Tensor, mask: Tensor | None, whole_sequence: bool) -> Tensor:
-        query, key = self._features(self.q_proj(x)), self._features(self.k_proj(x))
-        value = self.v_proj(x)
-        value = self._heads(value if mask is None else value * mask)
-        if whole_sequence:
-            context = query @ (key.transpose(-1, -2) @ value.to(key.dtype))
-        else:
-            context = causal_linear_attention(query, key, value.to(key.dtype))
-        context = (context * self.scale).transpose(1, 2).flatten(2)
-        return self.norm(self.dropout(self.o_proj(context.to(x.dtype))) + x)
+    def forward(self, x: Tensor, reads: Tensor, mask: Tensor | None, whole_sequence: bool) -> Tensor:
+        qkv = joined([self.q_proj, self.k_proj, self.v_proj], reads)
+        context = self._whole_sequence(qkv) if whole_sequence else linear_attention(qkv, mask, self.num_heads)
+        return add_norm(self.o_proj(context), x, self.dropout, self.norm)
 
 
 class TemporalConvolution(nn.Conv1d):
@@ -132,14 +112,24 @@ class TemporalConvolution(nn.Conv1d):
     def __init__(self, size: int) -> None:
         super().__init__(size, size, kernel_size=3, padding=1)
 
-    def edge(self, previous: Tensor, current: Tensor) -> Tensor:
-        """The value at the last position of a prefix: the tap at t+1 is absent. (batch, length, size)."""
-        return F.linear(previous, self.weight[:, :, 0]) + F.linear(current, self.weight[:, :, 1], self.bias)
+    def whole_sequence(self, x: Tensor) -> Tensor:
+        """Every position has its right neighbour. (batch, length, size)."""
+        return super().forward(x.transpose(1, 2)).transpose(1, 2)
 
-    def right_tap(self, current: Tensor) -> Tensor:
-        """What the right neighbour adds to an edge value. (batch, length, size)."""
-        following = F.pad(current, (0, 0, 0, 1))[:, 1:]
-        return F.linear(following, self.weight[:, :, 2])
+    def taps(self, projection: nn.Linear, x: Tensor) -> Tensor:
+        """What each position of `projection(x)` gives to the next, to its own and to the one before. (..., 3 size).
+
+        The projection is linear, so both are one product with weights multiplied beforehand, which takes no time.
+        """
+        kind = x.device.type
+        with torch.autocast(kind, enabled=False) if not x.is_meta else nullcontext():
+            maps = self.weight.permute(2, 0, 1).flatten(0, 1)
+            weight, bias = maps @ projection.weight, maps @ projection.bias
+        return F.linear(x, weight, bias)
+
+    def of_pairs(self, pairs: Tensor) -> Tensor:
+        """The value at the last position of a prefix, from the one before and itself. (..., 2 size) to (..., size)."""
+        return F.linear(pairs, self.weight[:, :, :2].transpose(1, 2).flatten(1), self.bias)
 
 
 class GlintRUSelectiveGRU(nn.Module):
@@ -154,36 +144,31 @@ class GlintRUSelectiveGRU(nn.Module):
         self.gru = nn.GRU(size, size, bias=False, batch_first=True)
         self.out_proj = nn.Linear(size, size)
         self.gate = (
-            nn.Sequential(
-                nn.Linear(size, size // 2), nn.SiLU(), nn.Linear(size // 2, size), Dropout(config.hidden_dropout)
-            )
+            nn.Sequential(nn.Linear(size, size // 2), nn.SiLU(), nn.Linear(size // 2, size))
             if config.use_selective_gate
             else None
         )
+        self.dropout = Dropout(config.hidden_dropout)
         self.conv_out = TemporalConvolution(size) if convolutions else None
 
-    def _output(self, x: Tensor, state: Tensor) -> Tensor:
-        out = self.out_proj(state)
-        return out if self.gate is None else self.gate(x) * out
+    def _one_state(self, x: Tensor) -> Tensor:
+        """Without edges: no convolution, or the whole sequence for every position."""
+        out = self.out_proj(gru_states(self.gru, x))
+        return out if self.gate is None else self.dropout(self.gate(x)) * out
 
     def forward(self, x: Tensor, mask: Tensor | None, whole_sequence: bool) -> Tensor:
-        u = self.in_proj(x)
-        if mask is not None:
-            u = u * mask
         if self.conv_in is None or self.conv_out is None:
-            return self._output(u, gru_states(self.gru, u))
-        edge = self.conv_in.edge(shift_right(u), u)
-        interior = edge + self.conv_in.right_tap(u)
-        if mask is not None:
-            interior = interior * mask  # keeps the state of a left-padded row at zero until its first item
+            u = self.in_proj(x)
+            return self._one_state(u if mask is None else u * mask)
         if whole_sequence:
-            y = self._output(interior, gru_states(self.gru, interior))
-            return self.conv_out.edge(shift_right(y), y) + self.conv_out.right_tap(y)
-        state, edge_state = gru_prefix_states(self.gru, interior, edge)
-        y = self._output(interior, state)
-        if mask is not None:
-            y = y * mask
-        return self.conv_out.edge(shift_right(y), self._output(edge, edge_state))
+            return self.conv_out.whole_sequence(self._one_state(self.conv_in.whole_sequence(self.in_proj(x))))
+        # Interior values are zero at padding: the state of a left-padded row stays zero until its first item.
+        assert self.conv_in.bias is not None
+        inputs = edges(self.conv_in.taps(self.in_proj, x), self.conv_in.bias, mask)
+        out = self.out_proj(gru_prefix_states(self.gru, inputs))
+        if self.gate is None:
+            return self.conv_out.of_pairs(pairs(out, mask))
+        return self.conv_out.of_pairs(gated_pairs(self.gate(inputs), out, mask, self.dropout))
 
 
 class GlintRUGatedMLP(nn.Module):
@@ -197,7 +182,8 @@ class GlintRUGatedMLP(nn.Module):
         self.out_proj = nn.Linear(size, size)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.out_proj(self.value_proj(x) * F.gelu(self.gate_proj(x)))
+        reads = autocast_once(x)
+        return self.out_proj(gelu_gate(self.value_proj(reads), self.gate_proj(reads)))
 
 
 class GlintRUBlock(GradientCheckpointingLayer):
@@ -217,18 +203,21 @@ class GlintRUBlock(GradientCheckpointingLayer):
         self.dropout = Dropout(config.hidden_dropout)
         self.norm = nn.LayerNorm(size, eps=config.layer_norm_eps)  # shared by the mixing and the MLP, as published
 
-    def _mix(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        if self.recurrence is None:
-            assert self.attention is not None
-            return self.attention(x, mask, self.whole_sequence)
-        recurrent = self.recurrence(x, mask, self.whole_sequence)
-        if self.attention is None:
-            return recurrent
-        attended = self.attention(x, mask, self.whole_sequence)
-        if self.mixing_logits is None:
-            return (recurrent + attended) / 2
-        weights = self.mixing_logits.softmax(0)
-        return weights[0] * recurrent + weights[1] * attended
+    def _mix(self, x: Tensor, reads: Tensor, mask: Tensor | None) -> Tensor:
+        """The experts, mixed and gated."""
+        recurrent = attended = shares = None
+        if self.recurrence is not None:
+            recurrent = self.recurrence(reads, mask, self.whole_sequence)
+        if self.attention is not None:
+            attended = self.attention(x, reads, mask, self.whole_sequence)
+        if recurrent is not None and attended is not None:
+            shares = x.new_full((2,), 0.5) if self.mixing_logits is None else self.mixing_logits.softmax(0)
+            if self.gate_proj is not None:
+                return gelu_gate(recurrent, self.gate_proj(reads), attended, shares)
+            return shares[0] * recurrent + shares[1] * attended
+        mixed = attended if recurrent is None else recurrent
+        assert mixed is not None
+        return mixed if self.gate_proj is None else mixed * F.gelu(self.gate_proj(reads))
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """
@@ -239,10 +228,5 @@ class GlintRUBlock(GradientCheckpointingLayer):
         Returns:
             (batch, length, hidden_size): at t, the block's output for the prefix that ends at t.
         """
-        mixed = self._mix(x, mask)
-        if self.gate_proj is not None:
-            mixed = mixed * F.gelu(self.gate_proj(x))
-        z = self.norm(self.dropout(self.mix_proj(mixed)) + x)
-        if self.mlp is None:
-            return z
-        return self.norm(self.dropout(self.mlp(z)) + z)
+        z = add_norm(self.mix_proj(self._mix(x, autocast_once(x), mask)), x, self.dropout, self.norm)
+        return z if self.mlp is None else add_norm(self.mlp(z), z, self.dropout, self.norm)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from modeling_glintru import kernels_glintru as kernels
-from modeling_glintru.layers_glintru import Dropout, gru_prefix_states
+from modeling_glintru.layers_glintru import gru_prefix_states
 
 from .helpers import gradients, random_history, small_model
 
@@ -31,7 +31,7 @@ def test_the_kernel_equals_nn_gru(batch, length, size, threads):
         x = (3 * torch.randn(batch, length, size)).requires_grad_()
         direction = torch.randn(batch, length, size)
         plain = gru(x)[0]
-        fast, _ = kernels.GRUScan.apply(F.linear(x, weights[0]), None, weights[1])
+        fast = kernels.GRUScan.apply(F.linear(x, weights[0])[None], weights[1])[0]
         torch.testing.assert_close(fast, plain, rtol=0, atol=2e-6)
         inputs = [x, *weights]
         for a, b in zip(
@@ -47,16 +47,15 @@ def test_the_kernel_equals_nn_gru(batch, length, size, threads):
 def test_the_kernel_with_edges_equals_a_step_from_the_state_before(batch, length, size, monkeypatch):
     torch.manual_seed(0)
     gru = torch.nn.GRU(size, size, bias=False, batch_first=True)
-    interior, edge = ((2 * torch.randn(batch, length, size)).requires_grad_() for _ in range(2))
-    inputs = [interior, edge, *gru.all_weights[0]]
-    directions = [torch.randn(batch, length, size) for _ in range(2)]
-    fast = gru_prefix_states(gru, interior, edge)
+    both = (2 * torch.randn(2, batch, length, size)).requires_grad_()
+    inputs = [both, *gru.all_weights[0]]
+    directions = torch.randn(2, batch, length, size)
+    fast = gru_prefix_states(gru, both)
     fast_grads = torch.autograd.grad(fast, inputs, directions)
-    only_edges = torch.autograd.grad(gru_prefix_states(gru, interior, edge)[1], inputs, directions[1])
+    only_edges = torch.autograd.grad(gru_prefix_states(gru, both)[1], inputs, directions[1])
     monkeypatch.setattr(kernels, "library", lambda: None)
-    plain = gru_prefix_states(gru, interior, edge)
-    for a, b in zip(fast, plain, strict=True):
-        torch.testing.assert_close(a, b, rtol=0, atol=2e-6)
+    plain = gru_prefix_states(gru, both)
+    torch.testing.assert_close(fast, plain, rtol=0, atol=2e-6)
     for grads, outputs, grad_outputs in ((fast_grads, plain, directions), (only_edges, plain[1], directions[1])):
         for a, b in zip(grads, torch.autograd.grad(outputs, inputs, grad_outputs, retain_graph=True), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5 * max(b.abs().max().item(), 1e-3))
@@ -99,7 +98,7 @@ def test_nan_and_infinity_are_not_hidden():
     gates, weight = torch.zeros(2, 3, 48), torch.zeros(48, 16)
     gates[0, 1, 20] = float("nan")
     gates[1, 0] = float("inf")
-    states, _ = kernels.GRUScan.apply(gates, None, weight)
+    (states,) = kernels.GRUScan.apply(gates[None], weight)
     assert states[0, 1, 4].isnan() and not states[0, 0].isnan().any()
     assert torch.isfinite(states[1]).all()  # saturated gates, as in nn.GRU
 
@@ -132,28 +131,3 @@ def test_a_missing_compiler_is_built_without(tmp_path):
     env = {**os.environ, "PATH": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "None"
-
-
-@pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
-def test_dropout_keeps_the_mean_and_drops_the_rate(rate):
-    torch.manual_seed(0)
-    x = torch.ones(1001, 1003, requires_grad=True)
-    y = Dropout(rate)(x)
-    assert (y == 0).float().mean().item() == pytest.approx(rate, abs=2e-3)
-    assert y.mean().item() == pytest.approx(1, abs=1e-2)
-    (grad,) = torch.autograd.grad(y.sum(), x)
-    assert torch.equal(grad, y.detach())
-    columns = (y == 0).float().mean(0)
-    assert columns.std().item() == pytest.approx((rate * (1 - rate) / 1001) ** 0.5, rel=0.15)  # no pattern
-    for place in range(4):  # each quarter of a 64-bit draw alike
-        assert (y.flatten()[place::4] == 0).float().mean().item() == pytest.approx(rate, abs=4e-3)
-
-
-def test_dropout_is_seeded_and_off_in_evaluation():
-    x = torch.ones(100)
-    layer = Dropout(0.3)
-    torch.manual_seed(1)
-    first = layer(x)
-    torch.manual_seed(1)
-    assert torch.equal(layer(x), first)
-    assert torch.equal(layer.eval()(x), x)

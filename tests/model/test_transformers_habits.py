@@ -113,7 +113,7 @@ def test_dropout_stands_at_the_published_places():
     assert rates == {
         "model.dropout": 0.11,
         "model.layers.0.attention.dropout": 0.22,
-        "model.layers.0.recurrence.gate.3": 0.33,
+        "model.layers.0.recurrence.dropout": 0.33,
         "model.layers.0.dropout": 0.33,
     }
 
