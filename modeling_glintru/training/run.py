@@ -15,6 +15,7 @@ import torch
 from datasets import Dataset
 from transformers import EarlyStoppingCallback, TrainingArguments, set_seed
 
+from .._memory import keep_freed_memory
 from ..configuration_glintru import GlintRUConfig
 from ..data import PreparedData, SequenceCollator, TrainingWindows
 from ..modeling_glintru import GlintRUForSequentialRecommendation
@@ -125,6 +126,7 @@ def train(
             recipe's validation metric (`modeling_glintru.evaluation` has a pair).
         progress: Whether to show a bar and a line an epoch.
     """
+    keep_freed_memory()
     set_seed(recipe.seed)
     training = recipe.training
     windows = TrainingWindows(
