@@ -26,6 +26,7 @@ import polars as pl
 import torch
 
 from modeling_glintru import GlintRUConfig, GlintRUForSequentialRecommendation, kernels_glintru
+from modeling_glintru._memory import keep_freed_memory
 from modeling_glintru.baselines.gru4rec import GRU4RecConfig, GRU4RecForSequentialRecommendation
 from modeling_glintru.baselines.sasrec import SASRecConfig, SASRecForSequentialRecommendation
 from modeling_glintru.data import (
@@ -59,7 +60,7 @@ def generated(users: int = 2000, items: int = 3416) -> Interactions:
 
 @contextmanager
 def without_kernel() -> Iterator[None]:
-    """`nn.GRU` instead of the compiled recurrence, as in the authors' code."""
+    """`nn.GRU` and plain operations instead of the compiled kernels, as in the authors' code."""
     library, kernels_glintru.library = kernels_glintru.library, lambda: None
     try:
         yield
@@ -125,21 +126,26 @@ def floor(batch: dict[str, torch.Tensor], size: int, vocab: int, dtype: torch.dt
     """The products of GLINT-RU's step that nothing can avoid, forward and backward, and nothing else."""
     rows, length = batch["input_ids"].shape
     targets = int((batch["labels"] != -100).sum())
-    x = torch.randn(rows * length, size, dtype=dtype)
-    weights = [torch.randn(size, out * size, dtype=dtype) for out in WIDE_OUTPUTS]
+    products = [
+        (
+            torch.randn(times * rows * length, int(width * size), dtype=dtype),
+            torch.randn(int(width * size), int(out * size), dtype=dtype),
+        )
+        for times, width, out in PRODUCTS
+    ]
     gates = torch.randn(size, 3 * size, dtype=dtype)
+    x, wide = (torch.randn(rows * length, width * size, dtype=dtype) for width in (1, 3))
     state, hidden = torch.randn(rows, size, dtype=dtype), torch.randn(targets, size, dtype=dtype)
     items = torch.randn(vocab, size, dtype=dtype)
 
     def run() -> None:
-        for weight in weights:
-            out = x @ weight
+        for inputs, weight in products:
+            out = inputs @ weight
             out @ weight.T
-            x.T @ out
+            inputs.T @ out
         for _ in range(length):
             out = state @ gates
             out @ gates.T
-        wide = x @ gates
         x.T @ wide
         for start in range(0, targets, 512):
             part = hidden[start : start + 512]
@@ -150,10 +156,12 @@ def floor(batch: dict[str, torch.Tensor], size: int, vocab: int, dtype: torch.dt
     return run
 
 
-# Output widths, in units of d, of the products over all positions: query, key, value, output; in_proj; three taps;
-# input gates interior and edge; recurrent gates of the edge; gate (down and up count half each) twice; out_proj twice;
-# two taps; gate of the block; mixing; three of the MLP.
-WIDE_OUTPUTS = [1, 1, 1, 1, 1, 1, 1, 1, 3, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1]
+# (multiple of the positions, width in, width out), widths in units of d: query, key and value; output; taps; input
+# gates of interior and edge; gate down and up; output of the recurrence; last taps; gate of the block; mixing; the MLP.
+PRODUCTS = [
+    *((1, 1, 3), (1, 1, 1), (1, 1, 3), (2, 1, 3), (2, 1, 0.5), (2, 0.5, 1), (2, 1, 1), (1, 2, 1)),
+    *((1, 1, 1), (1, 1, 1), (1, 1, 1), (1, 1, 1), (1, 1, 1)),
+]
 
 
 def timed(function: Callable[[], None]) -> float:
@@ -168,15 +176,18 @@ def measure(windows: TrainingWindows, vocab: int, size: int, batch_size: int, ro
     heads = size // 16
     shape = {"vocab_size": vocab, "hidden_size": size}
     glint = lambda **o: GlintRUForSequentialRecommendation(GlintRUConfig(num_attention_heads=heads, **shape, **o))  # noqa: E731
-    sasrec = lambda: SASRecForSequentialRecommendation(SASRecConfig(**shape))  # noqa: E731
+    sasrec = lambda **o: SASRecForSequentialRecommendation(SASRecConfig(**shape, **o))  # noqa: E731
     gru4rec = lambda: GRU4RecForSequentialRecommendation(GRU4RecConfig(**shape))  # noqa: E731
+    models = {
+        "GLINT-RU": glint,
+        # Without dropout on the attention weights PyTorch has a fused attention for CPUs, with it not.
+        "SASRec": lambda: sasrec(attention_dropout=0.0),
+        "SASRec 4d": lambda: sasrec(attention_dropout=0.0, intermediate_size=4 * size),
+        "SASRec, attention dropout": sasrec,
+        "GRU4Rec": gru4rec,
+    }
     sides = {
-        "GLINT-RU fp32": Side(glint(), False),
-        "GLINT-RU bf16": Side(glint(), True),
-        "SASRec fp32": Side(sasrec(), False),
-        "SASRec bf16": Side(sasrec(), True),
-        "GRU4Rec fp32": Side(gru4rec(), False),
-        "GRU4Rec bf16": Side(gru4rec(), True),
+        f"{name} {dtype}": Side(make(), dtype == "bf16") for name, make in models.items() for dtype in ("fp32", "bf16")
     }
     collate, order = SequenceCollator(LENGTH), list(LengthBucketSampler(windows, batch_size))
     chosen = np.random.default_rng(1).choice(len(order) // batch_size, steps, replace=False)
@@ -190,6 +201,7 @@ def measure(windows: TrainingWindows, vocab: int, size: int, batch_size: int, ro
         for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16))
     }
 
+    largest = max(batches, key=lambda batch: batch["input_ids"].numel())
     seconds: dict[str, list[float]] = {}
     encoder: dict[str, list[float]] = {}
     for index in range(rounds + 1):  # the first round warms up
@@ -220,18 +232,29 @@ def measure(windows: TrainingWindows, vocab: int, size: int, batch_size: int, ro
         "targets": targets,
         "targets_per_second": {name: targets / statistics.median(values) for name, values in seconds.items()},
         "shares": shares,
+        "peak_megabytes": {name: peak_bytes(side, largest) / 1e6 for name, side in sides.items()},
         "ratios": {
             "per prefix / GLINT-RU fp32": spread(seconds["per prefix"], seconds["GLINT-RU fp32"]),
-            "SASRec / GLINT-RU, step, fp32": spread(seconds["SASRec fp32"], seconds["GLINT-RU fp32"]),
-            "SASRec / GLINT-RU, step, bf16": spread(seconds["SASRec bf16"], seconds["GLINT-RU bf16"]),
-            "SASRec / GLINT-RU, encoder, fp32": spread(encoder["SASRec fp32"], encoder["GLINT-RU fp32"]),
-            "SASRec / GLINT-RU, encoder, bf16": spread(encoder["SASRec bf16"], encoder["GLINT-RU bf16"]),
-            "GRU4Rec / GLINT-RU, step, fp32": spread(seconds["GRU4Rec fp32"], seconds["GLINT-RU fp32"]),
-            "GRU4Rec / GLINT-RU, step, bf16": spread(seconds["GRU4Rec bf16"], seconds["GLINT-RU bf16"]),
-            "GLINT-RU / floor, fp32": spread(seconds["GLINT-RU fp32"], seconds["floor fp32"]),
-            "GLINT-RU / floor, bf16": spread(seconds["GLINT-RU bf16"], seconds["floor bf16"]),
+            **{
+                f"{name} / GLINT-RU, {part}, {dtype}": spread(of[f"{name} {dtype}"], of[f"GLINT-RU {dtype}"])
+                for name in list(models)[1:]
+                for part, of in (("step", seconds), ("encoder", encoder))
+                for dtype in ("fp32", "bf16")
+            },
+            **{
+                f"GLINT-RU / floor, {dtype}": spread(seconds[f"GLINT-RU {dtype}"], seconds[f"floor {dtype}"])
+                for dtype in ("fp32", "bf16")
+            },
         },
     }
+
+
+def peak_bytes(side: Side, batch: dict[str, torch.Tensor]) -> int:
+    """Most bytes that one step takes from PyTorch's allocator beside weights and optimizer state."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        side.step(batch)
+    changes = [event.nbytes() for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
+    return int(np.cumsum(changes).max())
 
 
 def spread(over: list[float], under: list[float]) -> dict[str, float]:
@@ -245,10 +268,12 @@ def show(result: dict) -> None:
     print(f"\nd = {result['width']}, {result['batch_size']} histories a batch")
     for name, value in result["targets_per_second"].items():
         share = result["shares"].get(name)
-        parts = "" if share is None else "   " + ", ".join(f"{part} {value:.0%}" for part, value in share.items())
-        print(f"  {name:<16}{value:>12,.0f} targets/s{parts}")
+        memory = result["peak_megabytes"].get(name)
+        parts = "" if memory is None else f"{memory:>8,.0f} MB   "
+        parts += "" if share is None else ", ".join(f"{part} {value:.0%}" for part, value in share.items())
+        print(f"  {name:<32}{value:>10,.0f} targets/s{parts}")
     for name, ratio in result["ratios"].items():
-        print(f"  {name:<36}{ratio['median']:>8.2f}x   [{ratio['low']:.2f}, {ratio['high']:.2f}]")
+        print(f"  {name:<52}{ratio['median']:>8.2f}x   [{ratio['low']:.2f}, {ratio['high']:.2f}]")
 
 
 def main() -> None:
@@ -259,6 +284,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--output", type=Path, default=RESULTS)
     args = parser.parse_args()
+    keep_freed_memory()
     interactions = read_interactions(args.data) if args.data else generated()
     data = prepare(interactions)
     windows = TrainingWindows(data.dataset["train"], LENGTH)
@@ -268,9 +294,13 @@ def main() -> None:
             steps = max(1, 64 // batch_size)
             results.append(measure(windows, data.processor.vocab_size, size, batch_size, args.rounds, steps))
             show(results[-1])
+    write_report(args.output, {"data": interactions.source, **report_header(), "results": results})
+
+
+def report_header() -> dict:
+    """Machine, versions and commit."""
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    report = {
-        "data": interactions.source,
+    return {
         "machine": {
             "processor": processor(),
             "threads": torch.get_num_threads(),
@@ -278,11 +308,14 @@ def main() -> None:
         },
         "versions": library_versions(),
         "commit": commit,
-        "results": results,
     }
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    args.output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    print(f"\nwritten to {args.output}")
+
+
+def write_report(path: Path, report: dict) -> None:
+    """Writes a benchmark's JSON."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    print(f"\nwritten to {path}")
 
 
 def processor() -> str:

@@ -23,4 +23,5 @@ def keep_freed_memory() -> bool:
     if mallopt is None:
         return False
     options = ((MMAP_THRESHOLD, 2**30), (TRIM_THRESHOLD, 2**31 - 1), (TOP_PAD, 2**26))
-    return all([mallopt(name, size) for name, size in options])
+    taken = [mallopt(name, size) for name, size in options]
+    return all(taken)
