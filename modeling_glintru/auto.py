@@ -1,16 +1,27 @@
-"""`AutoModelForSequentialRecommendation`, and the registration of our classes with transformers' auto classes."""
+"""Every model of this package by name, `AutoModelForSequentialRecommendation`, and transformers' auto classes."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from importlib import import_module
 from typing import Any
 
-from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoProcessor
+from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoProcessor, PreTrainedModel
 from transformers.models.auto.auto_factory import _BaseAutoModelClass, _LazyAutoMapping
 
 from .configuration_glintru import GlintRUConfig
 from .modeling_glintru import GlintRUForSequentialRecommendation
 from .processing_glintru import GlintRUProcessor
+
+__all__ = ["MODELS", "AutoModelForSequentialRecommendation", "model_label", "register", "register_model"]
+
+# The models of `--model NAME`; NAME is the `model_type` of the config. A new file needs one line here.
+OUR_MODELS = (
+    "modeling_glintru.GlintRUForSequentialRecommendation",
+    "baselines.gru4rec.GRU4RecForSequentialRecommendation",
+    "baselines.sasrec.SASRecForSequentialRecommendation",
+)
+MODELS: dict[str, Any] = {}  # name -> class of the recommender; filled by `register_model`
 
 
 class AutoModelForSequentialRecommendation(_BaseAutoModelClass):
@@ -19,17 +30,36 @@ class AutoModelForSequentialRecommendation(_BaseAutoModelClass):
     _model_mapping: Any = _LazyAutoMapping(OrderedDict(), OrderedDict())
 
 
-def register() -> None:
-    """Makes the auto classes of transformers know this package. Called once, at import.
+def register_model(model: Any) -> None:
+    """Makes a recommender usable by name: in recipes, on the command line, and in the auto classes of transformers.
 
-    transformers has no class for recommenders, so `AutoModel` gives the recommender, here and as remote code.
+    transformers has no class for recommenders, so `AutoModel` gives the recommender too.
+
+    Args:
+        model: A `PreTrainedModel` with `NextItemHead`; its name is the `model_type` of its `config_class`.
     """
-    AutoConfig.register("glintru", GlintRUConfig, exist_ok=True)
-    AutoModel.register(GlintRUConfig, GlintRUForSequentialRecommendation, exist_ok=True)
-    AutoModelForSequentialRecommendation.register(GlintRUConfig, GlintRUForSequentialRecommendation, exist_ok=True)
-    AutoFeatureExtractor.register(GlintRUConfig, GlintRUProcessor, exist_ok=True)
-    AutoProcessor.register(GlintRUConfig, GlintRUProcessor, exist_ok=True)
+    config = model.config_class
+    MODELS[config.model_type] = model
+    AutoConfig.register(config.model_type, config, exist_ok=True)
+    AutoModel.register(config, model, exist_ok=True)
+    AutoModelForSequentialRecommendation.register(config, model, exist_ok=True)
+    AutoFeatureExtractor.register(config, GlintRUProcessor, exist_ok=True)
+    AutoProcessor.register(config, GlintRUProcessor, exist_ok=True)
+
+
+def register() -> None:
+    """Makes the auto classes of transformers know this package. Called once, at import."""
+    for path in OUR_MODELS:
+        module, _, name = path.rpartition(".")
+        register_model(getattr(import_module(f".{module}", __package__), name))
     # What a saved folder needs to load as remote code; without this a re-saved one would lose its files.
     GlintRUConfig.register_for_auto_class()
     GlintRUProcessor.register_for_auto_class("AutoFeatureExtractor")
     GlintRUForSequentialRecommendation.register_for_auto_class("AutoModel")
+
+
+def model_label(model: PreTrainedModel) -> str:
+    """The model's name in tables, such as `"SASRec"`."""
+    if isinstance(model, GlintRUForSequentialRecommendation):
+        return "GLINT-RU"
+    return type(model).__name__.removesuffix("ForSequentialRecommendation")

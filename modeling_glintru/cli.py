@@ -121,6 +121,7 @@ def _recipe(
     data: str | None,
     columns: dict[str, str | None],
     seed: int | None = None,
+    model: str | None = None,
 ) -> Any:
     from .errors import RecipeError
     from .recipes import list_recipes, load_recipe
@@ -129,6 +130,7 @@ def _recipe(
     if name is None:
         raise RecipeError(f"say how with --recipe: {', '.join(list_recipes())}, or a YAML file")
     overrides = [*(changes or []), *([] if seed is None else [f"seed={seed}"])]
+    overrides += [] if model is None else [f"model.name={model}"]
     return with_data(load_recipe(name, overrides), data, columns)
 
 
@@ -174,6 +176,9 @@ def train(
     recipe: RecipeOption = None,
     data: DataOption = None,
     changes: SetOption = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="Another model than the recipe's, such as sasrec.", metavar="NAME")
+    ] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of every random number.")] = None,
     user_column: UserColumn = None,
     item_column: ItemColumn = None,
@@ -189,7 +194,7 @@ def train(
     from .runs import train_and_evaluate
 
     columns = _columns(user_column, item_column, time_column, item_titles)
-    chosen = _recipe(recipe, changes, data, columns, seed)
+    chosen = _recipe(recipe, changes, data, columns, seed, model)
     print(_plan(chosen))
     result, prepared, evaluations = train_and_evaluate(chosen, output_dir, overwrite=overwrite, progress=not quiet)
     run = result.summary()

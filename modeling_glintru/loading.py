@@ -9,11 +9,11 @@ from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
+from transformers import PreTrainedModel
 from transformers.utils import cached_file
 
-from .auto import AutoModelForSequentialRecommendation
+from .auto import MODELS, AutoModelForSequentialRecommendation
 from .errors import GlintRUError, ModelFolderError
-from .modeling_glintru import GlintRUForSequentialRecommendation
 from .processing_glintru import GlintRUProcessor
 from .recipes import Recipe, load_recipe
 
@@ -22,7 +22,7 @@ __all__ = ["load_model_folder", "load_model_recipe"]
 REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
-def load_model_folder(name_or_path: str | Path) -> tuple[GlintRUForSequentialRecommendation, GlintRUProcessor]:
+def load_model_folder(name_or_path: str | Path) -> tuple[PreTrainedModel, GlintRUProcessor]:
     """The model, in eval mode, and its processor.
 
     Args:
@@ -84,8 +84,8 @@ def _check_folder(folder: Path) -> None:
     if not (folder / "config.json").exists():
         raise ModelFolderError(f"{folder} has no config.json: not a model folder, or a run that is not finished")
     kind = _json_object(folder / "config.json").get("model_type")
-    if kind != "glintru":
-        raise ModelFolderError(f"{folder} holds a model of type {kind!r}, not 'glintru'")
+    if kind not in list(MODELS):
+        raise ModelFolderError(f"{folder} holds a model of type {kind!r}, not one of {', '.join(sorted(MODELS))}")
     if (folder / "preprocessor_config.json").exists():
         _json_object(folder / "preprocessor_config.json")
     if not any((folder / f"model.safetensors{end}").exists() for end in ("", ".index.json")):

@@ -21,7 +21,8 @@ from typing import Any
 import yaml
 from huggingface_hub.errors import StrictDataclassError
 
-from .configuration_glintru import GlintRUConfig, NextItemConfig
+from .auto import MODELS
+from .configuration_glintru import NextItemConfig
 from .errors import GlintRUError, RecipeError, nearest_names
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
 DUPLICATES = ("keep", "first", "last")
 SPLITS = ("leave_one_out", "temporal", "user")
 PROTOCOLS = ("full", "pop100", "uni100")
+DEFAULT_MODEL = "glintru"
 REFERENCE_MODELS = ("popularity", "item_knn")
 PRECISIONS = ("auto", "fp32", "bf16")
 # Those of transformers that need nothing but warm-up steps.
@@ -186,7 +188,8 @@ class Recipe:
         description: One sentence for people.
         seed: Seed of every random number of the run.
         data: See `DataRecipe`.
-        model: Fields of `GlintRUConfig`, without `vocab_size` and `pad_token_id`, which follow from the data.
+        model: `name`, one of `auto.MODELS` (`"glintru"` when not given), and fields of that model's config, without
+            `vocab_size` and `pad_token_id`, which follow from the data.
         training: See `TrainingRecipe`.
         evaluation: See `EvaluationRecipe`.
 
@@ -206,10 +209,24 @@ class Recipe:
         if not 0 <= self.seed < 2**32:
             raise RecipeError(f"seed must be between 0 and 2^32 - 1, but got {self.seed}.")
         try:
-            GlintRUConfig(vocab_size=2, **self.model)
+            config = self.config(vocab_size=2)
         except (GlintRUError, StrictDataclassError) as error:
             # The strict dataclass wraps the sentence of the config in lines of its own.
             raise RecipeError(f"model: {error.__cause__ or error}.") from error
+        longest = getattr(config, "max_position_embeddings", self.training.max_length)
+        if longest < self.training.max_length:
+            raise RecipeError(
+                f"model.max_position_embeddings is {longest}, but training.max_length {self.training.max_length} "
+                "gives longer histories."
+            )
+
+    def config(self, vocab_size: int) -> NextItemConfig:
+        """The config of the recipe's model; a model with positions has as many as `training.max_length`."""
+        fields = dict(self.model)
+        name = fields.pop("name", DEFAULT_MODEL)
+        if "max_position_embeddings" in _model_hints(name):
+            fields.setdefault("max_position_embeddings", self.training.max_length)
+        return MODELS[name].config_class(vocab_size=vocab_size, **fields)
 
     @classmethod
     def from_dict(cls, content: Any) -> Recipe:
@@ -221,7 +238,7 @@ class Recipe:
         values = _section("recipe", content, _hints(cls))
         for name, kind in _SECTIONS.items():
             if name in values:
-                hints = _model_hints() if name == "model" else _hints(kind)
+                hints = _model_hints(_model_name(values)) if name == "model" else _hints(kind)
                 given = _section(name, values[name], hints)
                 typed = {key: _typed(f"{name}.{key}", hints[key], value) for key, value in given.items()}
                 values[name] = kind(**typed)
@@ -264,7 +281,8 @@ def load_recipe(name_or_path: str | os.PathLike, overrides: Sequence[str] = ()) 
     Args:
         name_or_path: A name of `list_recipes()`, or the path of a YAML file (with a slash or `.yaml` in it).
         overrides: `key=value` texts; the key is a dotted path (`training.learning_rate`) or its last part where that is
-            clear (`learning_rate`), the value is YAML (`2e-3`, `null`, `[10, 50]`).
+            clear (`learning_rate`), the value is YAML (`2e-3`, `null`, `[10, 50]`). Another `model.name` keeps of the
+            recipe's model only what all models share (the width, the loss): the rest is the new model's default.
 
     Returns:
         The checked recipe.
@@ -286,11 +304,20 @@ def change_recipe(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
 
 
 def _changed(content: dict[str, Any], overrides: Sequence[str]) -> Recipe:
+    pairs = []
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals:
             raise RecipeError(f"An override is written key=value, but got {override!r}.")
-        section, last = _resolve(key.strip())
+        pairs.append((key.strip(), text))
+    # The name of the model first: it decides which keys there are.
+    for key, text in sorted(pairs, key=lambda pair: pair[0] != "model.name"):
+        value = _parse_yaml(text, f"the value of {key}")
+        if key == "model.name" and value != _model_name(content):
+            shared = _declared(NextItemConfig)
+            fields = content.get("model") or {}
+            content = content | {"model": {name: fields[name] for name in fields if name in shared}}
+        section, last = _resolve(key, _model_name(content))
         target = content
         if section:
             if content.get(section) is None:
@@ -298,7 +325,7 @@ def _changed(content: dict[str, Any], overrides: Sequence[str]) -> Recipe:
             target = content[section]
             if not isinstance(target, dict):
                 raise RecipeError(f"{section} must be a mapping, but got {target!r}.")
-        target[last] = _parse_yaml(text, f"the value of {key.strip()}")
+        target[last] = value
     return Recipe.from_dict(content)
 
 
@@ -358,24 +385,43 @@ def _hints(kind: type) -> dict[str, Any]:
     return typing.get_type_hints(kind)
 
 
-def _model_hints() -> dict[str, Any]:
+def _declared(kind: type) -> dict[str, Any]:
     """The fields that our configs themselves declare, without those that follow from the data."""
-    kinds = (NextItemConfig, GlintRUConfig)
-    hints = {name: hint for kind in kinds for name, hint in inspect.get_annotations(kind, eval_str=True).items()}
+    kinds = [base for base in reversed(kind.__mro__) if issubclass(base, NextItemConfig)]
+    hints = {name: hint for base in kinds for name, hint in inspect.get_annotations(base, eval_str=True).items()}
     return {name: hint for name, hint in hints.items() if name not in ("vocab_size", "pad_token_id")}
 
 
-def _all_keys() -> dict[str, tuple[str, str]]:
+def _model_hints(model: str) -> dict[str, Any]:
+    return {"name": str} | _declared(MODELS[model].config_class)
+
+
+def _model_name(content: Mapping[str, Any]) -> str:
+    """The name of the model that a recipe's content asks for.
+
+    Raises:
+        RecipeError: There is no such model.
+    """
+    section = content.get("model")
+    name = section.get("name", DEFAULT_MODEL) if isinstance(section, Mapping) else DEFAULT_MODEL
+    if name in REFERENCE_MODELS:
+        raise RecipeError(f"{name} is not trained: it stands beside every result, see evaluation.reference_models.")
+    if not isinstance(name, str) or name not in MODELS:
+        raise RecipeError(f"There is no model {name!r}; {nearest_names(str(name), MODELS)}")
+    return name
+
+
+def _all_keys(model: str) -> dict[str, tuple[str, str]]:
     """Dotted path -> (section or "", key)."""
     keys = {name: ("", name) for name in ("name", "description", "seed")}
     for section, kind in _SECTIONS.items():
-        names: Iterable[str] = _model_hints() if section == "model" else _hints(kind)
+        names: Iterable[str] = _model_hints(model) if section == "model" else _hints(kind)
         keys |= {f"{section}.{name}": (section, name) for name in names}
     return keys
 
 
-def _resolve(key: str) -> tuple[str, str]:
-    keys = _all_keys()
+def _resolve(key: str, model: str) -> tuple[str, str]:
+    keys = _all_keys(model)
     if key in keys:
         return keys[key]
     matches = [dotted for dotted, (_, last) in keys.items() if last == key]

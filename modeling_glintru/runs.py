@@ -12,6 +12,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from .auto import model_label
 from .baselines import ItemKNNScorer, PopularityScorer
 from .data import Interactions, PreparedData, load_prepared, load_source, load_titles
 from .data.prepare import prepare
@@ -195,7 +196,7 @@ def train_and_evaluate(
     `learning_curves.png`; an earlier model in it is replaced only by a finished one.
 
     Returns:
-        The training's result, the data, and the test evaluations by model, `"GLINT-RU"` first.
+        The training's result, the data, and the test evaluations by model, the trained one first.
     """
     check_run_folder(output_dir, overwrite=overwrite, dry_run=True)
     data = prepare_data(recipe, say=say)
@@ -209,18 +210,19 @@ def train_and_evaluate(
             preprocess_logits_for_metrics=target_ranks,
             progress=progress,
         )
+        label = model_label(result.model)
         scorer = ModelScorer(result.model, recipe.training.max_length)
-        validation = _evaluations(recipe, data, "validation", {"GLINT-RU": scorer}, progress)["GLINT-RU"]
-        tests = _evaluations(recipe, data, "test", {"GLINT-RU": scorer, **reference_scorers(recipe, data)}, progress)
+        validation = _evaluations(recipe, data, "validation", {label: scorer}, progress)[label]
+        tests = _evaluations(recipe, data, "test", {label: scorer, **reference_scorers(recipe, data)}, progress)
         kept = _without_folders(recipe)
         save_model_folder(finished, result, data, kept)
         plot_learning_curves(
             result.log_history, finished / "learning_curves.png", metric=f"eval_{recipe.training.metric}"
         )
         metrics = collect_metrics(
-            test=tests["GLINT-RU"],
+            test=tests[label],
             validation=validation,
-            baselines={name: evaluation for name, evaluation in tests.items() if name != "GLINT-RU"},
+            baselines={name: evaluation for name, evaluation in tests.items() if name != label},
             recipe=kept.to_dict(),
             seed=recipe.seed,
             data=data.summary,
@@ -246,7 +248,7 @@ def evaluate_model(
         split: `"test"` or `"validation"`.
 
     Returns:
-        Evaluations by model, `"GLINT-RU"` first, and what `metrics.json` would hold.
+        Evaluations by model, the trained one first, and what `metrics.json` would hold.
 
     Raises:
         RecipeError: The changed recipe describes another model.
@@ -259,10 +261,11 @@ def evaluate_model(
             raise RecipeError(f"a trained model is measured as it is: --set cannot change its {name}")
     data = prepare_data(recipe, processor=processor, say=say)
     recipe = as_prepared(recipe, data)
-    scorers: dict[str, Scorer] = {"GLINT-RU": ModelScorer(model, recipe.training.max_length)}
+    label = model_label(model)
+    scorers: dict[str, Scorer] = {label: ModelScorer(model, recipe.training.max_length)}
     evaluations = _evaluations(recipe, data, split, scorers | reference_scorers(recipe, data), progress)
-    metrics: dict[str, Any] = evaluations["GLINT-RU"].tables(split)
-    metrics |= {name: e.tables(split) for name, e in evaluations.items() if name != "GLINT-RU"}
+    metrics: dict[str, Any] = evaluations[label].tables(split)
+    metrics |= {name: e.tables(split) for name, e in evaluations.items() if name != label}
     return evaluations, metrics | {"recipe": _without_folders(recipe).to_dict(), "seed": recipe.seed}
 
 

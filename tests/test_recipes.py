@@ -11,7 +11,7 @@ import yaml
 
 from modeling_glintru import GlintRUConfig
 from modeling_glintru.errors import GlintRUError, RecipeError
-from modeling_glintru.recipes import Recipe, TrainingRecipe, list_recipes, load_recipe
+from modeling_glintru.recipes import Recipe, TrainingRecipe, change_recipe, list_recipes, load_recipe
 
 NAMES = ["amazon-beauty", "amazon-video-games", "demo", "ml-100k", "ml-1m"]
 
@@ -166,6 +166,47 @@ def test_a_short_recipe_takes_the_defaults(tmp_path):
 def test_an_override_of_a_section_that_is_no_mapping(tmp_path):
     with pytest.raises(RecipeError, match="training must be a mapping"):
         load_recipe(write(tmp_path, "name: a\ntraining: fast"), ["learning_rate=1"])
+
+
+def test_another_model_keeps_what_all_models_share():
+    recipe = load_recipe("demo", ["num_hidden_layers=3", "model.name=sasrec", "seed=7"])
+    assert recipe.model == {"hidden_size": 32, "loss": "cross_entropy", "name": "sasrec", "num_hidden_layers": 3}
+    config = recipe.config(vocab_size=11)
+    assert (config.model_type, config.vocab_size, config.num_hidden_layers) == ("sasrec", 11, 3)
+    assert config.embedding_dropout == 0.2  # SASRec's default, not the recipe's value for another model
+    assert config.max_position_embeddings == recipe.training.max_length == 32
+    again = load_recipe("demo", ["model.name=glintru"])
+    assert again.model.items() > load_recipe("demo").model.items()  # the same model: nothing is dropped
+
+
+def test_a_model_by_name_in_a_file(tmp_path):
+    file = write(tmp_path, "name: a\nmodel: {name: gru4rec, embedding_dropout: 0.1}")
+    recipe = load_recipe(file, ["hidden_size=16"])
+    assert recipe.config(5).model_type == "gru4rec" and recipe.config(5).hidden_size == 16
+    assert change_recipe(recipe, ["model.name=gru4rec"]) == recipe
+    recipe.save(file)
+    assert load_recipe(file) == recipe
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["model.name=sasrek"], "no model 'sasrek'; did you mean 'sasrec'"),
+        (["model.name=[a]"], "no model"),
+        (["model.name=item_knn"], "item_knn is not trained.*evaluation.reference_models"),
+        (["model.name=gru4rec", "num_attention_heads=2"], "no recipe key 'num_attention_heads'"),
+        (["model.name=sasrec", "use_gru=true"], "no recipe key 'use_gru'"),
+        (["model.name=sasrec", "num_attention_heads=3"], "multiple of num_attention_heads"),
+        (
+            ["model.name=sasrec", "max_position_embeddings=9"],
+            "max_position_embeddings is 9, but training.max_length 32",
+        ),
+    ],
+)
+def test_wrong_models_are_named_in_one_sentence(overrides, sentence):
+    with pytest.raises(RecipeError, match=sentence) as caught:
+        load_recipe("demo", overrides)
+    assert "\n" not in str(caught.value)
 
 
 def test_unknown_recipes(tmp_path):

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import PreTrainedModel
 
 from ..errors import GlintRUError
 from ..loading import load_model_folder
-from ..modeling_glintru import GlintRUForSequentialRecommendation
 from ..processing_glintru import GlintRUProcessor
 
 __all__ = ["Recommendation", "Recommender"]
@@ -43,9 +43,7 @@ class Recommender:
         >>> Recommender.from_pretrained("outputs/ml-100k").recommend([[50, 172, 181]], top_k=10)
     """
 
-    def __init__(
-        self, model: GlintRUForSequentialRecommendation, processor: GlintRUProcessor, batch_size: int = 128
-    ) -> None:
+    def __init__(self, model: PreTrainedModel, processor: GlintRUProcessor, batch_size: int = 128) -> None:
         self.model = model
         self.processor = processor
         self.batch_size = batch_size

@@ -7,6 +7,7 @@ import json
 import shutil
 from pathlib import Path
 
+from ..auto import MODELS
 from ..errors import ModelFolderError
 
 __all__ = ["CHECKPOINTS", "check_run_folder"]
@@ -70,4 +71,4 @@ def is_run_folder(folder: Path) -> bool:
         return (folder / CHECKPOINTS).is_dir()
     except ValueError:
         return False
-    return isinstance(config, dict) and config.get("model_type") == "glintru"
+    return isinstance(config, dict) and config.get("model_type") in list(MODELS)

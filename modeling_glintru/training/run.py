@@ -13,12 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
-from transformers import EarlyStoppingCallback, TrainingArguments, set_seed
+from transformers import EarlyStoppingCallback, PreTrainedModel, TrainingArguments, set_seed
 
 from .._memory import keep_freed_memory
-from ..configuration_glintru import GlintRUConfig
+from ..auto import MODELS
 from ..data import PreparedData, SequenceCollator, TrainingWindows
-from ..modeling_glintru import GlintRUForSequentialRecommendation
 from ..recipes import Recipe
 from .folder import CHECKPOINTS
 from .trainer import GlintRUTrainer
@@ -37,7 +36,7 @@ class TrainingResult:
         steps: Optimizer steps.
     """
 
-    model: GlintRUForSequentialRecommendation
+    model: PreTrainedModel
     log_history: list[dict[str, Any]]
     best_epoch: float
     seconds: float
@@ -132,8 +131,8 @@ def train(
     windows = TrainingWindows(
         data.dataset["train"], training.max_length, random_shift=training.random_window_shift, seed=recipe.seed
     )
-    config = GlintRUConfig(vocab_size=data.processor.vocab_size, **recipe.model)
-    model = GlintRUForSequentialRecommendation(config)
+    config = recipe.config(data.processor.vocab_size)
+    model = MODELS[config.model_type](config)
     if config.negative_sampling == "popularity":
         model.set_item_counts(data.item_counts)
     patience = training.early_stopping_patience

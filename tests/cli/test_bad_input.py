@@ -185,7 +185,7 @@ DAMAGES = {
     "a misshapen tensor": (reshape_tensor, ["mix_proj.weight"]),
     "no vocabulary": (lambda f: (f / "item_vocabulary.safetensors").unlink(), ["item_vocabulary.safetensors"]),
     "another vocabulary": (lambda f: GlintRUProcessor(["a", "b"]).save_pretrained(f), ["2 items", "240"]),
-    "another model type": (change_config(model_type="bert"), ["'bert'", "'glintru'"]),
+    "another model type": (change_config(model_type="bert"), ["'bert'", "glintru, ", "sasrec"]),
     "a wrong config": (change_config(hidden_dropout=3.0), ["hidden_dropout"]),
     "a broken config": (lambda f: (f / "config.json").write_text("{"), ["config.json", "damaged"]),
     "a config that is a list": (lambda f: (f / "config.json").write_text("[]"), ["config.json", "not a JSON object"]),
