@@ -19,6 +19,7 @@ __all__ = ["MODELS", "AutoModelForSequentialRecommendation", "model_label", "reg
 OUR_MODELS = (
     "modeling_glintru.GlintRUForSequentialRecommendation",
     "baselines.gru4rec.GRU4RecForSequentialRecommendation",
+    "baselines.lrurec.LRURecForSequentialRecommendation",
     "baselines.sasrec.SASRecForSequentialRecommendation",
 )
 MODELS: dict[str, Any] = {}  # name -> class of the recommender; filled by `register_model`

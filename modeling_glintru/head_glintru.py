@@ -186,6 +186,8 @@ class NextItemHead:
 
     # The loss is divided by `num_items_in_batch` when it is given, so gradient accumulation is exact.
     accepts_loss_kwargs = True
+    # What one training row is: "windows" have a target at every position, "prefixes" one, after the last item.
+    training_examples = "windows"
     item_counts: Tensor | None = None
     config: Any
     model: Any

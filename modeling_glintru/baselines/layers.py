@@ -1,0 +1,76 @@
+"""Parts that several baselines share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..configuration_glintru import GlintRUError
+from ..layers_glintru import Dropout
+
+
+class FeedForward(nn.Module):
+    """`norm(x + dropout(down(dropout_inner(GELU(up(x))))))`, the position-wise network with its norm behind it.
+
+    Args:
+        size: Width of input and output.
+        inner: Width between.
+        dropout: Dropout on the output.
+        eps: Epsilon of the layer normalisation.
+        inner_dropout: Dropout between the two layers.
+    """
+
+    def __init__(self, size: int, inner: int, dropout: float, eps: float, inner_dropout: float = 0.0) -> None:
+        super().__init__()
+        self.up_proj = nn.Linear(size, inner)
+        self.down_proj = nn.Linear(inner, size)
+        self.inner_dropout = Dropout(inner_dropout)
+        self.dropout = Dropout(dropout)
+        self.norm = nn.LayerNorm(size, eps=eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., size) in and out."""
+        inner = self.inner_dropout(nn.functional.gelu(self.up_proj(x)))
+        return self.norm(x + self.dropout(self.down_proj(inner)))
+
+
+def at_least_zero(config: Any, *names: str) -> None:
+    """Each named field is 0 or more."""
+    for name in names:
+        if getattr(config, name) < 0:
+            raise GlintRUError(f"{name} must be at least 0, got {getattr(config, name)}")
+
+
+def split_heads(x: Tensor, num_heads: int) -> Tensor:
+    """(batch, length, size) to (batch, heads, length, size / heads)."""
+    return x.unflatten(-1, (num_heads, -1)).transpose(1, 2)
+
+
+def check_length(length: int, longest: int) -> None:
+    """A model with positions reads no more items than it has positions.
+
+    Raises:
+        GlintRUError: The history is longer.
+    """
+    if length > longest:
+        raise GlintRUError(f"the model was made for at most {longest} items, got {length}; cut the history")
+
+
+def count_items(embeds: Tensor, mask: Tensor | None) -> Tensor:
+    """How many items each row has: int64 (batch, 1)."""
+    if mask is None:
+        return torch.full((embeds.shape[0], 1), embeds.shape[1], device=embeds.device)
+    return mask.squeeze(-1).sum(1, keepdim=True).long()
+
+
+def positions_from_newest(embeds: Tensor, mask: Tensor | None, longest: int) -> Tensor:
+    """Numbers of the places in a row whose newest item has the place `longest - 1`: int64 (batch, length).
+
+    That is what the left padding of the published codes amounts to. Items stand first in `embeds`; padding after them
+    gets the last place.
+    """
+    check_length(embeds.shape[1], longest)
+    places = torch.arange(embeds.shape[1], device=embeds.device) + longest - count_items(embeds, mask)
+    return places.clamp_max(longest - 1)

@@ -1,0 +1,60 @@
+"""Small baselines and histories for the tests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from modeling_glintru.auto import MODELS
+
+LONGEST = 12  # places of the models that have places
+NAMES = sorted(MODELS)
+CAUSAL = [name for name in NAMES if MODELS[name].training_examples == "windows" and name != "bert4rec"]
+WHOLE = [name for name in NAMES if name not in CAUSAL]
+
+
+def small_config(name: str, **options: Any) -> Any:
+    kind = MODELS[name].config_class
+    sizes = {"vocab_size": 31, "hidden_size": 16, "num_attention_heads": 2, "max_position_embeddings": LONGEST}
+    return kind(**{key: value for key, value in sizes.items() if hasattr(kind, key)} | options)
+
+
+def make(name: str, **options: Any) -> Any:
+    """A float64 model with every parameter off its initial value, so that no bias hides behind a zero."""
+    torch.manual_seed(0)
+    model = MODELS[name](small_config(name, **options))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    return model.double().eval()
+
+
+def histories(*lengths: int, seed: int = 0) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randint(1, 31, (length,), generator=generator) for length in lengths]
+
+
+def next_labels(name: str, items: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Inputs and labels of (batch, length + 1) items, in the form that the model is trained with."""
+    labels = items[:, 1:].clone()
+    if MODELS[name].training_examples == "prefixes":
+        labels[:, :-1] = -100
+    return items[:, :-1], labels
+
+
+def linear(layer: torch.nn.Linear, x: torch.Tensor) -> torch.Tensor:
+    return x @ layer.weight.T + (0 if layer.bias is None else layer.bias)
+
+
+def layer_norm(norm: torch.nn.LayerNorm, x: torch.Tensor) -> torch.Tensor:
+    centred = x - x.mean(-1, keepdim=True)
+    return centred / (centred.pow(2).mean(-1, keepdim=True) + norm.eps).sqrt() * norm.weight + norm.bias
+
+
+def gelu(x: torch.Tensor) -> torch.Tensor:
+    return 0.5 * x * (1 + torch.erf(x / 2**0.5))
+
+
+def feed_forward(mlp: Any, x: torch.Tensor) -> torch.Tensor:
+    return layer_norm(mlp.norm, x + linear(mlp.down_proj, gelu(linear(mlp.up_proj, x))))
