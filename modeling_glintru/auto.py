@@ -18,6 +18,7 @@ __all__ = ["MODELS", "AutoModelForSequentialRecommendation", "model_label", "reg
 # The models of `--model NAME`; NAME is the `model_type` of the config. A new file needs one line here.
 OUR_MODELS = (
     "modeling_glintru.GlintRUForSequentialRecommendation",
+    "baselines.bsarec.BSARecForSequentialRecommendation",
     "baselines.gru4rec.GRU4RecForSequentialRecommendation",
     "baselines.lrurec.LRURecForSequentialRecommendation",
     "baselines.sasrec.SASRecForSequentialRecommendation",

@@ -104,7 +104,7 @@ class TrainingRecipe:
     Args:
         max_length: Newest items of a history that the model reads.
         num_train_epochs: Passes over all targets, at most.
-        train_batch_size: Windows a step.
+        train_batch_size: Windows a step, or prefixes.
         eval_batch_size: Users a step in evaluation.
         learning_rate: Peak learning rate of AdamW.
         lr_scheduler_type: One of `SCHEDULERS`, such as `"cosine"`.
@@ -114,6 +114,8 @@ class TrainingRecipe:
         early_stopping_patience: Epochs without a better validation metric after which training stops; None never.
         metric: The validation metric that decides, such as `"ndcg@10"`.
         precision: `"auto"` (bf16 where the machine is fast at it), `"fp32"` or `"bf16"`.
+        prefix_share: Models of whole histories learn from one prefix an example, not from windows; this share of all
+            prefixes is drawn for each epoch.
         random_window_shift: Whether the borders of the training windows move from epoch to epoch.
         dataloader_num_workers: Processes that make batches; 0 makes them in the training process.
         logging_steps: Steps between two log lines.
@@ -131,6 +133,7 @@ class TrainingRecipe:
     early_stopping_patience: int | None = 5
     metric: str = "ndcg@10"
     precision: str = "auto"
+    prefix_share: float = 1.0
     random_window_shift: bool = False
     dataloader_num_workers: int = 0
     logging_steps: int = 50
@@ -143,6 +146,8 @@ class TrainingRecipe:
         for name in ("learning_rate", "max_grad_norm"):
             if not 0 < getattr(self, name) < math.inf:
                 raise RecipeError(f"training.{name} must be above 0, but got {getattr(self, name)}.")
+        if not 0 < self.prefix_share <= 1:
+            raise RecipeError(f"training.prefix_share must be above 0 and at most 1, but got {self.prefix_share}.")
         if self.early_stopping_patience is not None:
             _at_least("training.early_stopping_patience", self.early_stopping_patience, 1)
         _one_of("training.lr_scheduler_type", self.lr_scheduler_type, SCHEDULERS)

@@ -105,6 +105,8 @@ def test_the_last_override_wins_and_the_named_recipe_is_untouched():
         ("seed=-1", "seed must be between"),
         ("max_length=0", "training.max_length must be at least 1"),
         ("early_stopping_patience=x", "an integer or null"),
+        ("prefix_share=0", "training.prefix_share must be above 0"),
+        ("prefix_share=2", "training.prefix_share must be above 0 and at most 1"),
         ("top_k=10", r"a list such as \[10, 20\]"),
         ("top_k=[]", "positive"),
         ("top_k=[ten]", "evaluation.top_k must be an integer"),

@@ -124,9 +124,8 @@ class LRURecPreTrainedModel(PreTrainedModel):
         """Normal with 0.02, cut at two deviations, and |λ| uniform on the ring, as in the authors' code."""
         super()._init_weights(module)
         if isinstance(module, (nn.Embedding, nn.Linear)):
-            init.trunc_normal_(module.weight, std=0.02, a=-0.04, b=0.04)
-            if getattr(module, "bias", None) is not None:
-                init.trunc_normal_(module.bias, std=0.02, a=-0.04, b=0.04)
+            for parameter in module.parameters():  # biases too
+                init.trunc_normal_(parameter, std=0.02, a=-0.04, b=0.04)
         elif isinstance(module, LinearRecurrentUnit):
             low, high = SMALLEST_RADIUS**2, LARGEST_RADIUS**2
             radius = (torch.rand(module.nu_log.shape) * (high - low) + low).sqrt()

@@ -18,13 +18,14 @@ if TYPE_CHECKING:
     from .sampler import LengthBucketSampler
     from .sources import load_source, load_titles
     from .synthetic import synthetic_interactions, synthetic_item_titles
-    from .windows import TrainingWindows
+    from .windows import TrainingPrefixes, TrainingWindows
 
 __all__ = [
     "Interactions",
     "LengthBucketSampler",
     "PreparedData",
     "SequenceCollator",
+    "TrainingPrefixes",
     "TrainingWindows",
     "filter_interactions",
     "load_movielens_100k",
@@ -42,6 +43,7 @@ _HOMES = {
     "LengthBucketSampler": "sampler",
     "PreparedData": "prepare",
     "SequenceCollator": "collator",
+    "TrainingPrefixes": "windows",
     "TrainingWindows": "windows",
     "filter_interactions": "filtering",
     "load_movielens_100k": "movielens",

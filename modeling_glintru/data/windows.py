@@ -1,4 +1,4 @@
-"""Training windows over whole histories, straight from the memory-mapped column."""
+"""Training windows and prefixes over whole histories, straight from the memory-mapped column."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from ..errors import DataError
 
-__all__ = ["TrainingWindows"]
+__all__ = ["TrainingPrefixes", "TrainingWindows"]
 
 
 class TrainingWindows(Dataset):
@@ -132,6 +132,54 @@ class TrainingWindows(Dataset):
         self.__dict__.update(state)
         self._read_column()
         self._lay_windows()
+
+
+class TrainingPrefixes(TrainingWindows):
+    """One example for each target: the items before it, and nothing of what follows.
+
+    This is the form in which models of whole histories are trained. An epoch with every target costs as many examples
+    as there are targets; with a `share` it draws that share of them anew, which costs the same for each step.
+
+    Only the starts and lengths of examples are in memory (16 bytes an example).
+
+    Args:
+        dataset_split: As for `TrainingWindows`.
+        max_length: Most items before a target; the newest are kept.
+        share: Share of the targets in an epoch, above 0 and at most 1.
+        seed: Of the draw, together with the epoch.
+
+    Raises:
+        DataError: As for `TrainingWindows`, or a `share` out of range.
+    """
+
+    def __init__(self, dataset_split: Any, max_length: int, *, share: float = 1.0, seed: int = 42) -> None:
+        if not 0 < share <= 1:
+            raise DataError(f"share must be above 0 and at most 1, but got {share!r}.")
+        self.share = share
+        super().__init__(dataset_split, max_length, random_shift=share < 1, seed=seed)
+
+    def _lay_windows(self) -> None:
+        ends = np.cumsum(self._end - self._begin - 1)  # of each history's targets, counted over all histories
+        total = int(ends[-1]) if len(ends) else 0
+        chosen = np.arange(total)
+        if self.share < 1 and total:
+            draw = np.random.default_rng([self.seed, self.epoch])
+            chosen = np.sort(draw.choice(total, max(1, round(self.share * total)), replace=False))
+        history = np.searchsorted(ends, chosen, side="right")
+        # Distance of the target from the end of its history, at least 1; then its position in the column.
+        target = self._end[history] - (ends[history] - chosen)
+        self._starts = np.maximum(self._begin[history], target - self.max_length)
+        self._lengths = target - self._starts
+
+    @property
+    def num_targets(self) -> int:
+        """Targets of one epoch: one an example."""
+        return len(self)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """One example: `item_ids`, int32, 1 ... max_length items, and the `target` that follows them."""
+        items = super().__getitem__(index)["item_ids"]
+        return {"item_ids": items[:-1], "target": int(items[-1])}
 
 
 def _is_list(kind: pa.DataType) -> bool:

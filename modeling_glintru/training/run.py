@@ -17,7 +17,7 @@ from transformers import EarlyStoppingCallback, PreTrainedModel, TrainingArgumen
 
 from .._memory import keep_freed_memory
 from ..auto import MODELS
-from ..data import PreparedData, SequenceCollator, TrainingWindows
+from ..data import PreparedData, SequenceCollator, TrainingPrefixes, TrainingWindows
 from ..recipes import Recipe
 from .folder import CHECKPOINTS
 from .trainer import GlintRUTrainer
@@ -106,6 +106,14 @@ def sorted_by_length(split: Dataset) -> Dataset:
     return split.select(np.argsort(-lengths, kind="stable"))
 
 
+def training_rows(recipe: Recipe, split: Dataset, examples: str) -> TrainingWindows:
+    """The rows that a model is trained on, `"windows"` or `"prefixes"` as its class says (`training_examples`)."""
+    training = recipe.training
+    if examples == "prefixes":
+        return TrainingPrefixes(split, training.max_length, share=training.prefix_share, seed=recipe.seed)
+    return TrainingWindows(split, training.max_length, random_shift=training.random_window_shift, seed=recipe.seed)
+
+
 def train(
     recipe: Recipe,
     data: PreparedData,
@@ -128,9 +136,6 @@ def train(
     keep_freed_memory()
     set_seed(recipe.seed)
     training = recipe.training
-    windows = TrainingWindows(
-        data.dataset["train"], training.max_length, random_shift=training.random_window_shift, seed=recipe.seed
-    )
     config = recipe.config(data.processor.vocab_size)
     model = MODELS[config.model_type](config)
     if config.negative_sampling == "popularity":
@@ -140,7 +145,7 @@ def train(
         model=model,
         args=training_arguments(recipe, output_dir, progress),
         data_collator=SequenceCollator(training.max_length),
-        train_dataset=windows,
+        train_dataset=training_rows(recipe, data.dataset["train"], model.training_examples),
         eval_dataset=sorted_by_length(data.dataset["validation"]),
         compute_metrics=compute_metrics,
         preprocess_logits_for_metrics=preprocess_logits_for_metrics,

@@ -12,7 +12,7 @@ import torch
 from transformers import Trainer, TrainingArguments, set_seed
 
 from modeling_glintru import GlintRUConfig, GlintRUForSequentialRecommendation
-from modeling_glintru.data import LengthBucketSampler, SequenceCollator, TrainingWindows, load_source
+from modeling_glintru.data import LengthBucketSampler, SequenceCollator, TrainingPrefixes, TrainingWindows, load_source
 from modeling_glintru.data.prepare import prepare
 from modeling_glintru.errors import ModelFolderError
 from modeling_glintru.evaluation import ModelScorer, RankingMetrics, evaluate, target_ranks
@@ -192,7 +192,7 @@ def test_every_training_field_of_the_recipe_arrives(tmp_path):
         "eval_batch_size": "per_device_eval_batch_size",
         "metric": "metric_for_best_model",
     }
-    elsewhere = {"max_length", "early_stopping_patience", "random_window_shift", "precision"}
+    elsewhere = {"max_length", "early_stopping_patience", "random_window_shift", "precision", "prefix_share"}
     changes = {
         "num_train_epochs": 3,
         "train_batch_size": 7,
@@ -236,6 +236,13 @@ def test_the_other_training_fields_arrive(data, tmp_path, monkeypatch):
     with pytest.raises(Started):
         run(load_recipe("demo", ["early_stopping_patience=null"]), data, tmp_path)
     assert given["callbacks"] is None and not given["train_dataset"].random_shift
+    assert type(windows) is TrainingWindows
+    with pytest.raises(Started):
+        run(load_recipe("demo", ["model.name=bsarec", "prefix_share=0.5", "max_length=9", "seed=77"]), data, tmp_path)
+    prefixes = given["train_dataset"]
+    assert isinstance(prefixes, TrainingPrefixes)
+    assert (prefixes.max_length, prefixes.share, prefixes.seed) == (9, 0.5, 77)
+    assert given["model"].config.max_position_embeddings == 9
 
 
 def test_windows_move_from_epoch_to_epoch(data, tmp_path):
