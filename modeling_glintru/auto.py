@@ -19,8 +19,10 @@ __all__ = ["MODELS", "AutoModelForSequentialRecommendation", "model_label", "reg
 OUR_MODELS = (
     "modeling_glintru.GlintRUForSequentialRecommendation",
     "baselines.bsarec.BSARecForSequentialRecommendation",
+    "baselines.fmlprec.FMLPRecForSequentialRecommendation",
     "baselines.gru4rec.GRU4RecForSequentialRecommendation",
     "baselines.lrurec.LRURecForSequentialRecommendation",
+    "baselines.mamba4rec.Mamba4RecForSequentialRecommendation",
     "baselines.sasrec.SASRecForSequentialRecommendation",
 )
 MODELS: dict[str, Any] = {}  # name -> class of the recommender; filled by `register_model`

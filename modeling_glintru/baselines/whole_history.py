@@ -63,6 +63,6 @@ class WholeHistoryHead(NextItemHead):
     def _logits(self, hidden: Tensor, exclude_item_ids: Any) -> Tensor:
         if hidden.dim() == 3:
             raise GlintRUError(
-                f"{type(self).__name__} encodes a whole history, so return_all_logits has no meaning: give each prefix a row"
+                f"{type(self).__name__} encodes a whole history: give each prefix its own row, not return_all_logits"
             )
         return super()._logits(hidden, exclude_item_ids)

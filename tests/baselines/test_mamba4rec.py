@@ -1,0 +1,68 @@
+"""Mamba4Rec against a plain transcription of its equations."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from modeling_glintru.auto import MODELS
+from modeling_glintru.baselines.mamba4rec import selective_scan
+
+from .helpers import feed_forward, histories, layer_norm, linear, make
+
+
+def silu(x: torch.Tensor) -> torch.Tensor:
+    return x / (1 + torch.exp(-x))
+
+
+def mamba(mixer, x: torch.Tensor) -> torch.Tensor:
+    """One row, (length, size)."""
+    u, gate = linear(mixer.in_proj, x).split(32, dim=1)
+    taps = mixer.conv.weight[:, 0]  # (channels, taps), the newest last
+    width = taps.shape[1]
+    convolved = torch.zeros_like(u)
+    for t in range(len(u)):
+        for back in range(min(width, t + 1)):
+            convolved[t] += taps[:, width - 1 - back] * u[t - back]
+    u = silu(convolved + mixer.conv.bias)
+    state, outputs = torch.zeros(32, mixer.state_size, dtype=torch.float64), []
+    for u_t in u:
+        step, b, c = linear(mixer.x_proj, u_t).split([mixer.rank, mixer.state_size, mixer.state_size])
+        step = torch.log(1 + torch.exp(linear(mixer.step_proj, step)))
+        decay = torch.exp(step[:, None] * -torch.exp(mixer.a_log))
+        state = decay * state + (step * u_t)[:, None] * b[None, :]
+        outputs.append(state @ c + mixer.skip * u_t)
+    return linear(mixer.out_proj, torch.stack(outputs) * silu(gate))
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_mamba4rec_is_the_paper(layers):
+    model = make("mamba4rec", num_hidden_layers=layers, state_size=5)
+    ids = histories(23)[0]
+    encoder = model.model
+    x = layer_norm(encoder.norm, encoder.embed_items.weight[ids])
+    for block in encoder.layers:
+        mixed = mamba(block.mixer, x)
+        x = feed_forward(block.mlp, layer_norm(block.norm, mixed if layers == 1 else mixed + x))
+    torch.testing.assert_close(encoder(ids[None]).last_hidden_state[0], x, rtol=0, atol=1e-10)
+
+
+def test_the_gradients_of_the_scan_do_not_depend_on_its_chunks():
+    torch.manual_seed(0)
+    shapes = [(2, 11, 3), (2, 11, 3), (3, 4), (2, 11, 4), (2, 11, 4)]
+    inputs = [torch.rand(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
+    weight = torch.rand(2, 11, 3, dtype=torch.float64)
+    results = []
+    for chunk in (1, 4, 11, 100):
+        out = selective_scan(inputs[0], inputs[1], -inputs[2], inputs[3], inputs[4], chunk)
+        results.append([out, *torch.autograd.grad((out * weight).sum(), inputs)])
+    for other in results[1:]:
+        for tensor, expected in zip(other, results[0], strict=True):
+            torch.testing.assert_close(tensor, expected, rtol=0, atol=1e-12)
+
+
+def test_a_new_model_decays_at_the_rates_of_mamba():
+    config = MODELS["mamba4rec"].config_class(vocab_size=11, hidden_size=16, state_size=4)
+    mixer = MODELS["mamba4rec"](config).model.layers[0].mixer
+    torch.testing.assert_close(mixer.a_log.exp(), torch.tensor([1.0, 2, 3, 4]).expand(32, 4))
+    assert torch.equal(mixer.skip, torch.ones(32)) and mixer.conv.weight.std() > 0.1
