@@ -22,8 +22,10 @@ OUR_MODELS = (
     "baselines.fmlprec.FMLPRecForSequentialRecommendation",
     "baselines.gru4rec.GRU4RecForSequentialRecommendation",
     "baselines.lrurec.LRURecForSequentialRecommendation",
+    "baselines.linrec.LinRecForSequentialRecommendation",
     "baselines.mamba4rec.Mamba4RecForSequentialRecommendation",
     "baselines.sasrec.SASRecForSequentialRecommendation",
+    "baselines.smlp4rec.SMLP4RecForSequentialRecommendation",
 )
 MODELS: dict[str, Any] = {}  # name -> class of the recommender; filled by `register_model`
 

@@ -25,7 +25,7 @@ from transformers import initialization as init
 from ..configuration_glintru import GlintRUError, NextItemConfig, above_zero, at_least_one, heads_divide, rates
 from ..layers_glintru import Dropout
 from ..losses_glintru import at_least_float32
-from .layers import FeedForward, at_least_zero, split_heads
+from .layers import FeedForward, SelfAttention, at_least_zero
 from .whole_history import WholeHistoryEncoder, WholeHistoryHead
 
 __all__ = ["BSARecConfig", "BSARecForSequentialRecommendation", "BSARecModel"]
@@ -87,27 +87,6 @@ class FrequencyLayer(nn.Module):
         return self.norm(self.dropout(low + self.beta**2 * (wide - low)) + x)
 
 
-class SelfAttention(nn.Module):
-    """Softmax attention with residual and norm. (batch, places, hidden_size) in and out."""
-
-    def __init__(self, config: BSARecConfig) -> None:
-        super().__init__()
-        size = config.hidden_size
-        self.num_heads = config.num_attention_heads
-        self.attention_dropout = config.attention_dropout
-        self.qkv_proj = nn.Linear(size, 3 * size)
-        self.o_proj = nn.Linear(size, size)
-        self.dropout = Dropout(config.hidden_dropout)
-        self.norm = nn.LayerNorm(size, eps=config.layer_norm_eps)
-
-    def forward(self, x: Tensor, visible: Tensor) -> Tensor:
-        """`visible`: bool (batch, 1, places, places), which key each query sees."""
-        query, key, value = (split_heads(part, self.num_heads) for part in self.qkv_proj(x).chunk(3, dim=-1))
-        dropout = self.attention_dropout if self.training else 0.0
-        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=visible, dropout_p=dropout)
-        return self.norm(self.dropout(self.o_proj(attended.transpose(1, 2).flatten(2))) + x)
-
-
 class BSARecBlock(nn.Module):
     """The two layers side by side, then the feed-forward network."""
 
@@ -116,7 +95,13 @@ class BSARecBlock(nn.Module):
         size = config.hidden_size
         self.alpha = config.alpha
         self.filter = FrequencyLayer(config)
-        self.attention = SelfAttention(config)
+        self.attention = SelfAttention(
+            size,
+            config.num_attention_heads,
+            config.hidden_dropout,
+            config.layer_norm_eps,
+            attention_dropout=config.attention_dropout,
+        )
         self.mlp = FeedForward(size, config.intermediate_size or 4 * size, config.hidden_dropout, config.layer_norm_eps)
 
     def forward(self, x: Tensor, visible: Tensor) -> Tensor:

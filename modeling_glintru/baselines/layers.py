@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..configuration_glintru import GlintRUError
@@ -32,8 +33,40 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., size) in and out."""
-        inner = self.inner_dropout(nn.functional.gelu(self.up_proj(x)))
+        inner = self.inner_dropout(F.gelu(self.up_proj(x)))
         return self.norm(x + self.dropout(self.down_proj(inner)))
+
+
+class SelfAttention(nn.Module):
+    """`norm(x + dropout(out(softmax attention of x)))`, with the norm behind it.
+
+    Args:
+        size: Width of input and output.
+        num_heads: Heads; divides `size`.
+        dropout: Dropout on the output.
+        eps: Epsilon of the layer normalisation.
+        attention_dropout: Dropout on the attention weights.
+    """
+
+    def __init__(self, size: int, num_heads: int, dropout: float, eps: float, attention_dropout: float) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.attention_dropout = attention_dropout
+        self.qkv_proj = nn.Linear(size, 3 * size)
+        self.o_proj = nn.Linear(size, size)
+        self.dropout = Dropout(dropout)
+        self.norm = nn.LayerNorm(size, eps=eps)
+
+    def forward(self, x: Tensor, visible: Tensor) -> Tensor:
+        """
+        Args:
+            x: (batch, length, size).
+            visible: bool, broadcast to (batch, heads, length, length): which keys (last) each query sees.
+        """
+        query, key, value = (split_heads(part, self.num_heads) for part in self.qkv_proj(x).chunk(3, dim=-1))
+        dropout = self.attention_dropout if self.training else 0.0
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=visible, dropout_p=dropout)
+        return self.norm(self.dropout(self.o_proj(attended.transpose(1, 2).flatten(2))) + x)
 
 
 def at_least_zero(config: Any, *names: str) -> None:

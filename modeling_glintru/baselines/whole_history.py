@@ -23,6 +23,7 @@ class WholeHistoryEncoder(PrefixEncoder):
     """Lays histories on the canvas. `last_hidden_state` and `hidden_states` are zero but at the last item."""
 
     items_first = True
+    fixed_canvas = True  # off: the canvas is only as long as the longest history of the batch
 
     def encode_canvas(self, embeds: Tensor, items: Tensor) -> list[Tensor]:
         """The hidden states, from the embeddings to the last layer.
@@ -38,8 +39,8 @@ class WholeHistoryEncoder(PrefixEncoder):
 
     def encode(self, embeds: Tensor, mask: Tensor | None) -> list[Tensor]:
         """See `PrefixEncoder`."""
-        longest = self.config.max_position_embeddings
-        check_length(embeds.shape[1], longest)
+        check_length(embeds.shape[1], self.config.max_position_embeddings)
+        longest = self.config.max_position_embeddings if self.fixed_canvas else embeds.shape[1]
         counts = count_items(embeds, mask)
         source = torch.arange(longest, device=embeds.device) - longest + counts
         items = source >= 0

@@ -58,3 +58,16 @@ def gelu(x: torch.Tensor) -> torch.Tensor:
 
 def feed_forward(mlp: Any, x: torch.Tensor) -> torch.Tensor:
     return layer_norm(mlp.norm, x + linear(mlp.down_proj, gelu(linear(mlp.up_proj, x))))
+
+
+def attention(layer: Any, x: torch.Tensor, visible: Any, heads: int) -> torch.Tensor:
+    """One row, (places, size); `visible[i]` are the places that place i sees."""
+    query, key, value = linear(layer.qkv_proj, x).split(x.shape[1], dim=1)
+    out = torch.zeros_like(x)
+    width = x.shape[1] // heads
+    for i, places in enumerate(visible):
+        for head in range(heads):
+            part = slice(head * width, (head + 1) * width)
+            weights = torch.stack([query[i, part] @ key[j, part] / width**0.5 for j in places]).softmax(0)
+            out[i, part] = sum(weight * value[j, part] for weight, j in zip(weights, places, strict=True))
+    return layer_norm(layer.norm, linear(layer.o_proj, out) + x)

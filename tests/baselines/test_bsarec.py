@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from .helpers import LONGEST, feed_forward, histories, layer_norm, linear, make
+from .helpers import LONGEST, attention, feed_forward, histories, layer_norm, make
 
 
 def low_pass(x: torch.Tensor, cutoff: int) -> torch.Tensor:
@@ -24,21 +24,6 @@ def low_pass(x: torch.Tensor, cutoff: int) -> torch.Tensor:
     return out.real
 
 
-def attention(layer, x: torch.Tensor, num_items: int, heads: int) -> torch.Tensor:
-    places, size = x.shape
-    query, key, value = linear(layer.qkv_proj, x).split(size, dim=1)
-    out = torch.zeros_like(x)
-    width = size // heads
-    for i in range(places):
-        is_item = i >= places - num_items
-        keys = [j for j in range(places) if not is_item or places - num_items <= j <= i]
-        for head in range(heads):
-            part = slice(head * width, (head + 1) * width)
-            weights = torch.stack([query[i, part] @ key[j, part] / math.sqrt(width) for j in keys]).softmax(0)
-            out[i, part] = sum(weight * value[j, part] for weight, j in zip(weights, keys, strict=True))
-    return layer_norm(layer.norm, linear(layer.o_proj, out) + x)
-
-
 @pytest.mark.parametrize(("heads", "cutoff", "alpha"), [(1, 5, 0.7), (2, 1, 0.3), (1, 99, 1)])
 @pytest.mark.parametrize("length", [LONGEST, 5])
 def test_bsarec_is_the_paper(heads, cutoff, alpha, length):
@@ -48,10 +33,12 @@ def test_bsarec_is_the_paper(heads, cutoff, alpha, length):
     x = torch.zeros(LONGEST, 16, dtype=torch.float64)
     x[LONGEST - length :] = encoder.embed_items.weight[ids]
     x = layer_norm(encoder.norm, x + encoder.embed_positions.weight)
+    first = LONGEST - length
+    visible = [range(first, i + 1) if i >= first else range(LONGEST) for i in range(LONGEST)]
     for block in encoder.layers:
         low = low_pass(x, cutoff)
         filtered = layer_norm(block.filter.norm, x + low + block.filter.beta**2 * (x - low))
-        mixed = alpha * filtered + (1 - alpha) * attention(block.attention, x, length, heads)
+        mixed = alpha * filtered + (1 - alpha) * attention(block.attention, x, visible, heads)
         x = feed_forward(block.mlp, mixed)
     torch.testing.assert_close(encoder(ids[None]).last_hidden_state[0, -1], x[-1], rtol=0, atol=1e-10)
 
