@@ -18,11 +18,12 @@ __all__ = ["MODELS", "AutoModelForSequentialRecommendation", "model_label", "reg
 # The models of `--model NAME`; NAME is the `model_type` of the config. A new file needs one line here.
 OUR_MODELS = (
     "modeling_glintru.GlintRUForSequentialRecommendation",
+    "baselines.bert4rec.BERT4RecForSequentialRecommendation",
     "baselines.bsarec.BSARecForSequentialRecommendation",
     "baselines.fmlprec.FMLPRecForSequentialRecommendation",
     "baselines.gru4rec.GRU4RecForSequentialRecommendation",
-    "baselines.lrurec.LRURecForSequentialRecommendation",
     "baselines.linrec.LinRecForSequentialRecommendation",
+    "baselines.lrurec.LRURecForSequentialRecommendation",
     "baselines.mamba4rec.Mamba4RecForSequentialRecommendation",
     "baselines.sasrec.SASRecForSequentialRecommendation",
     "baselines.smlp4rec.SMLP4RecForSequentialRecommendation",
