@@ -21,8 +21,8 @@ from transformers import PreTrainedModel
 from transformers import initialization as init
 
 from ..configuration_glintru import GlintRUError, NextItemConfig, above_zero, at_least_one, heads_divide, rates
+from ..fused_glintru import Dropout
 from ..head_glintru import SequentialRecommendationOutput, check_indices, is_last_item, item_mask
-from ..layers_glintru import Dropout
 from ..losses_glintru import next_item_loss
 from .layers import FeedForward, SelfAttention, at_least_zero
 from .whole_history import WholeHistoryEncoder, WholeHistoryHead

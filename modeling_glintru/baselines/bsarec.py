@@ -23,7 +23,7 @@ from transformers import PreTrainedModel
 from transformers import initialization as init
 
 from ..configuration_glintru import GlintRUError, NextItemConfig, above_zero, at_least_one, heads_divide, rates
-from ..layers_glintru import Dropout
+from ..fused_glintru import Dropout, add_norm
 from ..losses_glintru import at_least_float32
 from .layers import FeedForward, SelfAttention, at_least_zero
 from .whole_history import WholeHistoryEncoder, WholeHistoryHead
@@ -84,7 +84,7 @@ class FrequencyLayer(nn.Module):
         wide = at_least_float32(x)  # no transform in bf16
         spectrum = torch.fft.rfft(wide, dim=1)
         low = torch.fft.irfft(F.pad(spectrum[:, : self.num_low], (0, 0, 0, spectrum.shape[1])), n=x.shape[1], dim=1)
-        return self.norm(self.dropout(low + self.beta**2 * (wide - low)) + x)
+        return add_norm(low + self.beta**2 * (wide - low), x, self.dropout, self.norm)
 
 
 class BSARecBlock(nn.Module):

@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 from transformers import initialization as init
 
 from ..configuration_glintru import NextItemConfig, above_zero, at_least_one, rates
-from ..layers_glintru import Dropout
+from ..fused_glintru import Dropout, add_norm
 from ..losses_glintru import at_least_float32
 from .layers import FeedForward, at_least_zero
 from .whole_history import WholeHistoryEncoder, WholeHistoryHead
@@ -70,7 +70,7 @@ class FilterLayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         spectrum = torch.fft.rfft(at_least_float32(x), dim=1)  # no transform in bf16
         filtered = torch.fft.irfft(spectrum * torch.complex(self.weight_real, self.weight_imag), n=x.shape[1], dim=1)
-        return self.norm(self.dropout(filtered) + x)
+        return add_norm(filtered, x, self.dropout, self.norm)
 
 
 class FMLPRecBlock(nn.Module):

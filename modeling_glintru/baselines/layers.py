@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..configuration_glintru import GlintRUError
-from ..layers_glintru import Dropout
+from ..fused_glintru import Dropout, add_norm, heads_of
 
 
 class FeedForward(nn.Module):
@@ -34,7 +34,7 @@ class FeedForward(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(..., size) in and out."""
         inner = self.inner_dropout(F.gelu(self.up_proj(x)))
-        return self.norm(x + self.dropout(self.down_proj(inner)))
+        return add_norm(self.down_proj(inner), x, self.dropout, self.norm)
 
 
 class SelfAttention(nn.Module):
@@ -63,10 +63,10 @@ class SelfAttention(nn.Module):
             x: (batch, length, size).
             visible: bool, broadcast to (batch, heads, length, length): which keys (last) each query sees.
         """
-        query, key, value = (split_heads(part, self.num_heads) for part in self.qkv_proj(x).chunk(3, dim=-1))
+        query, key, value = (heads_of(part, self.num_heads) for part in self.qkv_proj(x).chunk(3, dim=-1))
         dropout = self.attention_dropout if self.training else 0.0
         attended = F.scaled_dot_product_attention(query, key, value, attn_mask=visible, dropout_p=dropout)
-        return self.norm(self.dropout(self.o_proj(attended.transpose(1, 2).flatten(2))) + x)
+        return add_norm(self.o_proj(attended.transpose(1, 2).flatten(2)), x, self.dropout, self.norm)
 
 
 def at_least_zero(config: Any, *names: str) -> None:
@@ -74,11 +74,6 @@ def at_least_zero(config: Any, *names: str) -> None:
     for name in names:
         if getattr(config, name) < 0:
             raise GlintRUError(f"{name} must be at least 0, got {getattr(config, name)}")
-
-
-def split_heads(x: Tensor, num_heads: int) -> Tensor:
-    """(batch, length, size) to (batch, heads, length, size / heads)."""
-    return x.unflatten(-1, (num_heads, -1)).transpose(1, 2)
 
 
 def check_length(length: int, longest: int) -> None:

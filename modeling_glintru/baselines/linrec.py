@@ -12,15 +12,14 @@ with more, earlier positions of deeper layers no longer see later items. Positio
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from ..configuration_glintru import NextItemConfig, above_zero, at_least_one, heads_divide, rates
+from ..fused_glintru import Dropout, add_norm, linear_attention
 from ..head_glintru import NextItemHead, PrefixEncoder
-from ..layers_glintru import NORM_FLOOR, Dropout, causal_linear_attention
-from .layers import FeedForward, at_least_zero, positions_from_newest, split_heads
+from .layers import FeedForward, at_least_zero, positions_from_newest
 
 __all__ = ["LinRecConfig", "LinRecForSequentialRecommendation", "LinRecModel"]
 
@@ -69,10 +68,8 @@ class LinRecAttention(nn.Module):
         self.norm = nn.LayerNorm(size, eps=config.layer_norm_eps)
 
     def forward(self, x: Tensor) -> Tensor:
-        query, key, value = (split_heads(part, self.num_heads) for part in self.qkv_proj(x).chunk(3, dim=-1))
-        query, key = (F.normalize(F.elu(part), dim=-1, eps=NORM_FLOOR) for part in (query, key))
-        context = causal_linear_attention(query, key, value.to(key.dtype)) / value.shape[-1] ** 0.5
-        return self.norm(self.dropout(self.o_proj(context.transpose(1, 2).flatten(2).to(x.dtype))) + x)
+        context = linear_attention(self.qkv_proj(x), None, self.num_heads)  # no item stands behind padding
+        return add_norm(self.o_proj(context), x, self.dropout, self.norm)
 
 
 class LinRecBlock(nn.Module):

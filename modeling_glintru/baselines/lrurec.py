@@ -22,8 +22,8 @@ from transformers import PreTrainedModel
 from transformers import initialization as init
 
 from ..configuration_glintru import NextItemConfig, above_zero, at_least_one, rates
+from ..fused_glintru import Dropout, add_norm
 from ..head_glintru import NextItemHead, PrefixEncoder
-from ..layers_glintru import Dropout
 from .layers import FeedForward, at_least_zero
 
 __all__ = ["LRURecConfig", "LRURecForSequentialRecommendation", "LRURecModel", "linear_recurrence"]
@@ -59,15 +59,24 @@ class LRURecConfig(NextItemConfig):
         above_zero(self, "layer_norm_eps")
 
 
-def linear_recurrence(decay: Tensor, x: Tensor) -> Tensor:
-    """`h[t] = decay * h[t - 1] + x[t]` from zero, for all t at once in log2(length) steps.
+def linear_recurrence(decay: Tensor, x: Tensor, parallel: bool | None = None) -> Tensor:
+    """`h[t] = decay * h[t - 1] + x[t]` from zero.
 
-    After the step with reach k, `h[t]` is the sum of `decay ** (t - s) * x[s]` over the last 2k positions s.
+    In parallel it takes log2(length) steps: after the one with reach k, `h[t]` is the sum of
+    `decay ** (t - s) * x[s]` over the last 2k positions s.
 
     Args:
         decay: Complex (size,).
         x: Complex (batch, length, size).
+        parallel: Whether for all t at once; by default not on CPUs, where one position after the other takes a fourth
+            of the time.
     """
+    if not (x.device.type != "cpu" if parallel is None else parallel):
+        state, states = torch.zeros_like(x[:, 0]), []
+        for now in x.unbind(1):
+            state = torch.addcmul(now, decay, state)
+            states.append(state)
+        return torch.stack(states, 1)
     reach = 1
     while reach < x.shape[1]:
         x = x + decay * F.pad(x, (0, 0, reach, 0))[:, : x.shape[1]]
@@ -95,7 +104,7 @@ class LinearRecurrentUnit(nn.Module):
         decay = torch.polar((-self.nu_log.exp()).exp(), self.theta_log.exp())
         state = linear_recurrence(decay, torch.complex(real * gamma, imaginary * gamma))
         out = self.out_proj(torch.cat([state.real, state.imag], dim=-1))
-        return self.norm(self.dropout(out) + x)
+        return add_norm(out, x, self.dropout, self.norm)
 
 
 class LRURecBlock(nn.Module):

@@ -25,14 +25,14 @@ from transformers import PreTrainedModel
 from transformers import initialization as init
 
 from ..configuration_glintru import NextItemConfig, above_zero, at_least_one, rates
+from ..fused_glintru import Dropout, add_norm
 from ..head_glintru import NextItemHead, PrefixEncoder
-from ..layers_glintru import Dropout
 from ..losses_glintru import at_least_float32
 from .layers import FeedForward, at_least_zero
 
 __all__ = ["Mamba4RecConfig", "Mamba4RecForSequentialRecommendation", "Mamba4RecModel", "selective_scan"]
 
-SCAN_CHUNK = 16  # positions whose states are in memory at once, and computed again in the backward pass
+SCAN_ELEMENTS = 1 << 20  # numbers of state in memory at once: 4 MB in float32, which stays in the cache of most CPUs
 
 
 @strict
@@ -67,7 +67,7 @@ class Mamba4RecConfig(NextItemConfig):
         above_zero(self, "layer_norm_eps")
 
 
-def selective_scan(step: Tensor, u: Tensor, a: Tensor, b: Tensor, c: Tensor, chunk: int = SCAN_CHUNK) -> Tensor:
+def selective_scan(step: Tensor, u: Tensor, a: Tensor, b: Tensor, c: Tensor, chunk: int = 0) -> Tensor:
     """`h[t] = exp(step[t] a) * h[t - 1] + step[t] u[t] b[t]ᵀ` from zero; gives `h[t] c[t]`.
 
     The states of all positions would be length * channels * state_size numbers a row. Only those of one chunk are
@@ -77,13 +77,14 @@ def selective_scan(step: Tensor, u: Tensor, a: Tensor, b: Tensor, c: Tensor, chu
         step, u: (batch, length, channels).
         a: (channels, state_size), negative.
         b, c: (batch, length, state_size).
-        chunk: Positions at a time.
+        chunk: Positions at a time; 0 chooses by the size of their states.
 
     Returns:
         (batch, length, channels).
     """
     step, drive, b, c = (x.transpose(0, 1) for x in (step, step * u, b, c))  # time first: a step is one block of memory
     state = step.new_zeros(*step.shape[1:], a.shape[1])
+    chunk = chunk or max(1, SCAN_ELEMENTS // max(1, state.numel()))
     outputs = []
     for part in zip(*(x.split(chunk) for x in (step, drive, b, c)), strict=True):
         if torch.is_grad_enabled():
@@ -144,8 +145,10 @@ class Mamba4RecBlock(nn.Module):
         self.residual = config.num_hidden_layers > 1
 
     def forward(self, x: Tensor) -> Tensor:
-        mixed = self.dropout(self.mixer(x))
-        return self.mlp(self.norm(mixed + x if self.residual else mixed))
+        mixed = self.mixer(x)
+        if self.residual:
+            return self.mlp(add_norm(mixed, x, self.dropout, self.norm))
+        return self.mlp(self.norm(self.dropout(mixed)))
 
 
 class Mamba4RecPreTrainedModel(PreTrainedModel):

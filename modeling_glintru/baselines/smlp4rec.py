@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from ..configuration_glintru import NextItemConfig, above_zero, at_least_one, rates
-from ..layers_glintru import Dropout
+from ..fused_glintru import Dropout
 from .whole_history import WholeHistoryEncoder, WholeHistoryHead
 
 __all__ = ["SMLP4RecConfig", "SMLP4RecForSequentialRecommendation", "SMLP4RecModel"]

@@ -38,7 +38,8 @@ def test_lrurec_is_the_paper(layers):
 
 
 @pytest.mark.parametrize("length", [1, 2, 7, 8, 9, 200])
-def test_the_scan_is_the_recurrence(length):
+@pytest.mark.parametrize("parallel", [True, False])
+def test_the_scan_is_the_recurrence(length, parallel):
     torch.manual_seed(0)
     x = torch.randn(2, length, 3, dtype=torch.complex128)
     decay = torch.polar(torch.rand(3).double(), 6 * torch.rand(3).double())
@@ -46,7 +47,7 @@ def test_the_scan_is_the_recurrence(length):
     for t in range(length):
         state = decay * state + x[:, t]
         states.append(state)
-    torch.testing.assert_close(linear_recurrence(decay, x), torch.stack(states, 1), rtol=0, atol=1e-10)
+    torch.testing.assert_close(linear_recurrence(decay, x, parallel), torch.stack(states, 1), rtol=0, atol=1e-10)
 
 
 def test_the_state_starts_on_the_ring_with_unit_gain():

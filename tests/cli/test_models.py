@@ -16,17 +16,9 @@ OTHERS = sorted(MODELS.keys() - {"glintru"})
 @pytest.mark.parametrize("name", OTHERS)
 def test_every_model_is_trained_measured_and_used_by_name(name, glintru, tmp_path):
     folder = tmp_path / "model"
-    small = (
-        "--set",
-        "num_train_epochs=1",
-        "--set",
-        "hidden_size=16",
-        "--set",
-        "max_length=12",
-        "--set",
-        "num_bootstrap=5",
-    )
-    options = ("--output_dir", folder, "--quiet", *small)
+    values = ("num_train_epochs=1", "hidden_size=16", "max_length=12", "num_bootstrap=5", "prefix_share=0.02")
+    changes = [word for value in values for word in ("--set", value)]
+    options = ("--output_dir", folder, "--quiet", *changes)
     done = glintru("train", "--recipe", "demo", "--model", name, *options)
     assert done.exit_code == 0, done.output
     assert f"Model     hidden_size 16, loss cross_entropy, name {name}" in done.stdout
