@@ -7,7 +7,8 @@ Each block is a linear recurrent unit with a complex diagonal state (their secti
 
 Departs from the paper and the authors' code: no bias for each item in the scores, since the head is shared by all
 models; B and C are held as real matrices, which is the same function (the imaginary part of c never reaches y). The
-parallel scan doubles its reach in each step, where theirs splits the padded history in halves: the same sums.
+parallel scan doubles its reach in each step, where theirs splits the padded history in halves: the same sums. On CPUs
+the recurrence is walked, which is faster there.
 """
 
 from __future__ import annotations

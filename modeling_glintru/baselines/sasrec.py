@@ -11,13 +11,14 @@ from collections.abc import Callable
 
 import torch.nn.functional as F
 from huggingface_hub.dataclasses import strict
-from torch import Tensor, arange, nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
 
-from ..configuration_glintru import GlintRUError, NextItemConfig, above_zero, at_least_one, heads_divide, one_of, rates
+from ..configuration_glintru import NextItemConfig, above_zero, at_least_one, heads_divide, one_of, rates
 from ..head_glintru import NextItemHead, PrefixEncoder
 from ..layers_glintru import Dropout
+from .layers import at_least_zero, positions_from_newest
 
 __all__ = ["SASRecConfig", "SASRecForSequentialRecommendation", "SASRecModel"]
 
@@ -59,8 +60,7 @@ class SASRecConfig(NextItemConfig):
         rates(self, "embedding_dropout", "attention_dropout", "hidden_dropout")
         above_zero(self, "layer_norm_eps")
         one_of(self, "hidden_act", tuple(ACTIVATIONS))
-        if self.intermediate_size < 0:
-            raise GlintRUError(f"intermediate_size must be 0 (hidden_size) or more, got {self.intermediate_size}")
+        at_least_zero(self, "intermediate_size")
 
 
 class SASRecBlock(nn.Module):
@@ -129,12 +129,7 @@ class SASRecModel(PrefixEncoder, SASRecPreTrainedModel):
 
     def encode(self, embeds: Tensor, mask: Tensor | None) -> list[Tensor]:
         """The embeddings, and the output of every block, the last one normalised."""
-        length, longest = embeds.shape[1], self.config.max_position_embeddings
-        if length > longest:
-            raise GlintRUError(f"SASRec was made for at most {longest} items, got {length}; cut the history")
-        distance = arange(length, device=embeds.device)
-        items = length if mask is None else mask.squeeze(-1).sum(1, keepdim=True).long()
-        positions = (distance + longest - items).clamp_max(longest - 1)
+        positions = positions_from_newest(embeds, mask, self.config.max_position_embeddings)
         scaled = embeds * self.config.hidden_size**0.5
         states = [self.dropout(scaled + self.embed_positions(positions))]
         for layer in self.layers:

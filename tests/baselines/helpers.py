@@ -7,11 +7,12 @@ from typing import Any
 import torch
 
 from modeling_glintru.auto import MODELS
+from modeling_glintru.baselines.whole_history import WholeHistoryHead
 
 LONGEST = 12  # places of the models that have places
 NAMES = sorted(MODELS)
-CAUSAL = [name for name in NAMES if MODELS[name].training_examples == "windows" and name != "bert4rec"]
-WHOLE = [name for name in NAMES if name not in CAUSAL]
+WHOLE = [name for name in NAMES if issubclass(MODELS[name], WholeHistoryHead)]
+CAUSAL = [name for name in NAMES if name not in WHOLE]
 
 
 def small_config(name: str, **options: Any) -> Any:
