@@ -104,8 +104,9 @@ class BSARecBlock(nn.Module):
         )
         self.mlp = FeedForward(size, config.intermediate_size or 4 * size, config.hidden_dropout, config.layer_norm_eps)
 
-    def forward(self, x: Tensor, visible: Tensor) -> Tensor:
-        return self.mlp(self.alpha * self.filter(x) + (1 - self.alpha) * self.attention(x, visible))
+    def forward(self, x: Tensor, visible: Tensor, last_only: bool) -> Tensor:
+        mixed = self.alpha * self.filter(x) + (1 - self.alpha) * self.attention(x, visible)
+        return self.mlp(mixed[:, -1:] if last_only else mixed)
 
 
 class BSARecPreTrainedModel(PreTrainedModel):
@@ -141,7 +142,8 @@ class BSARecModel(WholeHistoryEncoder, BSARecPreTrainedModel):
         visible = ((causal & items[:, None]) | ~items[..., None])[:, None]
         states = [self.dropout(self.norm(embeds + self.embed_positions.weight))]
         for layer in self.layers:
-            states.append(layer(states[-1], visible))
+            # Of the last block nothing but the last place is used.
+            states.append(layer(states[-1], visible, last_only=layer is self.layers[-1]))
         return states
 
 

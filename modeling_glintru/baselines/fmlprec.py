@@ -82,8 +82,9 @@ class FMLPRecBlock(nn.Module):
         self.filter = FilterLayer(config)
         self.mlp = FeedForward(size, config.intermediate_size or 4 * size, config.hidden_dropout, config.layer_norm_eps)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.mlp(self.filter(x))
+    def forward(self, x: Tensor, last_only: bool) -> Tensor:
+        filtered = self.filter(x)
+        return self.mlp(filtered[:, -1:] if last_only else filtered)
 
 
 class FMLPRecPreTrainedModel(PreTrainedModel):
@@ -117,7 +118,8 @@ class FMLPRecModel(WholeHistoryEncoder, FMLPRecPreTrainedModel):
         """The normalised embeddings, and the output of every block."""
         states = [self.dropout(self.norm(embeds + self.embed_positions.weight))]
         for layer in self.layers:
-            states.append(layer(states[-1]))
+            # Of the last block nothing but the last place is used.
+            states.append(layer(states[-1], last_only=layer is self.layers[-1]))
         return states
 
 

@@ -33,7 +33,8 @@ class WholeHistoryEncoder(PrefixEncoder):
             items: (batch, places) bool, true at items, which stand at the end of each row.
 
         Returns:
-            num_hidden_layers + 1 tensors (batch, places, hidden_size), whose last place is used.
+            num_hidden_layers + 1 tensors (batch, places, hidden_size). Their last place is used; the last tensor may
+            have no other.
         """
         raise NotImplementedError
 

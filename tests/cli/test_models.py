@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from transformers import AutoModel, AutoProcessor
 
 from modeling_glintru.auto import MODELS
 from modeling_glintru.recipes import load_recipe
@@ -28,6 +29,8 @@ def test_every_model_is_trained_measured_and_used_by_name(name, glintru, tmp_pat
     assert metrics["recipe"]["model"]["name"] == name
     assert json.loads((folder / "config.json").read_text())["model_type"] == name
 
+    assert type(AutoModel.from_pretrained(folder)) is MODELS[name]
+    assert AutoProcessor.from_pretrained(folder).vocab_size == 241
     recommender = Recommender.from_pretrained(folder)
     assert type(recommender.model) is MODELS[name]
     found = json.loads(glintru("recommend", folder, "--history", "a", "--json", "--top_k", "3").stdout)
