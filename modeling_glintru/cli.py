@@ -135,11 +135,14 @@ def _recipe(
 
 
 def _plan(recipe: Any) -> str:
+    from .auto import MODELS
+
     model = ", ".join(f"{key} {value}" for key, value in recipe.model.items())
     training = recipe.training
+    rows = MODELS[recipe.config(vocab_size=2).model_type].training_examples
     return (
         f"Recipe    {recipe.name}, seed {recipe.seed}\nModel     {model}\n"
-        f"Training  up to {training.num_train_epochs} epochs, {training.train_batch_size} windows of "
+        f"Training  up to {training.num_train_epochs} epochs, {training.train_batch_size} {rows} of "
         f"{training.max_length} a step, learning rate {training.learning_rate:g}, best epoch by validation "
         f"{training.metric}"
     )
