@@ -1,0 +1,304 @@
+"""Writes docs/performance.md and its pictures from what the benchmarks left in benchmarks/results/.
+
+    python benchmarks/write_performance.py
+
+Every figure in the page comes from a file there; nothing is measured here.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS, DOCS = ROOT / "benchmarks" / "results", ROOT / "docs"
+COLOURS = {
+    "GLINT-RU": "#c0392b",
+    "SASRec": "#2c6fbb",
+    "SASRec 4d": "#7fb2e5",
+    "SASRec, attention dropout": "#b8c7d9",
+    "GRU4Rec": "#7a9e3b",
+}
+RATIO_ROWS = (
+    ("per prefix / GLINT-RU fp32", "GLINT-RU against the paper's computation"),
+    ("SASRec / GLINT-RU, step, {dtype}", "against SASRec, whole step, {dtype}"),
+    ("SASRec / GLINT-RU, encoder, {dtype}", "against SASRec, encoder, {dtype}"),
+    ("SASRec, attention dropout / GLINT-RU, step, {dtype}", "against SASRec with attention dropout, step, {dtype}"),
+    ("SASRec, attention dropout / GLINT-RU, encoder, {dtype}", "the same, encoder, {dtype}"),
+    ("SASRec 4d / GLINT-RU, step, {dtype}", "against SASRec with inner width 4 d, step, {dtype}"),
+    ("SASRec 4d / GLINT-RU, encoder, {dtype}", "the same, encoder, {dtype}"),
+    ("GRU4Rec / GLINT-RU, step, {dtype}", "against GRU4Rec, step, {dtype}"),
+    ("GLINT-RU / floor, {dtype}", "GLINT-RU's step over the floor, {dtype} (lower is better)"),
+)
+
+
+def read(name: str) -> dict[str, Any]:
+    """A benchmark's report."""
+    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table; the first column is left-aligned."""
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def ratio(value: dict[str, float]) -> str:
+    return f"{value['median']:.2f} [{value['low']:.2f}, {value['high']:.2f}]"
+
+
+def machine(report: dict[str, Any]) -> str:
+    """One line on where a report comes from."""
+    about, versions = report["machine"], report["versions"]
+    threads = about.get("threads") or about.get("cores")
+    return f"{about['processor']}, {threads} threads; torch {versions['torch']}; commit {report['commit']}."
+
+
+def picture(name: str, draw: Any, width: float = 8.0, height: float = 4.2, panels: int = 1) -> str:
+    """Saves what `draw` puts on new axes as docs/NAME.png; gives the Markdown for it."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, panels, squeeze=False)[0]
+    draw(*axes)
+    for ax in axes:
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.grid(axis="y", color="#dddddd", linewidth=0.8)
+        ax.set_axisbelow(True)
+    figure.savefig(DOCS / f"{name}.png", dpi=130)
+    return f"![]({name}.png)"
+
+
+# ---------------------------------------------------------------------- sections
+
+
+def speed(report: dict[str, Any]) -> str:
+    """The step of every side."""
+    results = report["results"]
+    head = ["", *(f"d = {r['width']}, {r['batch_size']} histories" for r in results)]
+    sides = list(results[0]["targets_per_second"])
+
+    def cell(result: dict[str, Any], name: str) -> str:
+        memory = result["peak_megabytes"].get(name)
+        return f"{result['targets_per_second'][name]:,.0f}" + ("" if memory is None else f" ({memory:,.0f} MB)")
+
+    rows = [[name, *(cell(result, name) for result in results)] for name in sides]
+    dtypes = ("fp32", "bf16")
+    wanted = dict.fromkeys((k.format(dtype=t), v.format(dtype=t)) for k, v in RATIO_ROWS for t in dtypes)
+    ratios = [[label, *(ratio(result["ratios"][key]) for result in results)] for key, label in wanted]
+    shares = [
+        [
+            name,
+            *(", ".join(f"{part} {value:.0%}" for part, value in result["shares"][name].items()) for result in results),
+        ]
+        for name in ("GLINT-RU fp32", "GLINT-RU bf16", "SASRec fp32", "SASRec bf16")
+    ]
+
+    def draw(*axes: Axes) -> None:
+        for ax, result in zip(axes, [r for r in results if r["batch_size"] == 32], strict=True):
+            for offset, dtype in ((-0.2, "fp32"), (0.2, "bf16")):
+                names = list(COLOURS)
+                values = [result["targets_per_second"][f"{name} {dtype}"] / 1e3 for name in names]
+                bars = ax.bar(
+                    [i + offset for i in range(len(names))],
+                    values,
+                    0.38,
+                    color=[COLOURS[name] for name in names],
+                    hatch="//" if dtype == "bf16" else None,
+                    edgecolor="white",
+                )
+                ax.bar_label(bars, fmt="%.0f", fontsize=8)
+                for i, name in enumerate(names):
+                    if name == "GLINT-RU":
+                        floor = result["targets_per_second"][f"floor {dtype}"] / 1e3
+                        ax.plot([i + offset - 0.19, i + offset + 0.19], [floor, floor], color="black", linewidth=1.5)
+            ax.set_xticks(range(len(COLOURS)), [name.replace(", ", ",\n") for name in COLOURS], fontsize=8)
+            ax.set_title(f"d = {result['width']}, 32 histories a batch", fontsize=10)
+            ax.set_ylabel("thousand targets a second")
+        axes[0].text(
+            0.98,
+            0.97,
+            "plain: float32, hatched: bf16\nblack line: the floor",
+            transform=axes[0].transAxes,
+            ha="right",
+            va="top",
+            fontsize=8,
+        )
+
+    return f"""## A training step
+
+`python benchmarks/train_speed.py --data interactions.parquet` (MovieLens-1M; without `--data` generated histories of the
+same lengths). One process, the same batches, interleaved rounds; full cross-entropy over {data_items(report)} items,
+histories up to 200, AdamW, gradient clipping. {machine(report)}
+
+{picture("performance_step", draw, 11, 4.2, 2)}
+
+Real targets a second (padding is not counted), and the most memory of a step beside weights and optimizer state:
+
+{table(head, rows)}
+
+"Per prefix" is the paper's computation as its authors train: one example for each prefix, padded to 200, `nn.GRU`. "Floor"
+is the bare matrix products that GLINT-RU's step cannot avoid, in the same shapes, forward and backward, and nothing else.
+SASRec has two blocks and no dropout on its attention weights, because with it PyTorch has no fused attention for CPUs; the
+published one has that dropout. Its inner width is d as published; "4d" is the wider one that RecBole uses.
+
+Ratios of times within a round, median [lowest, highest]; above 1 GLINT-RU is faster, except in the lines on the floor:
+
+{table(head, ratios)}
+
+Where the time goes (the rest of a step's time is called loss: it holds the head, the cross-entropy and what autograd adds):
+
+{table(head, shares)}
+"""
+
+
+def data_items(report: dict[str, Any]) -> str:
+    return f"{report['items']:,}" if "items" in report else "all"
+
+
+def length(report: dict[str, Any]) -> str:
+    """The cost of a history's length."""
+    results = report["results"]
+    names = ("GLINT-RU", "SASRec")
+    rows = [
+        [
+            f"{r['length']:,}",
+            *(f"{r['microseconds_per_position'][n]:.1f} us, {r['peak_megabytes'][n]:,.0f} MB" for n in names),
+            ratio(r["SASRec / GLINT-RU"]),
+        ]
+        for r in results
+    ]
+
+    def draw(ax: Axes) -> None:
+        for name in names:
+            lengths = [r["length"] for r in results]
+            ax.plot(
+                lengths, [r["microseconds_per_position"][name] for r in results], "o-", color=COLOURS[name], label=name
+            )
+        ax.set_xscale("log")
+        ax.set_yscale("log")
+        ax.set_xlabel("items in a history")
+        ax.set_ylabel("microseconds a position")
+        ax.legend(frameon=False)
+
+    return f"""## Long histories
+
+`python benchmarks/length_cost.py`: the encoders alone, forward and backward, d = {report["width"]}, float32, about 10,000
+positions a step at every length, so linear cost is a flat line. {machine(report)}
+
+{picture("performance_length", draw)}
+
+{table(["length", *names, "SASRec / GLINT-RU"], rows)}
+
+GLINT-RU's cost and memory are linear in the length; SASRec's fused attention is linear in memory but not in time.
+"""
+
+
+def catalogue(report: dict[str, Any]) -> str:
+    """The cost of a catalogue's size."""
+    results = report["results"]
+    names = list(results[0]["milliseconds"])
+
+    def cell(result: dict[str, Any], name: str) -> str:
+        if name not in result["milliseconds"]:
+            return "-"
+        return f"{result['milliseconds'][name]:,.1f} ms, {result['peak_megabytes'][name]:,.0f} MB"
+
+    rows = [[f"{r['items']:,}", *(cell(r, name) for name in names)] for r in results]
+    small, large = report["full_cross_entropy"]
+    losses = [[n, f"{v:.2f} s", f"{small['peak_megabytes'][n]:,.0f} MB"] for n, v in small["seconds"].items()]
+    ratios = "; ".join(f"{name} {ratio(value)}" for name, value in small["ratios"].items())
+    big = "; ".join(f"{n} {v:.1f} s, {large['peak_megabytes'][n]:,.0f} MB" for n, v in large["seconds"].items())
+
+    def draw(ax: Axes) -> None:
+        for name in names:
+            points = [(r["items"], r["milliseconds"][name]) for r in results if name in r["milliseconds"]]
+            ax.plot(*zip(*points, strict=True), "o-", label=name)
+        ax.set_xscale("log")
+        ax.set_yscale("log")
+        ax.set_xlabel("items in the catalogue")
+        ax.set_ylabel("milliseconds a step")
+        ax.legend(frameon=False)
+
+    return f"""## Large catalogues
+
+`python benchmarks/catalogue_cost.py`: a whole training step, {report["histories"]} histories of {report["length"]}, d =
+{report["width"]}, {report["negatives"]} negatives, float32. {machine(report)}
+
+{picture("performance_catalogue", draw)}
+
+Milliseconds a step, and the most memory of a step beside weights and optimizer state:
+
+{table(["items", *names], rows)}
+
+The full cross-entropy alone, {small["targets"]:,} targets and {small["items"]:,} items, forward and backward:
+
+{table(["", "time", "memory"], losses)}
+
+Ratios: {ratios}. With {large["targets"]:,} targets and {large["items"]:,} items, where the logits matrix would take
+{large["targets"] * large["items"] * 4 / 1e9:.0f} GB: {big}.
+"""
+
+
+def preparation(report: dict[str, Any]) -> str:
+    """The cost of preparing a table."""
+    rows = [
+        [
+            f"{r['interactions'] / 1e6:.0f} million, {r['ids']} ids",
+            f"{r['prepare']['seconds']:.1f} s",
+            f"{r['prepare']['seconds'] / r['interactions'] * 1e6:.2f} s",
+            f"{r['prepare']['peak_bytes'] / 2**30:.2f} GiB",
+            f"{r['prepared_bytes'] / 1e6:,.0f} MB",
+            f"{r['start']['until_first_step']:.1f} s",
+        ]
+        for r in report["results"]
+    ]
+    head = ["interactions", "prepare", "a million", "peak memory", "on disk", "until the first batch"]
+    return f"""## Preparing data
+
+`POLARS_MAX_THREADS=2 python benchmarks/prepare_scale.py`: generated tables with a power law, one process a size.
+{machine(report)}
+
+{table(head, rows)}
+
+Training starts from the memory-mapped result; the last column is the time from opening it to the first batch.
+"""
+
+
+def epochs(report: dict[str, Any]) -> str:
+    """The time of an epoch of MovieLens-1M before and after."""
+    first = report["rows"][0]["seconds_per_epoch"]
+    rows = [
+        [r["what"], f"{r['seconds_per_epoch']:,.0f} s", f"{first / r['seconds_per_epoch']:,.1f}"]
+        for r in report["rows"]
+    ]
+    return f"""## An epoch of MovieLens-1M
+
+`python benchmarks/epoch_time.py --data interactions.parquet`: the recipe's model (d = 128, 32 windows a batch), each form
+timed on {report["measured_targets"]:,} of the epoch's {report["targets_per_epoch"]:,} targets and scaled. {machine(report)}
+
+{table(["", "an epoch", "times faster"], rows)}
+"""
+
+
+def main() -> None:
+    sections = [
+        speed(read("train_speed")),
+        epochs(read("epoch_time")),
+        length(read("length_cost")),
+        catalogue(read("catalogue_cost")),
+        preparation(read("prepare_scale")),
+    ]
+    notes = (DOCS / "performance_notes.md").read_text(encoding="utf-8")
+    title = "# Performance\n\nWritten by `benchmarks/write_performance.py` from `benchmarks/results/`. All on a CPU.\n"
+    page = "\n".join([title, notes, *sections])
+    (DOCS / "performance.md").write_text(page, encoding="utf-8")
+    print(f"written to {DOCS / 'performance.md'}")
+
+
+if __name__ == "__main__":
+    main()
