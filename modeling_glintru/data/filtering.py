@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 
 from ..errors import DataError
+from .codes import sorted_codes
 from .interactions import Interactions
 
 __all__ = ["DUPLICATE_POLICIES", "drop_duplicates", "drop_short_histories", "filter_interactions", "k_core"]
@@ -58,7 +59,8 @@ def filter_interactions(
         raise DataError(
             f"Nothing is left of {len(interactions)} interactions of {interactions.source} after {used}; lower them."
         )
-    return replace(interactions, frame=frame)
+    # The same object, where nothing was left out, has counted its users and items already.
+    return interactions if frame is interactions.frame else replace(interactions, frame=frame)
 
 
 def drop_duplicates(frame: pl.DataFrame, policy: str) -> pl.DataFrame:
@@ -79,8 +81,7 @@ def k_core(frame: pl.DataFrame, min_user: int, min_item: int) -> pl.DataFrame:
     """The largest part of the table where each user has `min_user` and each item `min_item` interactions."""
     if min_user <= 1 and min_item <= 1:
         return frame
-    users = frame["user_id"].rank("dense").to_numpy()
-    items = frame["item_id"].rank("dense").to_numpy()
+    users, items = sorted_codes(frame["user_id"])[1], sorted_codes(frame["item_id"])[1]
     rows = np.arange(frame.height)
     while True:
         enough = (np.bincount(users)[users] >= min_user) & (np.bincount(items)[items] >= min_item)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import polars as pl
@@ -43,12 +44,12 @@ class Interactions:
     def __len__(self) -> int:
         return self.frame.height
 
-    @property
+    @cached_property
     def num_users(self) -> int:
         """Number of different users."""
         return self.frame["user_id"].n_unique()
 
-    @property
+    @cached_property
     def num_items(self) -> int:
         """Number of different items."""
         return self.frame["item_id"].n_unique()

@@ -166,14 +166,9 @@ def prepare(
     if split != "leave_one_out":
         options |= {"validation_fraction": validation_fraction, "test_fraction": test_fraction}
     summary = _summary(interactions, kept, sequences, splits) | {"split": split, "options": options} | unknown
-    dataset = _datasets(sequences, splits)
     if folder is None:
-        return PreparedData(dataset, processor, summary)
-    with whole_folder(folder, overwrite) as unfinished:
-        with _without_progress_bars():
-            dataset.save_to_disk(str(unfinished / "dataset"))
-        processor.save_pretrained(unfinished)
-        write_summary(unfinished, summary)
+        return PreparedData(_datasets(sequences, splits), processor, summary)
+    _write(folder, overwrite, sequences, splits, processor, summary)
     return load_prepared(folder)
 
 
@@ -205,6 +200,21 @@ def load_prepared(folder: str | Path) -> PreparedData:
     if rows != expected or columns != list(COLUMNS.values()) or len(processor) != summary.get("items"):
         raise DataError(f"The files of {folder} do not belong together; run glintru prepare again.")
     return PreparedData(dataset, processor, summary)
+
+
+def _write(
+    folder: Path,
+    overwrite: bool,
+    sequences: Sequences,
+    splits: Splits,
+    processor: GlintRUProcessor,
+    summary: dict[str, Any],
+) -> None:
+    with whole_folder(folder, overwrite) as unfinished:
+        with _without_progress_bars():
+            _datasets(sequences, splits).save_to_disk(str(unfinished / "dataset"))
+        processor.save_pretrained(unfinished)
+        write_summary(unfinished, summary)
 
 
 def _datasets(sequences: Sequences, splits: Splits) -> DatasetDict:
@@ -242,10 +252,10 @@ def _dataset(sequences: Sequences, rows: Rows) -> Dataset:
 def _summary(read: Interactions, kept: Interactions, sequences: Sequences, splits: Splits) -> dict[str, Any]:
     trained = np.zeros(len(sequences.items) + 1, bool)
     lengths = splits.train.stops - splits.train.starts
-    inside = np.zeros(len(kept) + 1, np.int64)
+    inside = np.zeros(len(kept) + 1, np.int8)  # slices do not overlap: 0 or 1 once summed up
     np.add.at(inside, splits.train.starts, 1)
     np.add.at(inside, splits.train.stops, -1)
-    trained[sequences.item_indices[np.cumsum(inside[:-1]) > 0]] = True
+    trained[sequences.item_indices[np.cumsum(inside[:-1], dtype=np.int8) > 0]] = True
 
     def cold(rows: Rows) -> int:
         return int((~trained[sequences.item_indices[rows.targets]]).sum())
