@@ -86,18 +86,23 @@ class SequenceCollator:
         return batch
 
     def _batch(self, inputs: list[np.ndarray], labels: list[np.ndarray]) -> dict[str, torch.Tensor]:
-        mask = [np.ones(len(row), np.int64) for row in inputs]
         return {
             "input_ids": torch.from_numpy(_padded(inputs, 0, self.padding_side)),
-            "attention_mask": torch.from_numpy(_padded(mask, 0, self.padding_side)),
+            "attention_mask": torch.from_numpy(_filled(inputs, self.padding_side).astype(np.int64)),
             "labels": torch.from_numpy(_padded(labels, IGNORED_LABEL, self.padding_side)),
         }
 
 
 def _padded(rows: list[np.ndarray], fill: int, side: str) -> np.ndarray:
-    width = max((len(row) for row in rows), default=0)
-    padded = np.full((len(rows), width), fill, dtype=np.int64)
-    for place, row in enumerate(rows):
-        start = 0 if side == "right" else width - len(row)
-        padded[place, start : start + len(row)] = row
+    filled = _filled(rows, side)
+    padded = np.full(filled.shape, fill, dtype=np.int64)
+    if rows:
+        padded[filled] = np.concatenate(rows)
     return padded
+
+
+def _filled(rows: list[np.ndarray], side: str) -> np.ndarray:
+    """bool (rows, longest row): where a padded batch holds values."""
+    lengths = np.fromiter(map(len, rows), np.int64, len(rows))[:, None]
+    places = np.arange(lengths.max(initial=0))
+    return places < lengths if side == "right" else places >= len(places) - lengths
