@@ -65,16 +65,15 @@ def filter_interactions(
 
 def drop_duplicates(frame: pl.DataFrame, policy: str) -> pl.DataFrame:
     """Keeps the first or the last interaction of each (user, item) pair, or all (`"keep"`)."""
-    if policy == "keep":
+    if policy == "keep" or frame.is_empty():
         return frame
-    keep = "first" if policy == "first" else "last"
-    return (
-        frame.with_row_index("_row")
-        .sort("timestamp", maintain_order=True)
-        .unique(["user_id", "item_id"], keep=keep, maintain_order=True)  # type: ignore[arg-type]
-        .sort("_row")
-        .drop("_row")
-    )
+    user, (items, item) = sorted_codes(frame["user_id"])[1], sorted_codes(frame["item_id"])
+    pair = user.astype(np.int64) * len(items) + item
+    order = np.lexsort((frame["timestamp"].to_numpy(), pair))  # stable: ties in time stay in file order
+    changes = np.flatnonzero(np.diff(pair[order]))
+    kept = np.zeros(frame.height, bool)
+    kept[order[np.append(0, changes + 1) if policy == "first" else np.append(changes, len(order) - 1)]] = True
+    return frame.filter(kept)
 
 
 def k_core(frame: pl.DataFrame, min_user: int, min_item: int) -> pl.DataFrame:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from modeling_glintru.data.filtering import filter_interactions
+from modeling_glintru.data.filtering import drop_duplicates, filter_interactions
 from modeling_glintru.errors import DataError
 
 from .helpers import make_interactions, random_interactions
@@ -51,6 +51,19 @@ def test_repeated_pairs(policy: str, left: list[int]) -> None:
     read = make_interactions(**ROWS)
     kept = filter_interactions(read, duplicates=policy)
     assert kept.frame.rows() == [read.frame.rows()[place] for place in left]
+
+
+@pytest.mark.parametrize("policy", ["first", "last"])
+def test_repeated_pairs_equal_the_naive_loop(policy: str) -> None:
+    frame = random_interactions(3).frame
+    rows: dict[tuple, int] = {}
+    for row, (user, item, time) in enumerate(frame.rows()):
+        best = rows.setdefault((user, item), row)
+        before = frame["timestamp"][best]
+        if (policy == "first" and time < before) or (policy == "last" and time >= before):
+            rows[user, item] = row
+    assert drop_duplicates(frame, policy).rows() == [frame.row(row) for row in sorted(rows.values())]
+    assert len(rows) < frame.height
 
 
 def test_short_histories_leave_once_at_the_end() -> None:
