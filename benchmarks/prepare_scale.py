@@ -27,7 +27,8 @@ from typing import Any
 import numpy as np
 
 RESULTS = Path(__file__).parent / "results" / "prepare_scale.json"
-LENGTH, BATCH_SIZE, BATCHES = 200, 32, 1000
+LENGTH, BATCH_SIZE, BATCHES = 200, 128, 250
+SIZE, NEGATIVES, STEPS = 64, 256, 20
 STAGES = ("read", "filter", "sequences", "split", "summary", "write", "open")
 
 
@@ -108,7 +109,7 @@ def _timed(function: Callable, seconds: dict[str, float], stage: str) -> Callabl
 
 
 def start_training(folder: Path) -> dict[str, Any]:
-    """From the prepared folder to the first batch, to the first evaluation batch, and batches from then on."""
+    """From the prepared folder to the first batch, batches from then on, and some steps of a model on them."""
     from torch.utils.data import DataLoader
 
     from modeling_glintru.data import LengthBucketSampler, SequenceCollator, TrainingWindows, load_prepared
@@ -127,15 +128,14 @@ def start_training(folder: Path) -> dict[str, Any]:
     )
     batches = iter(loader)
     next(batches)
-    first = time.perf_counter()
-    rows = targets = 0
-    for _ in range(min(BATCHES, len(loader) - 1)):
-        batch = next(batches)
-        rows += len(batch["labels"])
-        targets += int((batch["labels"] != -100).sum())
+    first, peak = time.perf_counter(), peak_bytes()
+    taken = [next(batches) for _ in range(min(BATCHES, len(loader) - 1))]
     fed = time.perf_counter()
     evaluated = sorted_by_length(data.dataset["validation"])
     SequenceCollator(LENGTH)(evaluated.__getitems__(list(range(BATCH_SIZE))))
+    evaluation = time.perf_counter() - fed
+    rows = sum(len(batch["labels"]) for batch in taken)
+    targets = sum(_targets(batch) for batch in taken)
     return {
         "windows": len(windows),
         "open": loaded - start,
@@ -144,9 +144,37 @@ def start_training(folder: Path) -> dict[str, Any]:
         "until_first_step": first - start,
         "windows_per_second": rows / (fed - first),
         "targets_per_second": targets / (fed - first),
-        "first_evaluation_batch": time.perf_counter() - fed,
-        "peak_bytes_above_imports": peak_bytes() - before,
-        "peak_bytes": peak_bytes(),
+        "first_evaluation_batch": evaluation,
+        "peak_bytes_above_imports": peak - before,
+        "step": _steps(data.processor.vocab_size, taken[:STEPS]),
+    }
+
+
+def _targets(batch: Any) -> int:
+    return int((batch["labels"] != -100).sum())
+
+
+def _steps(vocab_size: int, batches: list[Any]) -> dict[str, float]:
+    """Forward and backward of sampled softmax, without the optimizer: the part that no catalogue makes larger."""
+    import torch
+
+    from modeling_glintru import GlintRUConfig, GlintRUForSequentialRecommendation
+
+    config = GlintRUConfig(vocab_size=vocab_size, hidden_size=SIZE, loss="sampled_softmax", num_negatives=NEGATIVES)
+    model, seconds, rows = GlintRUForSequentialRecommendation(config).train(), [], []
+    for batch in batches:
+        start = time.process_time()
+        model(**batch).loss.backward()
+        seconds.append(time.process_time() - start)
+        rows.append(len(torch.cat((batch["input_ids"].ravel(), batch["labels"].clamp_min(0).ravel())).unique()) - 1)
+        model.zero_grad()
+    targets = sum(map(_targets, batches[1:]))  # the first step warms up
+    return {
+        "targets": targets / (len(batches) - 1),
+        "item_rows": sum(rows[1:]) / (len(batches) - 1),
+        "cpu_seconds": sum(seconds[1:]) / (len(batches) - 1),
+        "targets_per_cpu_second": targets / sum(seconds[1:]),
+        "encoder_parameters": sum(p.numel() for p in model.parameters()) - vocab_size * SIZE,
     }
 
 
@@ -192,7 +220,7 @@ def measure(millions: float, ids: str, temporary: str | None) -> dict[str, Any]:
 
 def show(result: dict[str, Any]) -> None:
     """One size as a few lines."""
-    prepared, started = result["prepare"], result["start"]
+    prepared, started, step = result["prepare"], result["start"], result["start"]["step"]
     stages = ", ".join(f"{name} {value:.1f}" for name, value in prepared["stages"].items() if value >= 0.05)
     print(
         f"{result['interactions'] / 1e6:5.1f} million, {result['ids']} ids: {prepared['seconds']:6.1f} s "
@@ -203,7 +231,9 @@ def show(result: dict[str, Any]) -> None:
         f"{started['cut_windows']:.2f}, batch {started['first_batch']:.2f}), "
         f"{started['peak_bytes_above_imports'] / 2**20:,.0f} MiB above the imports; then "
         f"{started['windows_per_second']:,.0f} windows/s, {started['targets_per_second']:,.0f} targets/s; first "
-        f"evaluation batch after {started['first_evaluation_batch']:.2f} s",
+        f"evaluation batch after {started['first_evaluation_batch']:.2f} s\n"
+        f"      a step without its optimizer: {step['targets']:,.0f} targets of {step['item_rows']:,.0f} different "
+        f"items, {step['targets_per_cpu_second']:,.0f} targets a second of CPU",
         flush=True,
     )
 
