@@ -79,7 +79,8 @@ class LengthBucketSampler(Sampler[int]):
         order = shuffled[np.lexsort((lengths[shuffled], bucket))]
         full = len(order) - len(order) % self.batch_size
         batches = rng.permutation(order[:full].reshape(-1, self.batch_size))
-        yield from batches.ravel().tolist()
+        for batch in batches:  # one at a time: Python's integers take five times the room of the array
+            yield from batch.tolist()
         if not self.drop_last:
             yield from order[full:].tolist()
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import polars as pl
 import pytest
+from datasets import concatenate_datasets
 
 from modeling_glintru import GlintRUProcessor
 from modeling_glintru.data import Interactions, load_prepared, read_interactions, synthetic_interactions
@@ -70,3 +73,15 @@ def test_a_file_of_plain_numbers_meets_a_vocabulary_of_strings():
 def test_a_vocabulary_that_does_not_fit(items, message):
     with pytest.raises(DataError, match=message):
         prepare(table(items), processor=GlintRUProcessor([1, 2, 3]))
+
+
+def test_shards_by_user_with_one_vocabulary_are_the_whole():
+    read = synthetic_interactions(num_users=60)
+    whole = prepare(read)
+    shards = [
+        prepare(replace(read, frame=part), processor=whole.processor)
+        for _, part in read.frame.group_by(pl.col("user_id").hash(0) % 3)
+    ]
+    for split in whole.dataset:
+        joined = concatenate_datasets([shard.dataset[split] for shard in shards]).sort("user_id")
+        assert joined.to_dict() == whole.dataset[split].to_dict()
