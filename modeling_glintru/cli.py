@@ -140,10 +140,12 @@ def _plan(recipe: Any) -> str:
     model = ", ".join(f"{key} {value}" for key, value in recipe.model.items())
     training = recipe.training
     rows = MODELS[recipe.config(vocab_size=2).model_type].training_examples
+    batch = f"{training.train_batch_size} {rows}" if training.train_batch_targets is None else rows
+    targets = "" if training.train_batch_targets is None else f", {training.train_batch_targets} targets"
     return (
         f"Recipe    {recipe.name}, seed {recipe.seed}\nModel     {model}\n"
-        f"Training  up to {training.num_train_epochs} epochs, {training.train_batch_size} {rows} of "
-        f"{training.max_length} a step, learning rate {training.learning_rate:g}, best epoch by validation "
+        f"Training  up to {training.num_train_epochs} epochs, {batch} of {training.max_length}"
+        f"{targets} a step, learning rate {training.learning_rate:g}, best epoch by validation "
         f"{training.metric}"
     )
 

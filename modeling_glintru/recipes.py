@@ -105,6 +105,7 @@ class TrainingRecipe:
         max_length: Newest items of a history that the model reads.
         num_train_epochs: Passes over all targets, at most.
         train_batch_size: Windows a step, or prefixes.
+        train_batch_targets: Targets a step, about, instead of `train_batch_size` windows; at least `max_length`.
         eval_batch_size: Users a step in evaluation.
         learning_rate: Peak learning rate of AdamW.
         lr_scheduler_type: One of `SCHEDULERS`, such as `"cosine"`.
@@ -124,6 +125,7 @@ class TrainingRecipe:
     max_length: int = 200
     num_train_epochs: int = 20
     train_batch_size: int = 32
+    train_batch_targets: int | None = None
     eval_batch_size: int = 128
     learning_rate: float = 1e-3
     lr_scheduler_type: str = "cosine"
@@ -148,6 +150,8 @@ class TrainingRecipe:
                 raise RecipeError(f"training.{name} must be above 0, but got {getattr(self, name)}.")
         if not 0 < self.prefix_share <= 1:
             raise RecipeError(f"training.prefix_share must be above 0 and at most 1, but got {self.prefix_share}.")
+        if self.train_batch_targets is not None:
+            _at_least("training.train_batch_targets", self.train_batch_targets, self.max_length)
         if self.early_stopping_patience is not None:
             _at_least("training.early_stopping_patience", self.early_stopping_patience, 1)
         _one_of("training.lr_scheduler_type", self.lr_scheduler_type, SCHEDULERS)

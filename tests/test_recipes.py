@@ -104,6 +104,7 @@ def test_the_last_override_wins_and_the_named_recipe_is_untouched():
         ("seed=true", "seed must be an integer"),
         ("seed=-1", "seed must be between"),
         ("max_length=0", "training.max_length must be at least 1"),
+        ("train_batch_targets=8", "training.train_batch_targets must be at least 200"),
         ("early_stopping_patience=x", "an integer or null"),
         ("prefix_share=0", "training.prefix_share must be above 0"),
         ("prefix_share=2", "training.prefix_share must be above 0 and at most 1"),

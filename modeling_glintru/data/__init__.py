@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .interactions import Interactions, read_interactions
     from .movielens import load_movielens_100k, movielens_100k_titles
     from .prepare import PreparedData, load_prepared
-    from .sampler import LengthBucketSampler
+    from .sampler import LengthBucketSampler, TargetBatchSampler
     from .sources import load_source, load_titles
     from .synthetic import synthetic_interactions, synthetic_item_titles
     from .windows import TrainingPrefixes, TrainingWindows
@@ -25,6 +25,7 @@ __all__ = [
     "LengthBucketSampler",
     "PreparedData",
     "SequenceCollator",
+    "TargetBatchSampler",
     "TrainingPrefixes",
     "TrainingWindows",
     "filter_interactions",
@@ -43,6 +44,7 @@ _HOMES = {
     "LengthBucketSampler": "sampler",
     "PreparedData": "prepare",
     "SequenceCollator": "collator",
+    "TargetBatchSampler": "sampler",
     "TrainingPrefixes": "windows",
     "TrainingWindows": "windows",
     "filter_interactions": "filtering",

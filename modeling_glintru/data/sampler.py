@@ -10,7 +10,7 @@ from torch.utils.data import Sampler
 
 from ..errors import DataError
 
-__all__ = ["LengthBucketSampler", "padding_share"]
+__all__ = ["LengthBucketSampler", "TargetBatchSampler", "padding_share"]
 
 
 @runtime_checkable
@@ -83,6 +83,54 @@ class LengthBucketSampler(Sampler[int]):
             yield from batch.tolist()
         if not self.drop_last:
             yield from order[full:].tolist()
+
+
+class TargetBatchSampler(Sampler[list[int]]):
+    """Batches of windows with about the same number of targets each, whatever the lengths: for `batch_sampler=...`.
+
+    Windows of similar length meet as in `LengthBucketSampler`. Every window is in exactly one batch. The number of
+    batches is the same in each epoch, and each holds less than one window more or less than its share of the targets.
+
+    Args:
+        windows: `TrainingWindows`, or other rows with `.lengths` whose sum does not change.
+        batch_targets: Targets per batch, at least; not below the longest window, so that no batch is empty.
+        seed: Batches and their order are determined by (seed, epoch).
+        bucket_batches: Batches sorted together: more means less padding and less mixing.
+
+    Raises:
+        DataError: `batch_targets` below the longest window, or `bucket_batches` below 1.
+    """
+
+    def __init__(self, windows: HasLengths, batch_targets: int, *, seed: int = 42, bucket_batches: int = 50) -> None:
+        if isinstance(bucket_batches, bool) or not isinstance(bucket_batches, int) or bucket_batches < 1:
+            raise DataError(f"bucket_batches must be a positive integer, but got {bucket_batches!r}.")
+        longest = max(int(windows.lengths.max()), getattr(windows, "max_length", 1))
+        if isinstance(batch_targets, bool) or not isinstance(batch_targets, int) or batch_targets < longest:
+            raise DataError(f"batch_targets must be at least {longest} (max_length), not {batch_targets!r}.")
+        self.windows = windows
+        self.batch_targets = batch_targets
+        self.seed = seed
+        self.bucket_batches = bucket_batches
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """The next pass uses the batches of this epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return max(1, int(self.windows.lengths.sum()) // self.batch_targets)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        lengths, count = self.windows.lengths, len(self)
+        rng = np.random.default_rng([self.seed, self.epoch])
+        shuffled = rng.permutation(len(lengths))
+        bucket = np.cumsum(lengths[shuffled]) // (self.batch_targets * self.bucket_batches)
+        # Lengths rise in one bucket and fall in the next, so that a batch across their border is of one length too.
+        order = shuffled[np.lexsort((np.where(bucket % 2, -1, 1) * lengths[shuffled], bucket))]
+        before = np.cumsum(lengths[order]) - lengths[order]
+        cuts = np.searchsorted(before * count // int(lengths.sum()), np.arange(count + 1))
+        for batch in rng.permutation(count):
+            yield order[cuts[batch] : cuts[batch + 1]].tolist()
 
 
 def padding_share(lengths: np.ndarray, order: Sequence[int], batch_size: int) -> float:

@@ -110,6 +110,11 @@ def training_rows(recipe: Recipe, split: Dataset, examples: str) -> TrainingWind
     """The rows that a model is trained on, `"windows"` or `"prefixes"` as its class says (`training_examples`)."""
     training = recipe.training
     if examples == "prefixes":
+        if training.train_batch_targets is not None:
+            raise RecipeError(
+                "training.train_batch_targets is for models that train on windows, and this one trains on prefixes, of "
+                "one target each; use training.train_batch_size."
+            )
         return TrainingPrefixes(split, training.max_length, share=training.prefix_share, seed=recipe.seed)
     return TrainingWindows(split, training.max_length, random_shift=training.random_window_shift, seed=recipe.seed)
 
@@ -144,6 +149,7 @@ def train(
     trainer = GlintRUTrainer(
         model=model,
         args=training_arguments(recipe, output_dir, progress),
+        batch_targets=training.train_batch_targets,
         data_collator=SequenceCollator(training.max_length),
         train_dataset=training_rows(recipe, data.dataset["train"], model.training_examples),
         eval_dataset=sorted_by_length(data.dataset["validation"]),

@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 from tqdm.auto import tqdm
 from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from ..data import LengthBucketSampler
+from ..data import LengthBucketSampler, TargetBatchSampler
 from ..data.sampler import HasLengths
+from ..errors import RecipeError
 
 __all__ = ["EpochProgress", "GlintRUTrainer"]
 
@@ -71,10 +72,14 @@ class GlintRUTrainer(Trainer):
     """`transformers.Trainer` whose training batches hold windows of similar length.
 
     Everything else, arguments included, is the plain Trainer's. A training set without `lengths` is sampled as usual.
+
+    Args:
+        batch_targets: Batches hold about this many targets each, instead of `per_device_train_batch_size` windows.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, batch_targets: int | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.batch_targets = batch_targets
         self.remove_callback(PrinterCallback)
         if self.pop_callback(ProgressCallback) is not None:  # notebooks have a callback of their own, which stays
             self.add_callback(EpochProgress)
@@ -85,3 +90,23 @@ class GlintRUTrainer(Trainer):
             return super()._get_train_sampler(train_dataset)
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         return LengthBucketSampler(dataset, self._train_batch_size, seed=seed)
+
+    def get_train_dataloader(self) -> DataLoader:
+        """As `transformers.Trainer.get_train_dataloader`; with `batch_targets`, of batches of that many targets."""
+        dataset: Any = self.train_dataset
+        if self.batch_targets is None:
+            return super().get_train_dataloader()
+        if self.args.world_size > 1:
+            raise RecipeError(
+                f"training.train_batch_targets works in one process, but there are {self.args.world_size}; "
+                "use training.train_batch_size."
+            )
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        loader = DataLoader(
+            dataset,
+            batch_sampler=TargetBatchSampler(dataset, self.batch_targets, seed=seed),
+            collate_fn=self.data_collator,
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory,
+        )
+        return self.accelerator.prepare(loader)

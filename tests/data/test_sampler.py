@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 
 from modeling_glintru.data.interactions import read_interactions
 from modeling_glintru.data.prepare import prepare
-from modeling_glintru.data.sampler import LengthBucketSampler, padding_share
+from modeling_glintru.data.sampler import LengthBucketSampler, TargetBatchSampler, padding_share
 from modeling_glintru.data.windows import TrainingWindows
 from modeling_glintru.errors import DataError
 
@@ -93,6 +93,35 @@ def test_settings_out_of_range() -> None:
         LengthBucketSampler(LENGTHS, 5, bucket_batches=0)
     with pytest.raises(DataError, match="at least one row"):
         LengthBucketSampler([], 5)
+
+
+class Rows:
+    def __init__(self, lengths: np.ndarray) -> None:
+        self.lengths = lengths
+
+
+@STEADY
+@given(st.lists(st.integers(1, 20), min_size=1, max_size=200), st.integers(20, 90), st.integers(1, 5))
+def test_batches_of_like_targets(lengths: list[int], batch_targets: int, buckets: int) -> None:
+    rows = Rows(np.array(lengths))
+    sampler = TargetBatchSampler(rows, batch_targets, bucket_batches=buckets)
+    batches = list(sampler)
+    assert len(batches) == len(sampler) == max(1, sum(lengths) // batch_targets)
+    assert sorted(row for batch in batches for row in batch) == list(range(len(lengths)))
+    share = sum(lengths) / len(batches)
+    assert all(abs(rows.lengths[batch].sum() - share) < max(lengths) for batch in batches)
+    assert list(sampler) == batches
+
+
+def test_batches_of_like_targets_change_with_the_epoch_and_hold_like_lengths() -> None:
+    sampler = TargetBatchSampler(Rows(LENGTHS), 2000)
+    first = list(sampler)
+    sampler.set_epoch(1)
+    assert {frozenset(batch) for batch in first}.isdisjoint(frozenset(batch) for batch in sampler)
+    widths = sum(len(batch) * int(LENGTHS[batch].max()) for batch in first)
+    assert 1 - LENGTHS.sum() / widths < 0.08
+    with pytest.raises(DataError, match=r"batch_targets must be at least 200 \(max_length\), not 199"):
+        TargetBatchSampler(Rows(LENGTHS), 199)
 
 
 @pytest.mark.needs_data

@@ -59,6 +59,28 @@ def trained(data, folder: Path, kind: type[Trainer] = GlintRUTrainer, dropout: f
     return trainer.model.state_dict()
 
 
+def test_batches_of_like_targets(data, tmp_path):
+    windows = TrainingWindows(data.dataset["train"], 32, random_shift=True)
+    trainer = GlintRUTrainer(
+        model=GlintRUForSequentialRecommendation(GlintRUConfig(vocab_size=241, hidden_size=16, num_attention_heads=2)),
+        args=arguments(tmp_path, max_steps=-1, num_train_epochs=2, logging_steps=1),
+        data_collator=SequenceCollator(32),
+        train_dataset=windows,
+        batch_targets=2000,
+    )
+    loader = trainer.get_train_dataloader()
+    passes = []
+    for epoch in range(2):
+        loader.set_epoch(epoch)
+        passes.append([int((batch["labels"] != -100).sum()) for batch in loader])
+        assert len(passes[-1]) == len(loader) == windows.num_targets // 2000
+        assert sum(passes[-1]) == windows.num_targets
+        assert max(passes[-1]) - min(passes[-1]) < 64
+    assert passes[0] != passes[1]
+    trainer.train()
+    assert trainer.state.global_step == 2 * len(loader)
+
+
 def distance(a, b) -> float:
     return max((a[name] - b[name]).abs().max().item() for name in a)
 
@@ -193,6 +215,7 @@ def test_every_training_field_of_the_recipe_arrives(tmp_path):
         "metric": "metric_for_best_model",
     }
     elsewhere = {"max_length", "early_stopping_patience", "random_window_shift", "precision", "prefix_share"}
+    elsewhere.add("train_batch_targets")
     changes = {
         "num_train_epochs": 3,
         "train_batch_size": 7,
@@ -226,12 +249,19 @@ def test_the_other_training_fields_arrive(data, tmp_path, monkeypatch):
         raise Started
 
     monkeypatch.setattr("modeling_glintru.training.run.GlintRUTrainer", trainer)
-    options = ["max_length=9", "random_window_shift=true", "early_stopping_patience=7", "seed=77"]
+    options = [
+        "max_length=9",
+        "random_window_shift=true",
+        "early_stopping_patience=7",
+        "train_batch_targets=99",
+        "seed=77",
+    ]
     with pytest.raises(Started):
         run(load_recipe("demo", options), data, tmp_path)
     windows, (stopping,) = given["train_dataset"], given["callbacks"]
     assert (windows.max_length, windows.random_shift, windows.seed) == (9, True, 77)
     assert given["data_collator"].max_length == 9
+    assert given["batch_targets"] == 99
     assert stopping.early_stopping_patience == 7
     with pytest.raises(Started):
         run(load_recipe("demo", ["early_stopping_patience=null"]), data, tmp_path)
