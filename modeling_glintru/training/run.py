@@ -18,6 +18,7 @@ from transformers import EarlyStoppingCallback, PreTrainedModel, TrainingArgumen
 from .._memory import keep_freed_memory
 from ..auto import MODELS
 from ..data import PreparedData, SequenceCollator, TrainingPrefixes, TrainingWindows
+from ..errors import RecipeError
 from ..recipes import Recipe
 from .folder import CHECKPOINTS
 from .trainer import GlintRUTrainer

@@ -14,7 +14,7 @@ from transformers import Trainer, TrainingArguments, set_seed
 from modeling_glintru import GlintRUConfig, GlintRUForSequentialRecommendation
 from modeling_glintru.data import LengthBucketSampler, SequenceCollator, TrainingPrefixes, TrainingWindows, load_source
 from modeling_glintru.data.prepare import prepare
-from modeling_glintru.errors import ModelFolderError
+from modeling_glintru.errors import ModelFolderError, RecipeError
 from modeling_glintru.evaluation import ModelScorer, RankingMetrics, evaluate, target_ranks
 from modeling_glintru.recipes import TrainingRecipe, load_recipe
 from modeling_glintru.training import GlintRUTrainer, check_run_folder, train
@@ -273,6 +273,8 @@ def test_the_other_training_fields_arrive(data, tmp_path, monkeypatch):
     assert isinstance(prefixes, TrainingPrefixes)
     assert (prefixes.max_length, prefixes.share, prefixes.seed) == (9, 0.5, 77)
     assert given["model"].config.max_position_embeddings == 9
+    with pytest.raises(RecipeError, match="train_batch_targets is for models that train on windows"):
+        run(load_recipe("demo", ["model.name=bsarec", "train_batch_targets=400"]), data, tmp_path)
 
 
 def test_windows_move_from_epoch_to_epoch(data, tmp_path):
