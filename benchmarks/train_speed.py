@@ -294,7 +294,9 @@ def main() -> None:
             steps = max(1, 64 // batch_size)
             results.append(measure(windows, data.processor.vocab_size, size, batch_size, args.rounds, steps))
             show(results[-1])
-    write_report(args.output, {"data": interactions.source, **report_header(), "results": results})
+    write_report(
+        args.output, {"data": interactions.source, "items": len(data.processor), **report_header(), "results": results}
+    )
 
 
 def report_header() -> dict:

@@ -131,9 +131,9 @@ def speed(report: dict[str, Any]) -> str:
 
     return f"""## A training step
 
-`python benchmarks/train_speed.py --data interactions.parquet` (MovieLens-1M; without `--data` generated histories of the
-same lengths). One process, the same batches, interleaved rounds; full cross-entropy over {data_items(report)} items,
-histories up to 200, AdamW, gradient clipping. {machine(report)}
+`python benchmarks/train_speed.py --data interactions.parquet` (MovieLens-1M; without `--data` generated histories of
+the same lengths). One process, the same batches, interleaved rounds; full cross-entropy over
+{report["items"]:,} items, histories up to 200, AdamW, gradient clipping. {machine(report)}
 
 {picture("performance_step", draw, 11, 4.2, 2)}
 
@@ -141,23 +141,19 @@ Real targets a second (padding is not counted), and the most memory of a step be
 
 {table(head, rows)}
 
-"Per prefix" is the paper's computation as its authors train: one example for each prefix, padded to 200, `nn.GRU`. "Floor"
-is the bare matrix products that GLINT-RU's step cannot avoid, in the same shapes, forward and backward, and nothing else.
-SASRec has two blocks and no dropout on its attention weights, because with it PyTorch has no fused attention for CPUs; the
-published one has that dropout. Its inner width is d as published; "4d" is the wider one that RecBole uses.
+"Per prefix" is the paper's computation as its authors train: one example for each prefix, padded to 200, `nn.GRU`.
+"Floor" is the bare matrix products that GLINT-RU's step cannot avoid, in the same shapes, forward and backward, and
+nothing else. SASRec has two blocks and no dropout on its attention weights: with it PyTorch has no fused attention
+for CPUs; the published one has that dropout. Its inner width is d as published; "4d" is the wider one that RecBole uses.
 
 Ratios of times within a round, median [lowest, highest]; above 1 GLINT-RU is faster, except in the lines on the floor:
 
 {table(head, ratios)}
 
-Where the time goes (the rest of a step's time is called loss: it holds the head, the cross-entropy and what autograd adds):
+Where the time goes (the rest of a step is called loss: the head, the cross-entropy and what autograd adds):
 
 {table(head, shares)}
 """
-
-
-def data_items(report: dict[str, Any]) -> str:
-    return f"{report['items']:,}" if "items" in report else "all"
 
 
 def length(report: dict[str, Any]) -> str:
@@ -187,8 +183,8 @@ def length(report: dict[str, Any]) -> str:
 
     return f"""## Long histories
 
-`python benchmarks/length_cost.py`: the encoders alone, forward and backward, d = {report["width"]}, float32, about 10,000
-positions a step at every length, so linear cost is a flat line. {machine(report)}
+`python benchmarks/length_cost.py`: the encoders alone, forward and backward, d = {report["width"]}, float32, about
+10,000 positions a step at every length, so linear cost is a flat line. {machine(report)}
 
 {picture("performance_length", draw)}
 
@@ -278,8 +274,9 @@ def epochs(report: dict[str, Any]) -> str:
     ]
     return f"""## An epoch of MovieLens-1M
 
-`python benchmarks/epoch_time.py --data interactions.parquet`: the recipe's model (d = 128, 32 windows a batch), each form
-timed on {report["measured_targets"]:,} of the epoch's {report["targets_per_epoch"]:,} targets and scaled. {machine(report)}
+`python benchmarks/epoch_time.py --data interactions.parquet`: the recipe's model (d = 128, 32 windows a batch), each
+form timed on {report["measured_targets"]:,} of the epoch's {report["targets_per_epoch"]:,} targets and scaled.
+{machine(report)}
 
 {table(["", "an epoch", "times faster"], rows)}
 """
