@@ -5,13 +5,15 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from torch.utils.data import Dataset, Sampler
+from accelerate.data_loader import prepare_data_loader
+from torch.utils.data import DataLoader, Dataset, Sampler
 from tqdm.auto import tqdm
 from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from ..data import LengthBucketSampler
 from ..data.sampler import HasLengths
+from .shares import ProcessShare, ShareCollator
 
 __all__ = ["EpochProgress", "GlintRUTrainer"]
 
@@ -71,6 +73,7 @@ class GlintRUTrainer(Trainer):
     """`transformers.Trainer` whose training batches hold windows of similar length.
 
     Everything else, arguments included, is the plain Trainer's. A training set without `lengths` is sampled as usual.
+    Several processes share the rows of each batch, so that they do together what one process does with that batch.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -84,4 +87,21 @@ class GlintRUTrainer(Trainer):
         if not isinstance(dataset, HasLengths):
             return super()._get_train_sampler(train_dataset)
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        return LengthBucketSampler(dataset, self._train_batch_size, seed=seed)
+        return LengthBucketSampler(dataset, self._train_batch_size * self.args.world_size, seed=seed)
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Batches of this process; see `transformers.Trainer.get_train_dataloader`."""
+        sampler = self._get_train_sampler() if self.args.world_size > 1 else None
+        if not isinstance(sampler, LengthBucketSampler):
+            return super().get_train_dataloader()
+        dataset: Any = self.train_dataset
+        collate: Any = self.data_collator
+        loader = DataLoader(
+            dataset,
+            batch_sampler=ProcessShare(sampler, self.args.process_index, self.args.world_size),
+            collate_fn=ShareCollator(collate),
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory,
+        )
+        # One process, as the batches are shares already.
+        return prepare_data_loader(loader, self.args.device, num_processes=1, process_index=0, put_on_device=True)
