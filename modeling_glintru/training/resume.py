@@ -116,6 +116,9 @@ class RunTrainer(GlintRUTrainer):
             self.optimizer.load_state_dict(read_optimizer(Path(checkpoint) / OPTIMIZER))
             self.lr_scheduler.load_state_dict(_json(Path(checkpoint) / SCHEDULER))
 
+    def _load_scaler(self, checkpoint: str | None) -> None:
+        """There is none without float16, and the plain Trainer would look for a pickle."""
+
     def _load_rng_state(self, checkpoint: str | None) -> None:
         """Called once, when a resumed run takes its first step."""
         if self._own_past is not None:

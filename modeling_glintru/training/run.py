@@ -90,6 +90,7 @@ def training_arguments(recipe: Recipe, output_dir: Path, progress: bool) -> Trai
         logging_steps=training.logging_steps,
         eval_strategy="epoch",
         save_strategy="epoch",
+        restore_callback_states_from_checkpoint=True,  # the patience of early stopping
         load_best_model_at_end=True,
         metric_for_best_model=f"eval_{training.metric}",
         greater_is_better=True,
