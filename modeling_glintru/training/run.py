@@ -98,6 +98,7 @@ def training_arguments(recipe: Recipe, output_dir: Path, progress: bool) -> Trai
         remove_unused_columns=False,
         dataloader_num_workers=training.dataloader_num_workers,
         dataloader_pin_memory=torch.cuda.is_available(),
+        ddp_find_unused_parameters=False,  # every weight takes part in every step
         disable_tqdm=not progress,
         report_to="none",
     )
