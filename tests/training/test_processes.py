@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from modeling_glintru import GlintRUConfig, GlintRUForSequentialRecommendation
 from modeling_glintru.data import LengthBucketSampler, SequenceCollator, TrainingWindows, load_source
@@ -167,3 +169,22 @@ def test_every_user_is_ranked_once(tmp_path):
     )
     assert all(len(ranks) == int(name.split()[1]) for name, ranks in one.items())
     assert two == one
+
+
+@pytest.mark.slow
+def test_a_sharded_item_table_gives_the_same_losses(tmp_path):
+    command = (ROOT / "examples" / "train_sharded.py", "--num_train_epochs", "2", "--dropout", "0", "--output_dir")
+    one, two = (launch(processes, *command, tmp_path / str(processes)).stdout for processes in (1, 2))
+    assert "process 0 keeps 121 of 241 rows" in two and "process 1 keeps 120 of 241 rows" in two
+    losses = [[float(text) for text in re.findall(r"loss ([\d.]+)", output)] for output in (one, two)]
+    assert losses[1] == pytest.approx(losses[0], abs=2e-5) and losses[0][1] < losses[0][0]
+    first, second = (load_file(tmp_path / name / "model.safetensors") for name in "12")
+    assert all(torch.allclose(first[name], second[name], atol=1e-3) for name in first)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["train_with_trainer.py", "train_with_accelerate.py"])
+def test_examples_in_two_processes(name, tmp_path):
+    output = launch(2, ROOT / "examples" / name, "--num_train_epochs", "1", "--output_dir", tmp_path / "model").stdout
+    assert output.count("test ndcg@10") == 1
+    assert float(re.search(r"test ndcg@10 ([\d.]+)", output).group(1)) > 0.3
