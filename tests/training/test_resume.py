@@ -15,7 +15,7 @@ import torch
 from modeling_glintru.data import load_source
 from modeling_glintru.data.prepare import prepare
 from modeling_glintru.errors import ModelFolderError
-from modeling_glintru.evaluation import RankingMetrics, target_ranks
+from modeling_glintru.evaluation import target_ranks
 from modeling_glintru.recipes import load_recipe
 from modeling_glintru.training import TrainingResult, checkpoint, train
 from modeling_glintru.training.checkpoint import read_optimizer, write_optimizer
@@ -23,7 +23,7 @@ from modeling_glintru.training.stopping import Interruptions, RunStopped
 
 # Five steps an epoch, all random numbers in use, and an end by early stopping in epoch 3 of 6.
 OPTIONS = [
-    *("num_train_epochs=6", "train_batch_size=400", "learning_rate=0.6", "early_stopping_patience=1"),
+    *("num_train_epochs=6", "train_batch_size=400", "learning_rate=0.03", "early_stopping_patience=1"),
     *("random_window_shift=true", "max_length=10", "logging_steps=4", "precision=fp32", "warmup_steps=3"),
     *("loss=sampled_softmax", "num_negatives=20"),
 ]
@@ -34,10 +34,29 @@ def data():
     return prepare(load_source("demo"))
 
 
-def run(data, folder: Path, *options: str, say=lambda text: None, **more) -> TrainingResult:
-    metrics = {"compute_metrics": RankingMetrics((10,)), "preprocess_logits_for_metrics": target_ranks}
-    recipe = load_recipe("demo", [*OPTIONS, *options])
-    return train(recipe, data, folder, progress=False, say=say, **metrics, **more)
+VALIDATION = {5: 0.1, 10: 0.3, 15: 0.2}  # dictated by step, so that the best epoch and the last are known
+
+
+def run(data, folder: Path, *options: str, interruptions: Interruptions | None = None, **more) -> TrainingResult:
+    interruptions = interruptions or Interruptions()
+    step, on_step_end = 0, interruptions.on_step_end
+
+    def noted(args, state, control, **kwargs):
+        nonlocal step
+        step = state.global_step
+        return on_step_end(args, state, control, **kwargs)
+
+    interruptions.on_step_end = noted
+    return train(
+        load_recipe("demo", [*OPTIONS, *options]),
+        data,
+        folder,
+        compute_metrics=lambda prediction, compute_result: {"ndcg@10": VALIDATION[step]} if compute_result else {},
+        preprocess_logits_for_metrics=target_ranks,
+        interruptions=interruptions,
+        progress=False,
+        **{"say": lambda text: None, **more},
+    )
 
 
 @pytest.fixture(scope="module")
