@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from transformers import EarlyStoppingCallback, PreTrainedModel, TrainingArgumen
 from .._memory import keep_freed_memory
 from ..auto import MODELS
 from ..data import PreparedData, SequenceCollator, TrainingPrefixes, TrainingWindows
-from ..errors import ModelFolderError
+from ..errors import ModelFolderError, RecipeError
 from ..launcher import is_main_process
 from ..recipes import Recipe
 from .checkpoint import has_checkpoints, newest_checkpoint, remove_other_checkpoints
@@ -148,9 +149,11 @@ def train(
 
     Raises:
         ModelFolderError: All checkpoints are damaged.
-        RecipeError: The batch cannot be shared out to the processes.
+        RecipeError: The batch cannot be shared out to the processes, or the launcher asks for sharded weights.
         RunStopped: See `Interruptions`.
     """
+    if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":  # ignored by Accelerate on the CPU
+        raise RecipeError("glintru train keeps whole weights in each process; examples/train_sharded.py shards them")
     keep_freed_memory()
     set_seed(recipe.seed)
     training = recipe.training

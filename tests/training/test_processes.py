@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 from modeling_glintru import GlintRUConfig, GlintRUForSequentialRecommendation
+from modeling_glintru.auto import MODELS
 from modeling_glintru.data import LengthBucketSampler, SequenceCollator, TrainingWindows, load_source
 from modeling_glintru.data.prepare import prepare
 from modeling_glintru.errors import RecipeError
@@ -75,6 +76,15 @@ def test_an_empty_share_takes_part(options):
     loss.backward()
     for name, weight in model.named_parameters():
         assert weight.grad is not None and not weight.grad.any(), name
+
+
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_every_model_uses_all_its_weights(name):
+    """Two processes exchange gradients without looking for those that are missing."""
+    kind = MODELS[name]
+    model = kind(kind.config_class(vocab_size=20, hidden_size=16)).train()
+    model(**ShareCollator(SequenceCollator(8))([]), num_items_in_batch=torch.tensor(7)).loss.backward()
+    assert [name for name, weight in model.named_parameters() if weight.requires_grad and weight.grad is None] == []
 
 
 def test_the_batch_of_a_recipe_is_that_of_all_processes():

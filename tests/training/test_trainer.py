@@ -12,6 +12,7 @@ from transformers import Trainer, TrainingArguments, set_seed
 from modeling_glintru import GlintRUConfig, GlintRUForSequentialRecommendation
 from modeling_glintru.data import LengthBucketSampler, SequenceCollator, TrainingPrefixes, TrainingWindows, load_source
 from modeling_glintru.data.prepare import prepare
+from modeling_glintru.errors import RecipeError
 from modeling_glintru.evaluation import ModelScorer, RankingMetrics, evaluate, target_ranks
 from modeling_glintru.recipes import TrainingRecipe, load_recipe
 from modeling_glintru.training import GlintRUTrainer, train
@@ -280,3 +281,9 @@ def test_precision_arrives(tmp_path):
     for precision, expected in (("bf16", True), ("fp32", False)):
         made = training_arguments(load_recipe("demo", [f"precision={precision}"]), tmp_path, progress=False)
         assert made.bf16 is expected
+
+
+def test_sharded_weights_are_refused(data, tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(RecipeError, match=r"examples/train_sharded\.py"):
+        run(load_recipe("demo"), data, tmp_path)
