@@ -144,7 +144,7 @@ Real targets a second (padding is not counted), and the most memory of a step be
 "Per prefix" is the paper's computation as its authors train: one example for each prefix, padded to 200, `nn.GRU`.
 "Floor" is the bare matrix products that GLINT-RU's step cannot avoid, in the same shapes, forward and backward, and
 nothing else. SASRec has two blocks and no dropout on its attention weights: with it PyTorch has no fused attention
-for CPUs; the published one has that dropout. Its inner width is d as published; "4d" is the wider one that RecBole uses.
+for CPUs; the published one has that dropout. Its inner width is d as published; "4d" is the wider one of RecBole.
 
 Ratios of times within a round, median [lowest, highest]; above 1 GLINT-RU is faster, except in the lines on the floor:
 

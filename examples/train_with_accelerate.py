@@ -1,4 +1,4 @@
-"""Train in a bare Accelerate loop. Run: python examples/train_with_accelerate.py"""
+"""Train in a bare Accelerate loop. Run: python (or torchrun --nproc_per_node 2) examples/train_with_accelerate.py"""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import DataLoaderConfiguration, set_seed
 from torch.utils.data import DataLoader
 from transformers import AutoModel, AutoProcessor
 
@@ -23,7 +23,8 @@ parser.add_argument("--num_train_epochs", type=int, default=6)
 args = parser.parse_args()
 
 set_seed(42)
-accelerator = Accelerator()
+sharing = DataLoaderConfiguration(split_batches=True)  # several processes share the rows of each batch
+accelerator = Accelerator(cpu=not torch.accelerator.is_available(), dataloader_config=sharing)
 data = prepare(load_source(args.data), max_length=MAX_LENGTH)
 config = GlintRUConfig(vocab_size=data.processor.vocab_size, hidden_size=32, num_attention_heads=2)
 model = GlintRUForSequentialRecommendation(config)
@@ -38,14 +39,16 @@ for epoch in range(args.num_train_epochs):
     model.train()
     sampler.set_epoch(epoch)  # another order every epoch
     for batch in loader:
-        loss = model(**batch).loss
+        targets = accelerator.reduce((batch["labels"] != -100).sum())  # the loss is a mean over those of all processes
+        loss = model(**batch, num_items_in_batch=targets).loss * accelerator.num_processes
         accelerator.backward(loss)
         accelerator.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
     validation = evaluate(ModelScorer(plain, MAX_LENGTH), data.dataset["validation"], progress=False)
     ndcg = validation.table()["ndcg@10"]["value"]
-    accelerator.print(f"epoch {epoch + 1}: loss {loss.item():.3f}, validation ndcg@10 {ndcg:.4f}")
+    loss = accelerator.reduce(loss.detach(), "mean").item()
+    accelerator.print(f"epoch {epoch + 1}: loss {loss:.3f}, validation ndcg@10 {ndcg:.4f}")
     if ndcg > best and accelerator.is_main_process:  # the epoch is chosen on validation, never on test
         best = ndcg
         plain.save_pretrained(args.output_dir)

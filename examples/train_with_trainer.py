@@ -1,9 +1,10 @@
-"""Train with the plain Trainer of transformers. Run: python examples/train_with_trainer.py"""
+"""Train with the plain Trainer. Run: python (or torchrun --nproc_per_node 2) examples/train_with_trainer.py"""
 
 from __future__ import annotations
 
 import argparse
 
+import torch
 from transformers import AutoModel, AutoProcessor, EarlyStoppingCallback, Trainer, TrainingArguments
 
 from modeling_glintru import GlintRUConfig, GlintRUForSequentialRecommendation
@@ -35,6 +36,7 @@ trainer = Trainer(
         metric_for_best_model="eval_ndcg@10",
         remove_unused_columns=False,  # the collator makes the model's inputs from the rows' own columns
         dataloader_pin_memory=False,  # worth setting to True on a GPU
+        use_cpu=not torch.accelerator.is_available(),
     ),
     data_collator=SequenceCollator(MAX_LENGTH),
     # Windows over whole histories: every target is used once an epoch, not only those of the newest items.
@@ -47,12 +49,13 @@ trainer = Trainer(
 )
 trainer.train()
 trainer.save_model(args.output_dir)
-data.processor.save_pretrained(args.output_dir)  # weights are of no use without the ids of their items
+if trainer.is_world_process_zero():  # one of the processes, where there are several
+    data.processor.save_pretrained(args.output_dir)  # weights are of no use without the ids of their items
 
-# Loaded as anyone would; the epoch was chosen on validation, so the test split is seen here for the first time.
-model, processor = AutoModel.from_pretrained(args.output_dir), AutoProcessor.from_pretrained(args.output_dir)
-test = evaluate(ModelScorer(model, processor.max_length), data.dataset["test"], progress=False)
-print(f"test ndcg@10 {test.table()['ndcg@10']['value']:.4f}")
-inputs = processor([processor.item_ids[:3]])
-scores = model(**inputs, exclude_item_ids=inputs["input_ids"]).logits  # nothing that was already taken
-print([item["item_id"] for item in processor.decode_top_k(scores, top_k=3)[0]])
+    # Loaded as anyone would; the epoch was chosen on validation, so the test split is seen here for the first time.
+    model, processor = AutoModel.from_pretrained(args.output_dir), AutoProcessor.from_pretrained(args.output_dir)
+    test = evaluate(ModelScorer(model, processor.max_length), data.dataset["test"], progress=False)
+    print(f"test ndcg@10 {test.table()['ndcg@10']['value']:.4f}")
+    inputs = processor([processor.item_ids[:3]])
+    scores = model(**inputs, exclude_item_ids=inputs["input_ids"]).logits  # nothing that was already taken
+    print([item["item_id"] for item in processor.decode_top_k(scores, top_k=3)[0]])

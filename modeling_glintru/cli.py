@@ -15,6 +15,7 @@ from huggingface_hub.errors import StrictDataclassError
 
 from ._version import __version__
 from .errors import DataError, GlintRUError
+from .launcher import is_main_process
 
 __all__ = ["app", "main"]
 
@@ -85,8 +86,9 @@ def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
         except (GlintRUError, StrictDataclassError, OSError) as error:
             if debug:
                 raise
-            print(f"glintru: {' '.join(_sentence(error).split())}", file=sys.stderr)
-            raise typer.Exit(EXIT_BAD_INPUT) from None
+            if is_main_process():
+                print(f"glintru: {' '.join(_sentence(error).split())}", file=sys.stderr)
+            raise typer.Exit(getattr(error, "exit_code", EXIT_BAD_INPUT)) from None
         except KeyboardInterrupt:
             print("glintru: stopped", file=sys.stderr)
             raise typer.Exit(130) from None
@@ -190,6 +192,13 @@ def train(
     time_column: TimeColumn = None,
     item_titles: TitlesOption = None,
     overwrite: OverwriteOption = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the stopped run in --output_dir.")] = False,
+    max_minutes: Annotated[
+        float | None, typer.Option("--max_minutes", help="Stop after so many minutes, with a checkpoint.")
+    ] = None,
+    save_minutes: Annotated[
+        float, typer.Option("--save_minutes", help="Minutes between two checkpoints within an epoch.")
+    ] = 5.0,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
 ) -> None:
     """Train a model on interactions, measure it, and write a folder that from_pretrained loads.
@@ -200,8 +209,19 @@ def train(
 
     columns = _columns(user_column, item_column, time_column, item_titles)
     chosen = _recipe(recipe, changes, data, columns, seed, model)
-    print(_plan(chosen))
-    result, prepared, evaluations = train_and_evaluate(chosen, output_dir, overwrite=overwrite, progress=not quiet)
+    if is_main_process():
+        print(_plan(chosen))
+    result, prepared, evaluations = train_and_evaluate(
+        chosen,
+        output_dir,
+        overwrite=overwrite,
+        resume=resume,
+        max_minutes=max_minutes,
+        save_minutes=save_minutes,
+        progress=not quiet,
+    )
+    if not is_main_process():
+        return
     run = result.summary()
     print(
         f"\nTrained {run['epochs']:g} epochs in {run['seconds']:.0f} s ({run['seconds_per_epoch']:.1f} s each), "

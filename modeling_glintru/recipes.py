@@ -104,7 +104,7 @@ class TrainingRecipe:
     Args:
         max_length: Newest items of a history that the model reads.
         num_train_epochs: Passes over all targets, at most.
-        train_batch_size: Windows a step, or prefixes.
+        train_batch_size: Windows a step, or prefixes; those of all processes together.
         train_batch_targets: Targets a step, about, instead of `train_batch_size` windows; at least `max_length`.
         eval_batch_size: Users a step in evaluation.
         learning_rate: Peak learning rate of AdamW.

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+import time
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
-
-from safetensors import SafetensorError
 
 from .auto import model_label
 from .baselines import ItemKNNScorer, PopularityScorer
@@ -18,7 +16,7 @@ from .data import Interactions, PreparedData, load_prepared, load_source, load_t
 from .data.prepare import prepare
 from .data.sources import NAMED_SOURCES
 from .data.storage import SUMMARY_FILE
-from .errors import DataError, ModelFolderError, RecipeError
+from .errors import DataError, RecipeError
 from .evaluation import (
     Evaluation,
     ModelScorer,
@@ -30,10 +28,13 @@ from .evaluation import (
     target_ranks,
     write_metrics_json,
 )
+from .launcher import is_main_process
 from .loading import load_model_folder, load_model_recipe
 from .recipes import DataRecipe, Recipe
 from .training import TrainingResult, check_run_folder, save_model_folder, train
-from .training.folder import CHECKPOINTS, is_own
+from .training.folder import run_folder
+from .training.identity import run_identity
+from .training.stopping import Interruptions
 
 __all__ = ["evaluate_model", "prepare_data", "train_and_evaluate", "with_data"]
 
@@ -152,69 +153,67 @@ def _evaluations(
     }
 
 
-@contextmanager
-def run_folder(folder: Path) -> Iterator[Path]:
-    """Gives a place inside `folder` (checked before) to write the results to; they move into `folder` at the end.
-
-    An earlier model in `folder` stays until then. After an error nothing of the run is left; a run that was stopped
-    by hand leaves its checkpoints.
-
-    Raises:
-        ModelFolderError: The folder is a link to nowhere, or the weights cannot be written.
-    """
-    made = not folder.exists()
-    if made and folder.is_symlink():
-        raise ModelFolderError(f"{folder} is a link to nowhere; choose another --output_dir")
-    checkpoints = folder / CHECKPOINTS
-    shutil.rmtree(checkpoints, ignore_errors=True)  # of a run that did not finish
-    try:
-        checkpoints.mkdir(parents=True)  # a folder that cannot be written is found now, not after an epoch
-        finished = checkpoints / "checkpoint-finished"
-        yield finished
-        for entry in folder.iterdir():
-            if entry.is_file() and is_own(entry):
-                entry.unlink()
-        for entry in finished.iterdir():
-            entry.rename(folder / entry.name)
-    except Exception as error:
-        shutil.rmtree(checkpoints, ignore_errors=True)
-        if made:
-            with suppress(OSError):  # not empty: somebody else's files came in the meantime
-                folder.rmdir()
-        if isinstance(error, SafetensorError):
-            raise ModelFolderError(f"{folder} cannot be written: {error}") from error
-        raise
-    shutil.rmtree(checkpoints)
-
-
 def train_and_evaluate(
-    recipe: Recipe, output_dir: Path, *, overwrite: bool = False, progress: bool = True, say: Say = print
+    recipe: Recipe,
+    output_dir: Path,
+    *,
+    overwrite: bool = False,
+    resume: bool = False,
+    max_minutes: float | None = None,
+    save_minutes: float = 5.0,
+    progress: bool = True,
+    say: Say = print,
 ) -> tuple[TrainingResult, PreparedData, dict[str, Evaluation]]:
     """Prepares, trains, evaluates on the test split and writes the model folder.
 
     The folder gets weights, vocabulary, remote code, `metrics.json`, `recipe.yaml`, `training_log.json` and
-    `learning_curves.png`; an earlier model in it is replaced only by a finished one.
+    `learning_curves.png`; an earlier model in it is replaced only by a finished one. Started by `torchrun` or
+    `accelerate launch`, all processes train, and the first one alone evaluates, writes and prints.
+
+    Args:
+        recipe: With a data source.
+        output_dir: Where the model folder goes.
+        overwrite: Whether it may replace an earlier model, or start an unfinished run again.
+        resume: Whether to go on with the unfinished run in it.
+        max_minutes: The training stops after so many minutes, preparation included, with a checkpoint.
+        save_minutes: Minutes between two checkpoints within an epoch.
+        progress: Whether to show a bar and a line an epoch.
+        say: Gets lines for people.
 
     Returns:
-        The training's result, the data, and the test evaluations by model, the trained one first.
+        The training's result, the data, and the test evaluations by model, the trained one first; no evaluations in
+        processes other than the first.
+
+    Raises:
+        RunStopped: The run was stopped by a signal or by `max_minutes`, after its checkpoint was written.
     """
-    check_run_folder(output_dir, overwrite=overwrite, dry_run=True)
-    data = prepare_data(recipe, say=say)
+    if (max_minutes is not None and max_minutes <= 0) or save_minutes < 0:
+        raise RecipeError(f"--max_minutes must be above 0 and --save_minutes at least 0: {max_minutes}, {save_minutes}")
+    deadline = None if max_minutes is None else time.monotonic() + 60 * max_minutes
+    main = is_main_process()
+    if main:
+        check_run_folder(output_dir, overwrite=overwrite, resume=resume)
+    data = prepare_data(recipe, say=say if main else _say_nothing)
     recipe = as_prepared(recipe, data)
-    with run_folder(output_dir) as finished:
+    kept = _without_folders(recipe)
+    with run_folder(output_dir, run_identity(kept, data), resume) if main else nullcontext(output_dir) as finished:
         result = train(
             recipe,
             data,
             output_dir,
             compute_metrics=RankingMetrics(_validation_ks(recipe)),
             preprocess_logits_for_metrics=target_ranks,
+            resume=resume,
+            interruptions=Interruptions(deadline, 60 * save_minutes),
             progress=progress,
+            say=say,
         )
+        if not main:
+            return result, data, {}
         label = model_label(result.model)
         scorer = ModelScorer(result.model, recipe.training.max_length)
         validation = _evaluations(recipe, data, "validation", {label: scorer}, progress)[label]
         tests = _evaluations(recipe, data, "test", {label: scorer, **reference_scorers(recipe, data)}, progress)
-        kept = _without_folders(recipe)
         save_model_folder(finished, result, data, kept)
         plot_learning_curves(
             result.log_history, finished / "learning_curves.png", metric=f"eval_{recipe.training.metric}"
@@ -230,6 +229,10 @@ def train_and_evaluate(
         )
         write_metrics_json(finished / "metrics.json", metrics)
     return result, data, tests
+
+
+def _say_nothing(text: str) -> None:
+    pass
 
 
 def evaluate_model(

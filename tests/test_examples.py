@@ -83,4 +83,4 @@ def test_quickstart(tmp_path):
 
 @pytest.mark.parametrize("name", [file.name for file in sorted(EXAMPLES.glob("*.py"))])
 def test_examples_are_short(name):
-    assert len((EXAMPLES / name).read_text().splitlines()) < 60
+    assert len((EXAMPLES / name).read_text().splitlines()) < 75

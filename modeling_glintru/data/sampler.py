@@ -63,8 +63,11 @@ class LengthBucketSampler(Sampler[int]):
         return np.asarray(self._rows.lengths if isinstance(self._rows, HasLengths) else self._rows)
 
     def set_epoch(self, epoch: int) -> None:
-        """The next pass uses the order of this epoch."""
+        """The next pass uses the order of this epoch, and its windows where those move."""
         self.epoch = epoch
+        # Accelerate tells the sampler alone when batches are split over processes or skipped.
+        if hasattr(self._rows, "set_epoch"):
+            self._rows.set_epoch(epoch)
 
     def __len__(self) -> int:
         rows = len(self._lengths())
@@ -114,8 +117,10 @@ class TargetBatchSampler(Sampler[list[int]]):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """The next pass uses the batches of this epoch."""
+        """The next pass uses the batches of this epoch, and its windows where those move."""
         self.epoch = epoch
+        if hasattr(self.windows, "set_epoch"):
+            self.windows.set_epoch(epoch)
 
     def __len__(self) -> int:
         return max(1, int(self.windows.lengths.sum()) // self.batch_targets)

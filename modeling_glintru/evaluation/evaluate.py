@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,6 +44,7 @@ class Evaluation:
     ks: tuple[int, ...]
     seed: int
     num_bootstrap: int = 1000
+    _tables: dict[Any, MetricTable] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def num_users(self) -> int:
@@ -56,14 +58,20 @@ class Evaluation:
             column: A key of `ranks`.
             num_bootstrap: Resamples of an interval; those of the evaluation when not given.
             confidence: Share of the resampled means inside an interval.
+
+        Returns:
+            The same object every time: intervals are computed once.
         """
         if column not in self.ranks:
             raise DataError(f"no ranks named {column!r}, this evaluation has: {', '.join(self.ranks)}")
-        table: MetricTable = {}
-        for name, values in per_user_metrics(self.ranks[column], self.ks).items():
-            low, high = bootstrap_interval(values, num_bootstrap or self.num_bootstrap, confidence, self.seed)
-            table[name] = {"value": float(values.mean()), "low": low, "high": high}
-        return table
+        num_bootstrap = num_bootstrap or self.num_bootstrap
+        key = (column, num_bootstrap, confidence)
+        if key not in self._tables:
+            table = self._tables[key] = {}
+            for name, values in per_user_metrics(self.ranks[column], self.ks).items():
+                low, high = bootstrap_interval(values, num_bootstrap, confidence, self.seed)
+                table[name] = {"value": float(values.mean()), "low": low, "high": high}
+        return self._tables[key]
 
     def tables(self, split: str) -> dict[str, MetricTable]:
         """All tables under the names that `metrics.json` uses: `test`, `test_with_history`, `test_pop100`, …"""

@@ -5,14 +5,23 @@ from __future__ import annotations
 import fnmatch
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
 
 from ..auto import MODELS
 from ..errors import ModelFolderError
+from .checkpoint import has_checkpoints, replace_json
+from .identity import check_identity
 
-__all__ = ["CHECKPOINTS", "check_run_folder"]
+__all__ = ["CHECKPOINTS", "check_run_folder", "run_folder"]
 
 CHECKPOINTS = "checkpoints"
+IDENTITY = "run.json"  # in CHECKPOINTS
+FINISHED = "checkpoint-finished"  # in CHECKPOINTS: what moves up when all of it is written
 # What a run, or saving its model and processor, puts into the folder; nothing else is ever removed.
 OWN_FILES = (
     *("config.json", "model.safetensors", "model-*.safetensors", "model.safetensors.index.json"),
@@ -21,37 +30,81 @@ OWN_FILES = (
 )
 
 
-def check_run_folder(folder: Path, overwrite: bool, dry_run: bool = False) -> None:
-    """Makes sure that a run can write to `folder`; with `overwrite` an earlier model in it is removed.
+def check_run_folder(folder: Path, *, overwrite: bool = False, resume: bool = False) -> None:
+    """Makes sure that a run may write to `folder`; nothing is changed.
 
     Args:
         folder: Need not exist.
-        overwrite: Whether an earlier model may go.
-        dry_run: Only checks, removes nothing.
+        overwrite: Whether the run may replace an earlier model, or start an unfinished run again.
+        resume: Whether the run goes on with an unfinished one.
 
     Raises:
-        ModelFolderError: It is a file, holds another model and `overwrite` is off, or holds what no run of ours wrote.
+        ModelFolderError: It is a file, holds what no run of ours wrote, holds an earlier model or an unfinished run
+            that the run may not touch, or holds nothing to resume.
     """
-    if not folder.exists():
-        return
-    if not folder.is_dir():
+    if resume and overwrite:
+        raise ModelFolderError("--resume goes on with a run and --overwrite starts it again: give one of the two")
+    if folder.exists() and not folder.is_dir():
         raise ModelFolderError(f"{folder} is a file, --output_dir must be a folder")
-    entries = sorted(folder.iterdir())
-    if not entries:
-        return
+    if not folder.exists() and folder.is_symlink():
+        raise ModelFolderError(f"{folder} is a link to nowhere; choose another --output_dir")
+    entries = sorted(folder.iterdir()) if folder.exists() else []
     foreign = [entry.name for entry in entries if not is_own(entry)]
-    if foreign or not is_run_folder(folder):
+    if foreign or (entries and not is_run_folder(folder)):
         name = foreign[0] if foreign else entries[0].name
         raise ModelFolderError(f"{folder} holds what is not of a GLINT-RU run ({name!r}); choose another --output_dir")
-    if not overwrite:
+    unfinished = (folder / CHECKPOINTS).is_dir()
+    if resume and not unfinished:
+        what = "holds a finished model" if entries else "holds no run"
+        raise ModelFolderError(f"there is nothing to resume: {folder} {what}; leave out --resume")
+    if unfinished and not (resume or overwrite):
+        raise ModelFolderError(f"{folder} holds an unfinished run: go on with --resume or start again with --overwrite")
+    if entries and not (resume or overwrite):
         raise ModelFolderError(f"{folder} already holds a model; choose another --output_dir or add --overwrite")
-    if dry_run:
-        return
-    for entry in entries:
-        if entry.is_dir():
-            shutil.rmtree(entry)
-        else:
-            entry.unlink()
+
+
+@contextmanager
+def run_folder(folder: Path, identity: dict[str, Any], resume: bool) -> Iterator[Path]:
+    """Gives a place inside `folder` (checked before) to write the results to; they move into `folder` at the end.
+
+    An earlier model in `folder` stays until then. Checkpoints stay for `--resume` when the run is stopped or fails;
+    a run that fails before its first checkpoint leaves nothing.
+
+    Args:
+        folder: Where the model goes.
+        identity: See `run_identity`.
+        resume: Whether to keep the checkpoints that are there, of a run with the same identity.
+
+    Raises:
+        ModelFolderError: The unfinished run is another one, or the weights cannot be written.
+    """
+    made = not folder.exists()
+    checkpoints = folder / CHECKPOINTS
+    if resume and has_checkpoints(checkpoints):
+        check_identity(checkpoints / IDENTITY, identity)
+    else:
+        shutil.rmtree(checkpoints, ignore_errors=True)
+    finished = checkpoints / FINISHED
+    try:
+        checkpoints.mkdir(parents=True, exist_ok=True)  # a folder that cannot be written is found now, not later
+        shutil.rmtree(finished, ignore_errors=True)
+        replace_json(checkpoints / IDENTITY, identity)
+        yield finished
+        for entry in folder.iterdir():
+            if entry.is_file() and is_own(entry):
+                entry.unlink()
+        for entry in finished.iterdir():
+            entry.rename(folder / entry.name)
+    except Exception as error:
+        if not has_checkpoints(checkpoints):
+            shutil.rmtree(checkpoints, ignore_errors=True)
+            if made:
+                with suppress(OSError):  # not empty: somebody else's files came in the meantime
+                    folder.rmdir()
+        if isinstance(error, SafetensorError):
+            raise ModelFolderError(f"{folder} cannot be written: {error}") from error
+        raise
+    shutil.rmtree(checkpoints)
 
 
 def is_own(entry: Path) -> bool:
@@ -59,7 +112,9 @@ def is_own(entry: Path) -> bool:
     if entry.is_symlink():
         return False
     if entry.is_dir():
-        return entry.name == CHECKPOINTS and all(inside.name.startswith("checkpoint-") for inside in entry.iterdir())
+        return entry.name == CHECKPOINTS and all(
+            inside.name.startswith(("checkpoint-", IDENTITY)) for inside in entry.iterdir()
+        )
     return any(fnmatch.fnmatch(entry.name, pattern) for pattern in OWN_FILES)
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
-import time
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,16 +11,21 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils import broadcast_object_list
 from datasets import Dataset
 from transformers import EarlyStoppingCallback, PreTrainedModel, TrainingArguments, set_seed
 
 from .._memory import keep_freed_memory
 from ..auto import MODELS
 from ..data import PreparedData, SequenceCollator, TrainingPrefixes, TrainingWindows
-from ..errors import RecipeError
+from ..errors import ModelFolderError, RecipeError
+from ..launcher import is_main_process
 from ..recipes import Recipe
+from .checkpoint import has_checkpoints, newest_checkpoint, remove_other_checkpoints
 from .folder import CHECKPOINTS
-from .trainer import GlintRUTrainer
+from .resume import RunTrainer
+from .shares import device_batch_size
+from .stopping import Interruptions
 
 __all__ = ["TrainingResult", "save_model_folder", "train", "use_bf16"]
 
@@ -33,7 +37,7 @@ class TrainingResult:
         model: With the weights of the best epoch.
         log_history: The Trainer's log: loss by step, validation metrics by epoch.
         best_epoch: The epoch whose weights were kept.
-        seconds: Wall time of the training, validation included.
+        seconds: Wall time of the training, validation and the time before an interruption included.
         steps: Optimizer steps.
     """
 
@@ -71,7 +75,7 @@ def use_bf16(precision: str) -> bool:
 def training_arguments(recipe: Recipe, output_dir: Path, progress: bool) -> TrainingArguments:
     """The recipe in the words of `transformers`."""
     training = recipe.training
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(output_dir / CHECKPOINTS),
         num_train_epochs=training.num_train_epochs,
         per_device_train_batch_size=training.train_batch_size,
@@ -87,8 +91,7 @@ def training_arguments(recipe: Recipe, output_dir: Path, progress: bool) -> Trai
         logging_steps=training.logging_steps,
         eval_strategy="epoch",
         save_strategy="epoch",
-        save_total_limit=1,
-        save_only_model=True,  # the best epoch is loaded again, no run is resumed
+        restore_callback_states_from_checkpoint=True,  # the patience of early stopping
         load_best_model_at_end=True,
         metric_for_best_model=f"eval_{training.metric}",
         greater_is_better=True,
@@ -96,9 +99,13 @@ def training_arguments(recipe: Recipe, output_dir: Path, progress: bool) -> Trai
         remove_unused_columns=False,
         dataloader_num_workers=training.dataloader_num_workers,
         dataloader_pin_memory=torch.cuda.is_available(),
+        ddp_find_unused_parameters=False,  # every weight takes part in every step
         disable_tqdm=not progress,
         report_to="none",
     )
+    devices = arguments.world_size * max(1, arguments.n_gpu)
+    arguments.per_device_train_batch_size = device_batch_size(training.train_batch_size, devices)
+    return arguments
 
 
 def sorted_by_length(split: Dataset) -> Dataset:
@@ -127,52 +134,80 @@ def train(
     *,
     compute_metrics: Callable,
     preprocess_logits_for_metrics: Callable,
+    resume: bool = False,
+    interruptions: Interruptions | None = None,
     progress: bool = True,
+    say: Callable[[str], None] = print,
 ) -> TrainingResult:
     """Trains a new model as the recipe says; the epoch is chosen on the validation split.
 
     Args:
         recipe: Sizes and settings.
         data: Histories and vocabulary.
-        output_dir: Checkpoints go to a folder inside, which is removed at the end.
+        output_dir: Checkpoints go to a folder inside, which stays: see `run_folder`.
         compute_metrics, preprocess_logits_for_metrics: As `transformers.Trainer` takes them; they give the
             recipe's validation metric (`modeling_glintru.evaluation` has a pair).
+        resume: Whether to go on from the newest checkpoint that is whole; from the beginning where none was written.
+        interruptions: When to save and to stop.
         progress: Whether to show a bar and a line an epoch.
+        say: Gets a line about a damaged checkpoint and about where a resumed run goes on.
+
+    Raises:
+        ModelFolderError: All checkpoints are damaged.
+        RecipeError: The batch cannot be shared out to the processes, or the launcher asks for sharded weights.
+        RunStopped: See `Interruptions`.
     """
+    if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":  # ignored by Accelerate on the CPU
+        raise RecipeError("glintru train keeps whole weights in each process; examples/train_sharded.py shards them")
     keep_freed_memory()
     set_seed(recipe.seed)
     training = recipe.training
+    arguments = training_arguments(recipe, output_dir, progress and is_main_process())
     config = recipe.config(data.processor.vocab_size)
     model = MODELS[config.model_type](config)
     if config.negative_sampling == "popularity":
         model.set_item_counts(data.item_counts)
     patience = training.early_stopping_patience
-    trainer = GlintRUTrainer(
+    interruptions = interruptions or Interruptions()
+    trainer = RunTrainer(
         model=model,
-        args=training_arguments(recipe, output_dir, progress),
+        args=arguments,
         batch_targets=training.train_batch_targets,
         data_collator=SequenceCollator(training.max_length),
         train_dataset=training_rows(recipe, data.dataset["train"], model.training_examples),
         eval_dataset=sorted_by_length(data.dataset["validation"]),
         compute_metrics=compute_metrics,
         preprocess_logits_for_metrics=preprocess_logits_for_metrics,
-        callbacks=[EarlyStoppingCallback(patience)] if patience else None,
+        callbacks=[*([EarlyStoppingCallback(patience)] if patience else []), interruptions],
     )
-    start = time.perf_counter()
-    trainer.train()
-    seconds = time.perf_counter() - start
+    with interruptions.caught():
+        trainer.train(resume_from_checkpoint=_agreed_checkpoint(output_dir / CHECKPOINTS, say) if resume else None)
     steps_per_epoch = trainer.state.max_steps / training.num_train_epochs
     best_step = trainer.state.best_global_step or trainer.state.global_step
-    shutil.rmtree(output_dir / CHECKPOINTS, ignore_errors=True)
     # Accelerate leaves its autocast around `forward`; evaluation is in full precision.
     model = trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
     return TrainingResult(
         model=model.eval(),
         log_history=trainer.state.log_history,
         best_epoch=round(best_step / steps_per_epoch, 2),
-        seconds=seconds,
+        seconds=trainer.seconds,
         steps=trainer.state.global_step,
     )
+
+
+def _agreed_checkpoint(folder: Path, say: Callable[[str], None]) -> str | None:
+    """Where all processes go on, which the first one finds out; None at the beginning."""
+    found: list[str | None] = [None]
+    if is_main_process():
+        checkpoint = newest_checkpoint(folder, say)
+        if checkpoint is None and has_checkpoints(folder):
+            raise ModelFolderError(f"no checkpoint in {folder} is whole; start again with --overwrite")
+        remove_other_checkpoints(folder, checkpoint)
+        where = "from the beginning: no checkpoint was written yet" if checkpoint is None else f"from {checkpoint.name}"
+        say(f"The run goes on {where}")
+        found = [None if checkpoint is None else str(checkpoint)]
+    broadcast_object_list(found)
+    return found[0]
 
 
 def save_model_folder(output_dir: Path, result: TrainingResult, data: PreparedData, recipe: Recipe) -> None:

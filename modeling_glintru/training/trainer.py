@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+from accelerate.data_loader import prepare_data_loader
 from torch.utils.data import DataLoader, Dataset, Sampler
 from tqdm.auto import tqdm
 from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
@@ -13,6 +14,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from ..data import LengthBucketSampler, TargetBatchSampler
 from ..data.sampler import HasLengths
 from ..errors import RecipeError
+from .shares import ProcessShare, ShareCollator
 
 __all__ = ["EpochProgress", "GlintRUTrainer"]
 
@@ -72,6 +74,7 @@ class GlintRUTrainer(Trainer):
     """`transformers.Trainer` whose training batches hold windows of similar length.
 
     Everything else, arguments included, is the plain Trainer's. A training set without `lengths` is sampled as usual.
+    Several processes share the rows of each batch, so that they do together what one process does with that batch.
 
     Args:
         batch_targets: Batches hold about this many targets each, instead of `per_device_train_batch_size` windows.
@@ -89,24 +92,38 @@ class GlintRUTrainer(Trainer):
         if not isinstance(dataset, HasLengths):
             return super()._get_train_sampler(train_dataset)
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        return LengthBucketSampler(dataset, self._train_batch_size, seed=seed)
+        return LengthBucketSampler(dataset, self._train_batch_size * self.args.world_size, seed=seed)
 
     def get_train_dataloader(self) -> DataLoader:
-        """As `transformers.Trainer.get_train_dataloader`; with `batch_targets`, of batches of that many targets."""
-        dataset: Any = self.train_dataset
-        if self.batch_targets is None:
+        """Batches of this process; see `transformers.Trainer.get_train_dataloader`."""
+        batches = self._batch_sampler()
+        if batches is None:
             return super().get_train_dataloader()
-        if self.args.world_size > 1:
-            raise RecipeError(
-                f"training.train_batch_targets works in one process, but there are {self.args.world_size}; "
-                "use training.train_batch_size."
-            )
-        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        dataset: Any = self.train_dataset
+        collate: Any = self.data_collator
         loader = DataLoader(
             dataset,
-            batch_sampler=TargetBatchSampler(dataset, self.batch_targets, seed=seed),
-            collate_fn=self.data_collator,
+            batch_sampler=batches,
+            collate_fn=ShareCollator(collate) if self.args.world_size > 1 else collate,
             num_workers=self.args.dataloader_num_workers,
             pin_memory=self.args.dataloader_pin_memory,
         )
-        return self.accelerator.prepare(loader)
+        # One process, as the batches are shares already.
+        return prepare_data_loader(loader, self.args.device, num_processes=1, process_index=0, put_on_device=True)
+
+    def _batch_sampler(self) -> Sampler | None:
+        """Where the plain Trainer's loader does not do: batches by targets, or the share of this process in each."""
+        processes = self.args.world_size
+        if self.batch_targets is not None:
+            if processes > 1:
+                raise RecipeError(
+                    f"training.train_batch_targets works in one process, but there are {processes}; "
+                    "use training.train_batch_size."
+                )
+            seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+            dataset: Any = self.train_dataset
+            return TargetBatchSampler(dataset, self.batch_targets, seed=seed)
+        sampler = self._get_train_sampler() if processes > 1 else None
+        if not isinstance(sampler, LengthBucketSampler):
+            return None
+        return ProcessShare(sampler, self.args.process_index, processes)

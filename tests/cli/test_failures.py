@@ -35,22 +35,30 @@ FAILURES = {
 
 
 @pytest.mark.parametrize("case", FAILURES)
-def test_a_run_that_fails_leaves_no_folder_and_an_earlier_model_whole(demo, glintru, tmp_path, monkeypatch, case):
-    folder = shutil.copytree(demo[0], tmp_path / "earlier")
+def test_a_run_that_fails_leaves_an_earlier_model_whole(demo, glintru, tmp_path, monkeypatch, case):
+    """Beside it stay the checkpoints, where there are any."""
+    folder, new = shutil.copytree(demo[0], tmp_path / "earlier"), tmp_path / "new"
     before = snapshot(folder)
     monkeypatch.setattr(runs, *FAILURES[case])
-    refused(glintru(*DEMO, tmp_path / "new"), "No space left on device")
+    refused(glintru(*DEMO, new), "No space left on device")
     refused(glintru(*DEMO, folder, "--overwrite"), "No space left on device")
+    if "middle" in case:
+        assert not new.exists()
+    else:
+        assert [entry.name for entry in new.iterdir()] == ["checkpoints"]
+        shutil.rmtree(folder / "checkpoints")
+        monkeypatch.undo()
+        result = glintru(*DEMO, new, "--resume")
+        assert result.exit_code == 0, result.output
     assert snapshot(folder) == before
-    assert [entry.name for entry in tmp_path.iterdir()] == ["earlier"]
 
 
 def test_files_that_came_during_a_run_that_fails_stay(glintru, tmp_path, monkeypatch):
-    def come_and_fail(*arguments):
+    def come_and_fail(*arguments, **options):
         (tmp_path / "new" / "notes.txt").write_text("loss looks odd")
         disk_full()
 
-    monkeypatch.setattr(runs, "write_metrics_json", come_and_fail)
+    monkeypatch.setattr(runs, "train", come_and_fail)
     refused(glintru(*DEMO, tmp_path / "new"), "No space left on device")
     assert snapshot(tmp_path / "new") == {"notes.txt": b"loss looks odd"}
 
@@ -80,11 +88,12 @@ def stopped(monkeypatch):
 def test_a_stopped_run_can_be_run_again(glintru, tmp_path, stopped):
     folder = tmp_path / "out"
     result = glintru(*DEMO, folder, *TWO_EPOCHS)
-    assert (result.exit_code, result.stderr) == (130, "glintru: stopped\n")
+    assert result.exit_code == 130
+    assert result.stderr == "glintru: stopped at step 58 of 58; the same command with --resume goes on\n"
     assert [entry.name for entry in folder.iterdir()] == ["checkpoints"]
     refused(glintru("recommend", folder, "--history", "a"), "a run that is not finished")
     stopped.undo()
-    refused(glintru(*DEMO, folder), "--overwrite")
+    refused(glintru(*DEMO, folder), "unfinished run", "--resume", "--overwrite")
     result = glintru(*DEMO, folder, "--overwrite")
     assert result.exit_code == 0, result.output
     assert (folder / "metrics.json").is_file() and not (folder / "checkpoints").exists()

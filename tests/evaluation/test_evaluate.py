@@ -128,3 +128,12 @@ def test_bad_input_is_one_clear_sentence(name: str) -> None:
     arguments = {"scorer": HashScorer(5), "split": make_split([[1, 2]], [3]), **arguments}
     with pytest.raises(DataError, match=message):
         evaluate(arguments.pop("scorer"), arguments.pop("split"), progress=False, **arguments)
+
+
+def test_intervals_are_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluation = evaluate(HashScorer(41), random_split(60, 40, seed=2), num_bootstrap=10, progress=False)
+    tables = evaluation.tables("test")
+    monkeypatch.setattr(evaluate_module, "bootstrap_interval", None)
+    assert evaluation.table() == tables["test"] and evaluation.tables("validation")["validation"] == tables["test"]
+    with pytest.raises(TypeError):
+        evaluation.table(num_bootstrap=11)

@@ -1,10 +1,8 @@
-"""Training: the sampler, the seed, accumulation, the kept epoch, the recipe's fields, the output folder."""
+"""Training: the sampler, the seed, accumulation, the kept epoch, the recipe's fields."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -14,10 +12,11 @@ from transformers import Trainer, TrainingArguments, set_seed
 from modeling_glintru import GlintRUConfig, GlintRUForSequentialRecommendation
 from modeling_glintru.data import LengthBucketSampler, SequenceCollator, TrainingPrefixes, TrainingWindows, load_source
 from modeling_glintru.data.prepare import prepare
-from modeling_glintru.errors import ModelFolderError, RecipeError
+from modeling_glintru.errors import RecipeError
 from modeling_glintru.evaluation import ModelScorer, RankingMetrics, evaluate, target_ranks
 from modeling_glintru.recipes import TrainingRecipe, load_recipe
-from modeling_glintru.training import GlintRUTrainer, check_run_folder, train
+from modeling_glintru.training import GlintRUTrainer, train
+from modeling_glintru.training.resume import RunTrainer
 from modeling_glintru.training.run import training_arguments, use_bf16
 
 
@@ -163,14 +162,13 @@ def test_the_weights_of_the_best_epoch_are_kept(data, tmp_path):
     again = evaluate(ModelScorer(result.model, recipe.training.max_length), data.dataset["validation"], progress=False)
     value = again.table(num_bootstrap=1)["ndcg@10"]["value"]
     assert value == pytest.approx(max(scores.values()), abs=1e-4)
-    assert not (tmp_path / "checkpoints").exists()
 
 
 def test_the_kept_epoch_is_the_best_and_not_the_last(data, tmp_path, monkeypatch):
     """With a metric that is dictated: best in epoch 2 of 3."""
     values, weights = [0.1, 0.3, 0.2], []
 
-    class Watched(GlintRUTrainer):
+    class Watched(RunTrainer):
         def evaluate(self, *args, **kwargs):
             weights.append({name: tensor.clone() for name, tensor in self.model.state_dict().items()})
             return super().evaluate(*args, **kwargs)
@@ -178,7 +176,7 @@ def test_the_kept_epoch_is_the_best_and_not_the_last(data, tmp_path, monkeypatch
     def dictated(prediction, compute_result=True):
         return {"ndcg@10": values[len(weights) - 1]} if compute_result else {}
 
-    monkeypatch.setattr("modeling_glintru.training.run.GlintRUTrainer", Watched)
+    monkeypatch.setattr("modeling_glintru.training.run.RunTrainer", Watched)
     recipe = load_recipe("demo", ["num_train_epochs=3", "early_stopping_patience=null"])
     result = train(
         recipe,
@@ -248,7 +246,7 @@ def test_the_other_training_fields_arrive(data, tmp_path, monkeypatch):
         given.update(options)
         raise Started
 
-    monkeypatch.setattr("modeling_glintru.training.run.GlintRUTrainer", trainer)
+    monkeypatch.setattr("modeling_glintru.training.run.RunTrainer", trainer)
     options = [
         "max_length=9",
         "random_window_shift=true",
@@ -258,14 +256,15 @@ def test_the_other_training_fields_arrive(data, tmp_path, monkeypatch):
     ]
     with pytest.raises(Started):
         run(load_recipe("demo", options), data, tmp_path)
-    windows, (stopping,) = given["train_dataset"], given["callbacks"]
+    windows, (stopping, interruptions) = given["train_dataset"], given["callbacks"]
     assert (windows.max_length, windows.random_shift, windows.seed) == (9, True, 77)
     assert given["data_collator"].max_length == 9
     assert given["batch_targets"] == 99
     assert stopping.early_stopping_patience == 7
     with pytest.raises(Started):
         run(load_recipe("demo", ["early_stopping_patience=null"]), data, tmp_path)
-    assert given["callbacks"] is None and not given["train_dataset"].random_shift
+    assert [type(callback) for callback in given["callbacks"]] == [type(interruptions)]
+    assert not given["train_dataset"].random_shift
     assert type(windows) is TrainingWindows
     with pytest.raises(Started):
         run(load_recipe("demo", ["model.name=bsarec", "prefix_share=0.5", "max_length=9", "seed=77"]), data, tmp_path)
@@ -316,83 +315,7 @@ def test_precision_arrives(tmp_path):
         assert made.bf16 is expected
 
 
-def files(folder: Path) -> dict[str, str]:
-    return {str(file.relative_to(folder)): file.read_text() for file in folder.rglob("*") if file.is_file()}
-
-
-def folder_of(path: Path, **content: str) -> Path:
-    """A folder with files; a double underscore stands for a dot, and content is JSON or text."""
-    path.mkdir()
-    for name, text in content.items():
-        (path / name.replace("__", ".")).write_text(text)
-    return path
-
-
-OURS = json.dumps({"model_type": "glintru"})
-
-
-def test_new_and_empty_folders_are_taken(tmp_path):
-    check_run_folder(tmp_path / "new", overwrite=False)
-    check_run_folder(tmp_path, overwrite=False)
-    assert tmp_path.exists() and not (tmp_path / "new").exists()  # only a check
-
-
-@pytest.mark.parametrize("overwrite", [False, True])
-def test_a_file_in_the_way_stays(tmp_path, overwrite):
-    file = tmp_path / "model"
-    file.write_text("precious")
-    with pytest.raises(ModelFolderError, match="is a file"):
-        check_run_folder(file, overwrite=overwrite)
-    assert file.read_text() == "precious"
-
-
-@pytest.mark.parametrize("overwrite", [False, True])
-@pytest.mark.parametrize(
-    "content",
-    [
-        {"notes__md": "precious"},
-        {"config__json": json.dumps({"model_type": "bert"})},
-        {"config__json": "not JSON"},
-        {"config__json": "[1]"},
-        {"recipe__yaml": "name: x"},
-        {"recipe__yaml": "name: x", "notes__md": "precious"},
-        {"config__json": OURS, "notes__md": "precious"},
-    ],
-)
-def test_a_foreign_folder_is_never_deleted(tmp_path, content, overwrite):
-    foreign = folder_of(tmp_path / "foreign", **content)
-    before = files(foreign)
-    with pytest.raises(ModelFolderError, match="not of a GLINT-RU run"):
-        check_run_folder(foreign, overwrite=overwrite)
-    assert files(foreign) == before
-
-
-@pytest.mark.parametrize("finished", [True, False])
-def test_another_model_goes_only_with_overwrite(tmp_path, finished):
-    folder = folder_of(tmp_path / "model", **({"config__json": OURS} if finished else {"recipe__yaml": "name: demo"}))
-    (folder / "checkpoints").mkdir()
-    before = files(folder)
-    with pytest.raises(ModelFolderError, match="--overwrite"):
-        check_run_folder(folder, overwrite=False)
-    check_run_folder(folder, overwrite=True, dry_run=True)
-    assert files(folder) == before
-    check_run_folder(folder, overwrite=True)
-    assert not any(folder.iterdir())
-
-
-def test_folders_and_links_beside_a_model_stay(tmp_path):
-    folder = folder_of(tmp_path / "model", config__json=OURS)
-    (tmp_path / "elsewhere").mkdir()
-    for make in (
-        lambda: (folder / "runs").mkdir(),
-        lambda: (folder / "checkpoints").symlink_to(tmp_path / "elsewhere"),
-        lambda: (folder / "checkpoints" / "photos").mkdir(parents=True),
-    ):
-        make()
-        with pytest.raises(ModelFolderError, match="not of a GLINT-RU run"):
-            check_run_folder(folder, overwrite=True)
-        for entry in folder.iterdir():
-            if entry.is_symlink():
-                entry.unlink()
-            elif entry.is_dir():
-                shutil.rmtree(entry)
+def test_sharded_weights_are_refused(data, tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(RecipeError, match=r"examples/train_sharded\.py"):
+        run(load_recipe("demo"), data, tmp_path)

@@ -1,0 +1,108 @@
+"""`glintru train --resume`: the command, and real processes that are killed."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import polars as pl
+import pytest
+
+from modeling_glintru.data import synthetic_interactions
+
+from .conftest import EPOCHS
+from .test_bad_input import refused
+
+DEMO = ("train", "--recipe", "demo", *EPOCHS, "--output_dir")  # the fixture `demo` is this run, never stopped
+AT_ONCE = ("--max_minutes", "1e-9")
+
+
+@pytest.fixture
+def stopped(glintru, tmp_path):
+    """A folder with an unfinished run."""
+    result = glintru(*DEMO, tmp_path / "out", *AT_ONCE)
+    assert result.exit_code == 0, result.output
+    assert result.stderr == (
+        "glintru: stopped after --max_minutes at step 1 of 58; the same command with --resume goes on\n"
+    )
+    assert [entry.name for entry in (tmp_path / "out").iterdir()] == ["checkpoints"]
+    return tmp_path / "out"
+
+
+def assert_finished_like(folder, demo) -> None:
+    assert (folder / "model.safetensors").read_bytes() == (demo[0] / "model.safetensors").read_bytes()
+    assert {file.name for file in folder.iterdir()} == {file.name for file in demo[0].iterdir()}
+
+
+def test_a_run_in_pieces_equals_a_whole_one(demo, glintru, stopped):
+    for step in (2, 3):
+        result = glintru(*DEMO, stopped, "--resume", *AT_ONCE)
+        assert f"goes on from checkpoint-{step - 1}\n" in result.stdout and f"at step {step} of" in result.stderr
+    result = glintru(*DEMO, stopped, "--resume")
+    assert result.exit_code == 0, result.output
+    assert_finished_like(stopped, demo)
+    refused(glintru(*DEMO, stopped, "--resume"), "nothing to resume", "a finished model")
+
+
+def test_the_recipe_must_be_the_same(glintru, stopped):
+    changes = ("--set", "learning_rate=0.001", "--seed", "5")
+    refused(
+        glintru(*DEMO, stopped, "--resume", *changes),
+        "seed (5, was 42), training.learning_rate (0.001, was 0.005)",
+        "--overwrite",
+    )
+
+
+def test_the_data_must_be_the_same(glintru, tmp_path):
+    frame = synthetic_interactions(num_users=60, num_items=30).frame
+    file, moved = tmp_path / "log.csv", tmp_path / "moved.csv"
+    frame.write_csv(file)
+    options = ("train", "--recipe", "demo", "--set", "evaluation.reference_models=[]", "--quiet")
+    assert glintru(*options, "--data", file, "--output_dir", tmp_path / "out", *AT_ONCE).exit_code == 0
+    frame.with_columns(pl.col("item_id").reverse()).write_csv(moved)
+    resume = (*options, "--output_dir", tmp_path / "out", "--resume", *AT_ONCE, "--data")
+    refused(glintru(*resume, moved), "the interactions are not those of the run")
+    file.rename(moved)  # the same under another name
+    assert glintru(*resume, moved).exit_code == 0
+
+
+def test_as_many_processes_as_before(glintru, stopped, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    refused(glintru(*DEMO, stopped, "--resume"), "the run had 1 process(es), now there are 2")
+
+
+def test_where_there_is_nothing_to_resume(demo, glintru, tmp_path):
+    refused(glintru(*DEMO, tmp_path / "new", "--resume"), "nothing to resume", "leave out --resume")
+    refused(glintru(*DEMO, demo[0], "--resume", "--overwrite"), "one of the two")
+    assert not any(tmp_path.iterdir())
+
+
+def test_limits_are_checked(glintru, tmp_path):
+    refused(glintru(*DEMO, tmp_path / "new", "--max_minutes", "0"), "--max_minutes must be above 0")
+    refused(glintru(*DEMO, tmp_path / "new", "--save_minutes", "-1"), "--save_minutes at least 0")
+
+
+@pytest.mark.slow
+def test_killed_at_random(demo, tmp_path):
+    """kill -9, Ctrl-C and SIGTERM at random moments, most of them in the middle of a checkpoint."""
+    draw, folder = random.Random(7), tmp_path / "out"
+    command = [sys.executable, "-m", "modeling_glintru", *DEMO, str(folder), "--save_minutes", "0"]
+    for number in range(5):
+        resume = ["--resume"] if number else []
+        process = subprocess.Popen([*command, *resume], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        before = checkpoints(folder)
+        if number < 4:
+            while process.poll() is None and checkpoints(folder) <= before:
+                time.sleep(0.01)
+            time.sleep(draw.uniform(0, 0.3))
+            process.send_signal((signal.SIGKILL, signal.SIGINT, signal.SIGKILL, signal.SIGTERM)[number])
+        _, errors = process.communicate()
+        assert process.returncode == (-9, 130, -9, 143, 0)[number], errors
+    assert_finished_like(folder, demo)
+
+
+def checkpoints(folder) -> set[str]:
+    return {entry.name for entry in folder.glob("checkpoints/checkpoint-*") if entry.suffix != ".partial"}
