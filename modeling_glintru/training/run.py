@@ -144,7 +144,7 @@ def train(
     training = recipe.training
     config = recipe.config(data.processor.vocab_size)
     model = MODELS[config.model_type](config)
-    if config.negative_sampling == "popularity":
+    if config.negative_sampling != "uniform":
         model.set_item_counts(data.item_counts)
     patience = training.early_stopping_patience
     trainer = GlintRUTrainer(
