@@ -88,10 +88,9 @@ def test_rare_items_of_a_large_catalogue_are_drawn():
     table = popularity.table(1.0, device)
     assert (table.diff() > 0).all()
     assert popularity.table(1.0, device) is table  # made once
-    rare, expected = popularity.probability(torch.tensor([2, 1_999_999]), 1.0), 2 / (1e9 + 1 + 2 * 1_999_998)
-    torch.testing.assert_close(
-        rare, torch.full((2,), 2 / (1e9 + 1 + 2 * 1_999_998), dtype=torch.float64), rtol=1e-6, atol=0
-    )
+    rare = popularity.probability(torch.tensor([2, 1_999_999]), 1.0)
+    expected = torch.full_like(rare, 2 / (1e9 + 1 + 2 * 1_999_998))
+    torch.testing.assert_close(rare, expected, rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("kind", ["popularity", "in_batch", "mixed"])
