@@ -14,6 +14,7 @@ Prints tables and writes benchmarks/results/catalogue_cost.json.
 from __future__ import annotations
 
 import argparse
+import gc
 import math
 import statistics
 import time
@@ -33,6 +34,7 @@ RESULTS = Path(__file__).parent / "results" / "catalogue_cost.json"
 WIDTH, HISTORIES, LENGTH, NEGATIVES = 64, 64, 50, 256
 FULL_LIMIT = 100_000  # items; ten times more take a minute a step on one core
 DENSE_LIMIT = 1_000_000  # items; weights, gradient and two moments of ten times more are 10 GB
+TOGETHER_LIMIT = 1_000_000
 
 Batch = dict[str, torch.Tensor]
 
@@ -115,24 +117,34 @@ def measure(items: int, rounds: int, full_limit: int, dense_limit: int) -> dict:
     """All sides that make sense at one size."""
     torch.manual_seed(0)
     batch = batch_of(items)
-    sides: dict[str, Side] = {}
-    if items <= full_limit:
-        sides["full CE, AdamW"] = Side(model_of(items, "cross_entropy"), False)
-    sides["sampled softmax, lazy"] = LazySide(model_of(items, "sampled_softmax", "mixed"), False)
-    sides["gBCE, lazy"] = LazySide(model_of(items, "gbce"), False)
-    if items <= dense_limit:
-        sides["sampled softmax, AdamW"] = Side(model_of(items, "sampled_softmax", "mixed"), False)
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
-    for index in range(rounds + 1):  # the first round warms up: states and tables are made
-        for name, side in sides.items():
-            value = timed(lambda side=side: side.step(batch))
-            if index:
-                seconds[name].append(value)
+    makers: dict[str, Callable[[], Side]] = {
+        "full CE, AdamW": lambda: Side(model_of(items, "cross_entropy"), False),
+        "sampled softmax, lazy": lambda: LazySide(model_of(items, "sampled_softmax", "mixed"), False),
+        "gBCE, lazy": lambda: LazySide(model_of(items, "gbce"), False),
+        "sampled softmax, AdamW": lambda: Side(model_of(items, "sampled_softmax", "mixed"), False),
+    }
+    if items > full_limit:
+        del makers["full CE, AdamW"]
+    if items > dense_limit:
+        del makers["sampled softmax, AdamW"]
+    seconds: dict[str, list[float]] = {name: [] for name in makers}
+    peaks: dict[str, float] = {}
+    # Interleaved while all fit in memory, one after the other above that.
+    for group in [list(makers)] if items <= TOGETHER_LIMIT else [[name] for name in makers]:
+        sides = {name: makers[name]() for name in group}
+        for index in range(rounds + 1):  # the first round warms up: states and tables are made
+            for name, side in sides.items():
+                value = timed(lambda side=side: side.step(batch))
+                if index:
+                    seconds[name].append(value)
+        peaks |= {name: peak_bytes(side, batch) / 1e6 for name, side in sides.items()}
+        del sides, side
+        gc.collect()
     lazy = seconds["sampled softmax, lazy"]
     return {
         "items": items,
         "milliseconds": {name: statistics.median(values) * 1e3 for name, values in seconds.items()},
-        "peak_megabytes": {name: peak_bytes(side, batch) / 1e6 for name, side in sides.items()},
+        "peak_megabytes": peaks,
         "ratios": {
             f"{name} / sampled softmax, lazy": spread(values, lazy)
             for name, values in seconds.items()
