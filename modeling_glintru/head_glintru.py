@@ -282,12 +282,14 @@ class NextItemHead:
         check_indices("labels", labels.masked_fill(~chosen, 1), self.config.vocab_size, lowest=1)
         targets = labels[chosen]
         self.check_labels(chosen, mask)
-        embedding = self.model.embed_items
-        loss = next_item_loss(
-            self.config, hidden[chosen], targets.long(), embedding.weight, self.item_popularity, embedding.sparse
-        )
+        loss = self._summed_loss(hidden[chosen], targets.long())
         if num_items_in_batch is None:
             num_items_in_batch = max(1, targets.numel())
         elif isinstance(num_items_in_batch, Tensor):
             num_items_in_batch = num_items_in_batch.to(loss.device)
         return loss / num_items_in_batch
+
+    def _summed_loss(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        """The loss that the config names, of (targets, hidden_size) representations and (targets,) int64 items."""
+        embedding = self.model.embed_items
+        return next_item_loss(self.config, hidden, targets, embedding.weight, self.item_popularity, embedding.sparse)
