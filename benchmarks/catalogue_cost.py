@@ -32,7 +32,7 @@ from modeling_glintru.training.optimizer import LazyAdamW, clip_grad_norm_
 
 RESULTS = Path(__file__).parent / "results" / "catalogue_cost.json"
 WIDTH, HISTORIES, LENGTH, NEGATIVES = 64, 64, 50, 256
-FULL_LIMIT = 100_000  # items; ten times more take a minute a step on one core
+FULL_LIMIT = 100_000  # items; the cost grows in proportion
 DENSE_LIMIT = 1_000_000  # items; weights, gradient and two moments of ten times more are 10 GB
 TOGETHER_LIMIT = 1_000_000
 
