@@ -11,7 +11,7 @@ __all__ = ["GlintRUConfig", "GlintRUError", "NextItemConfig"]
 logger = logging.get_logger(__name__)
 
 LOSSES = ("cross_entropy", "bpr", "sampled_softmax", "gbce")
-NEGATIVE_SAMPLING = ("uniform", "popularity")
+NEGATIVE_SAMPLING = ("uniform", "popularity", "in_batch", "mixed")
 PADDING_MODES = ("masked", "official")
 
 # Keys that transformers itself may hand to a config beside its declared fields.
@@ -74,6 +74,8 @@ class NextItemConfig(PreTrainedConfig):
     loss: str = "cross_entropy"
     num_negatives: int = 256
     negative_sampling: str = "uniform"
+    popularity_exponent: float | int = 1.0
+    in_batch_share: float | int = 0.5
     gbce_t: float | int = 0.75
     label_smoothing: float | int = 0.0
     temperature: float | int = 1.0
@@ -97,6 +99,10 @@ class NextItemConfig(PreTrainedConfig):
         above_zero(self, "temperature")
         if not 0 <= self.gbce_t <= 1:
             raise GlintRUError(f"gbce_t must be between 0 and 1, got {self.gbce_t}")
+        if not 0 <= self.in_batch_share <= 1:
+            raise GlintRUError(f"in_batch_share must be between 0 and 1, got {self.in_batch_share}")
+        if not 0 <= self.popularity_exponent < float("inf"):
+            raise GlintRUError(f"popularity_exponent must be 0 or above and finite, got {self.popularity_exponent}")
         one_of(self, "loss", LOSSES)
         one_of(self, "negative_sampling", NEGATIVE_SAMPLING)
         if self.label_smoothing and self.loss != "cross_entropy":
@@ -129,8 +135,13 @@ class GlintRUConfig(NextItemConfig):
         loss (`str`, defaults to `"cross_entropy"`): `"cross_entropy"` over all items, `"bpr"` (one uniform negative a
             position), `"sampled_softmax"` (shared negatives, log-Q corrected) or `"gbce"` (shared negatives, gSASRec).
         num_negatives (`int`, defaults to 256): Negatives of `"sampled_softmax"` and `"gbce"`, shared by a batch.
-        negative_sampling (`str`, defaults to `"uniform"`): `"uniform"` or `"popularity"`; the latter needs
-            `model.set_item_counts(counts)` once before training.
+        negative_sampling (`str`, defaults to `"uniform"`): Where those come from: `"uniform"` over the catalogue,
+            `"popularity"` (by training count), `"in_batch"` (the targets of the batch) or `"mixed"` (both of these).
+            All but uniform need `model.set_item_counts(counts)` once before training. `"sampled_softmax"` corrects for
+            each item's probability of being drawn.
+        popularity_exponent (`float`, defaults to 1.0): The probability in `"popularity"` and in that part of `"mixed"`
+            is proportional to (count + 1) to this power; 0 is uniform, as in Yang et al. 2020.
+        in_batch_share (`float`, defaults to 0.5): Share of `num_negatives` that `"mixed"` takes from the batch.
         gbce_t (`float`, defaults to 0.75): Calibration t of gBCE, 0 (plain BCE) to 1 (fully calibrated).
         label_smoothing (`float`, defaults to 0.0): Smoothing of the full cross-entropy, in [0, 1).
         temperature (`float`, defaults to 1.0): Scores are divided by it in the loss and in `logits`; above 0.

@@ -12,6 +12,7 @@ from transformers.utils import ModelOutput, can_return_tuple
 
 from .configuration_glintru import GlintRUError
 from .losses_glintru import next_item_loss
+from .negatives_glintru import ItemPopularity
 
 __all__ = ["EncoderOutput", "NextItemHead", "PrefixEncoder", "SequentialRecommendationOutput"]
 
@@ -36,6 +37,8 @@ class SequentialRecommendationOutput(ModelOutput):
         loss: Scalar, when `labels` is given.
         logits: (batch, vocab_size) scores after the last real item of each row, or (batch, length, vocab_size) with
             `return_all_logits`. Index 0 (padding) and excluded items are -inf; a row without items scores 0 everywhere.
+            `None` in a training step (`model.train()` and `labels`) that does not set `return_all_logits`: the loss
+            does not need them, and with millions of items they would cost more than all the rest.
         last_hidden_state: (batch, length, hidden_size), see `EncoderOutput`.
         hidden_states: See `EncoderOutput`.
     """
@@ -189,6 +192,8 @@ class NextItemHead:
     # What one training row is: "windows" have a target at every position, "prefixes" one, after the last item.
     training_examples = "windows"
     item_counts: Tensor | None = None
+    item_popularity: ItemPopularity | None = None
+    training: bool
     config: Any
     model: Any
 
@@ -199,7 +204,7 @@ class NextItemHead:
         self.model.embed_items = cast(nn.Embedding, value)
 
     def set_item_counts(self, counts: Any) -> None:
-        """Says how often each item occurs in training, for `negative_sampling="popularity"`. Not saved.
+        """Says how often each item occurs in training, for every `negative_sampling` but `"uniform"`. Not saved.
 
         Args:
             counts: (vocab_size,) non-negative numbers; index 0 is not used.
@@ -208,6 +213,7 @@ class NextItemHead:
         if counts.shape != (self.config.vocab_size,):
             raise GlintRUError(f"counts must have shape ({self.config.vocab_size},), got {tuple(counts.shape)}")
         self.item_counts = counts
+        self.item_popularity = ItemPopularity(counts)
 
     def check_labels(self, chosen: Tensor, mask: Tensor) -> None:
         """A model that cannot train on some positions refuses them here; `chosen` and `mask` are (batch, length)."""
@@ -242,9 +248,14 @@ class NextItemHead:
         outputs = self.model(input_ids, attention_mask, inputs_embeds, output_hidden_states, return_dict=True)
         hidden = outputs.last_hidden_state
         mask = item_mask(input_ids, attention_mask, hidden)
+        logits = None
+        if return_all_logits:
+            logits = self._logits(hidden, exclude_item_ids)
+        elif labels is None or not self.training:
+            logits = self._logits(last_item(hidden, mask), exclude_item_ids)
         return SequentialRecommendationOutput(
             loss=None if labels is None else self._loss(hidden, labels, mask, num_items_in_batch),
-            logits=self._logits(hidden if return_all_logits else last_item(hidden, mask), exclude_item_ids),
+            logits=logits,
             last_hidden_state=hidden,
             hidden_states=outputs.hidden_states,
         )
@@ -271,11 +282,14 @@ class NextItemHead:
         check_indices("labels", labels.masked_fill(~chosen, 1), self.config.vocab_size, lowest=1)
         targets = labels[chosen]
         self.check_labels(chosen, mask)
-        loss = next_item_loss(
-            self.config, hidden[chosen], targets.long(), self.model.embed_items.weight, self.item_counts
-        )
+        loss = self._summed_loss(hidden[chosen], targets.long())
         if num_items_in_batch is None:
             num_items_in_batch = max(1, targets.numel())
         elif isinstance(num_items_in_batch, Tensor):
             num_items_in_batch = num_items_in_batch.to(loss.device)
         return loss / num_items_in_batch
+
+    def _summed_loss(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        """The loss that the config names, of (targets, hidden_size) representations and (targets,) int64 items."""
+        embedding = self.model.embed_items
+        return next_item_loss(self.config, hidden, targets, embedding.weight, self.item_popularity, embedding.sparse)

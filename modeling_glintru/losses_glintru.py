@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .configuration_glintru import GlintRUConfig, GlintRUError
+from .configuration_glintru import GlintRUConfig
 from .kernels_glintru import cross_entropy_
+from .negatives_glintru import ItemPopularity, draw_other_items, draw_shared_negatives
 
 
 def at_least_float32(x: Tensor) -> Tensor:
@@ -35,30 +36,45 @@ def softmax_gradient(
 
 
 class LinearCrossEntropy(torch.autograd.Function):
-    """Summed cross-entropy of `hidden @ weightᵀ` that never holds the whole logits matrix.
+    """Summed cross-entropy of `hidden @ weight[first_item:]ᵀ` that never holds the whole logits matrix.
 
     Scores are made a chunk of rows at a time, in the autocast dtype with float32 softmax, and turned into the
-    gradient on the spot, so the exponentials are computed once and the backward pass is one scaling.
+    gradient on the spot, so the exponentials are computed once and the backward pass is one scaling. Chunks share
+    their buffers: fresh ones of this size would be paged in anew each time.
     """
 
-    CHUNK_ELEMENTS = 1 << 21  # scores held at a time: 8 MB in float32, which stays in the cache of most CPUs
+    # Rows of scores held at a time: 256 took at most 9 % more than the best of 32 ... 1,024, both dtypes, from 1,682
+    # to 100,000 items (d = 64; to 12,000 with 128). Fewer where they would fill CHUNK_ELEMENTS, 256 MB in float32.
+    CHUNK_ROWS = 256
+    LEAST_ROWS = 64
+    CHUNK_ELEMENTS = 1 << 26
     CHUNK_ELEMENTS_GPU = 1 << 27
 
     @staticmethod
-    def forward(ctx, hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float, smoothing: float) -> Tensor:
+    def chunk_rows(device: str, targets: int, items: int) -> int:
+        """How many rows of scores are made at a time."""
+        cls = LinearCrossEntropy
+        most, elements = (cls.CHUNK_ROWS, cls.CHUNK_ELEMENTS) if device == "cpu" else (targets, cls.CHUNK_ELEMENTS_GPU)
+        return max(1, min(targets, most, max(cls.LEAST_ROWS, elements // max(1, items))))
+
+    @staticmethod
+    def forward(
+        ctx, hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float, smoothing: float, first_item: int
+    ) -> Tensor:
         device = hidden.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
         accumulate = torch.promote_types(hidden.dtype, torch.float32)
-        inputs, items = hidden.to(dtype), weight.to(dtype)
+        inputs, items, targets = hidden.to(dtype), weight[first_item:].to(dtype), targets - first_item
         wants_hidden, wants_weight = ctx.needs_input_grad[:2]
         grad_hidden = torch.empty_like(inputs) if wants_hidden else None
         grad_weight = torch.zeros(weight.shape, dtype=accumulate, device=weight.device) if wants_weight else None
         total = torch.zeros((), dtype=accumulate, device=hidden.device)
-        elements = LinearCrossEntropy.CHUNK_ELEMENTS if device == "cpu" else LinearCrossEntropy.CHUNK_ELEMENTS_GPU
-        rows = max(64, elements // max(1, weight.shape[0]))
+        rows = LinearCrossEntropy.chunk_rows(device, len(targets), len(items))
+        scores = inputs.new_empty(rows, len(items))
+        product = torch.empty_like(items) if wants_weight and dtype != accumulate else None
         for start in range(0, len(targets), rows):
             part, target = inputs[start : start + rows], targets[start : start + rows]
-            gradient = part @ items.T
+            gradient = torch.mm(part, items.T, out=scores[: len(part)])
             loss = cross_entropy_(gradient, target, temperature, smoothing)
             if loss is None:
                 loss, gradient = softmax_gradient(gradient.to(accumulate), target, temperature, smoothing, dtype)
@@ -66,7 +82,11 @@ class LinearCrossEntropy(torch.autograd.Function):
             if grad_hidden is not None:
                 torch.mm(gradient, items, out=grad_hidden[start : start + rows])
             if grad_weight is not None:
-                grad_weight += gradient.T @ part
+                sums = grad_weight[first_item:]
+                if product is None:
+                    sums.addmm_(gradient.T, part)
+                else:
+                    sums += torch.mm(gradient.T, part, out=product)
         ctx.save_for_backward(grad_hidden, grad_weight)
         ctx.dtypes = hidden.dtype, weight.dtype
         return total
@@ -78,7 +98,7 @@ class LinearCrossEntropy(torch.autograd.Function):
             None if grad is None else (grad * grad_total.to(grad.dtype)).to(dtype)
             for grad, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
         ]
-        return *grads, None, None, None
+        return *grads, None, None, None, None
 
 
 def full_cross_entropy(
@@ -94,46 +114,62 @@ def full_cross_entropy(
         label_smoothing: Share of the target's probability that is spread over all items.
         first_item: 1 leaves the padding index out of the softmax; 0 keeps it in, as the authors do.
     """
-    return LinearCrossEntropy.apply(hidden, weight[first_item:], targets - first_item, temperature, label_smoothing)
+    return LinearCrossEntropy.apply(hidden, weight, targets, temperature, label_smoothing, first_item)
 
 
-def bpr(hidden: Tensor, targets: Tensor, negatives: Tensor, weight: Tensor, temperature: float) -> Tensor:
+def bpr(
+    hidden: Tensor, targets: Tensor, negatives: Tensor, weight: Tensor, temperature: float, sparse: bool = False
+) -> Tensor:
     """Bayesian personalised ranking, `-log sigmoid(s⁺ - s⁻)` (Rendle et al. 2009), the paper's alternative.
 
     Args:
-        negatives: (targets,) int64, one negative item for each target. Other arguments as above.
+        negatives: (targets,) int64, one negative item for each target.
+        sparse: Whether the gradient of `weight` is sparse: the rows that were used. Other arguments as above.
     """
-    difference = (hidden * (F.embedding(targets, weight) - F.embedding(negatives, weight))).sum(-1)
-    return -F.logsigmoid(at_least_float32(difference) / temperature).sum()
+    rows = F.embedding(targets, weight, sparse=sparse) - F.embedding(negatives, weight, sparse=sparse)
+    return -F.logsigmoid(at_least_float32((hidden * rows).sum(-1)) / temperature).sum()
 
 
-def sampled_scores(hidden: Tensor, targets: Tensor, negatives: Tensor, weight: Tensor, temperature: float):
+def sampled_scores(
+    hidden: Tensor, targets: Tensor, negatives: Tensor, weight: Tensor, temperature: float, sparse: bool
+) -> tuple[Tensor, Tensor, Tensor]:
     """Scores of targets (targets,) and of shared negatives (targets, negatives), and which negatives are the target."""
-    positive = (hidden * F.embedding(targets, weight)).sum(-1) / temperature
-    negative = F.linear(hidden, F.embedding(negatives, weight)) / temperature
+    positive = (hidden * F.embedding(targets, weight, sparse=sparse)).sum(-1) / temperature
+    negative = F.linear(hidden, F.embedding(negatives, weight, sparse=sparse)) / temperature
     return at_least_float32(positive), at_least_float32(negative), targets[:, None] == negatives[None]
 
 
 def sampled_softmax(
-    hidden: Tensor, targets: Tensor, negatives: Tensor, log_q: Tensor | None, weight: Tensor, temperature: float
+    hidden: Tensor,
+    targets: Tensor,
+    negatives: Tensor,
+    log_q: Callable[[Tensor], Tensor] | None,
+    weight: Tensor,
+    temperature: float,
+    sparse: bool = False,
 ) -> Tensor:
-    """Softmax over the target and shared negatives, each score less the log of its expected count (Yi et al. 2019).
+    """Softmax over the target and shared negatives, each score less the log of its probability (Yi et al. 2019).
 
     Args:
         negatives: (num_negatives,) int64 drawn with replacement; those that hit the target are left out.
-        log_q: (vocab_size,) log-probability of drawing each item; `None` for uniform, where the correction cancels.
+        log_q: From items to the log-probability of drawing each; `None` for uniform, where the correction cancels.
+        sparse: As in `bpr`.
     """
-    positive, negative, hits = sampled_scores(hidden, targets, negatives, weight, temperature)
+    positive, negative, hits = sampled_scores(hidden, targets, negatives, weight, temperature, sparse)
     if log_q is not None:
-        log_count = math.log(len(negatives))
-        positive = positive - log_q[targets] - log_count
-        negative = negative - log_q[negatives] - log_count
+        positive, negative = positive - log_q(targets), negative - log_q(negatives)
     negative = negative.masked_fill(hits, float("-inf"))
     return (torch.cat((positive[:, None], negative), dim=1).logsumexp(1) - positive).sum()
 
 
 def gbce(
-    hidden: Tensor, targets: Tensor, negatives: Tensor, weight: Tensor, temperature: float, calibration: float
+    hidden: Tensor,
+    targets: Tensor,
+    negatives: Tensor,
+    weight: Tensor,
+    temperature: float,
+    calibration: float,
+    sparse: bool = False,
 ) -> Tensor:
     """Generalised binary cross-entropy (Petrov and Macdonald 2023, gSASRec, equations 8 and 9).
 
@@ -143,54 +179,35 @@ def gbce(
     Args:
         negatives: (num_negatives,) int64; those that hit the target are left out of the sum.
         calibration: t, between 0 (plain BCE) and 1.
+        sparse: As in `bpr`.
     """
-    positive, negative, hits = sampled_scores(hidden, targets, negatives, weight, temperature)
-    count = len(negatives)
+    positive, negative, hits = sampled_scores(hidden, targets, negatives, weight, temperature, sparse)
+    count = max(1, len(negatives))
     rate = min(1.0, count / max(1, weight.shape[0] - 2))
     beta = rate * (calibration * (1 - 1 / rate) + 1 / rate)
     away = F.softplus(negative).masked_fill(hits, 0.0).sum(1)
     return (away - beta * F.logsigmoid(positive)).sum() / (count + 1)
 
 
-def draw_negatives(targets: Tensor, vocab_size: int) -> Tensor:
-    """One uniform negative for each target, never the target itself. (targets,) int64."""
-    if vocab_size < 3:
-        raise GlintRUError("BPR needs at least two items to draw a negative from")
-    draw = torch.randint(1, vocab_size - 1, targets.shape, device=targets.device)
-    return draw + (draw >= targets)
-
-
-def draw_shared_negatives(config: GlintRUConfig, item_counts: Tensor | None, device: torch.device):
-    """Negatives that a batch shares, drawn with replacement.
-
-    Returns:
-        ((num_negatives,) int64 items, (vocab_size,) float32 log-probabilities or `None` when uniform).
-    """
-    if config.negative_sampling == "uniform":
-        return torch.randint(1, config.vocab_size, (config.num_negatives,), device=device), None
-    if item_counts is None:
-        raise GlintRUError("negative_sampling 'popularity' needs model.set_item_counts(counts) before training")
-    counts = item_counts.to(device=device, dtype=torch.float32)
-    # A Laplace-smoothed count keeps log q finite for items that were never seen; the index 0 is never drawn.
-    probabilities = (counts + 1).index_fill(0, torch.zeros(1, dtype=torch.long, device=device), 0.0)
-    probabilities = probabilities / probabilities.sum()
-    cumulative = probabilities.cumsum(0)
-    draws = torch.rand(config.num_negatives, device=device) * cumulative[-1]
-    negatives = torch.searchsorted(cumulative, draws, right=True).clamp(1, config.vocab_size - 1)
-    return negatives, probabilities.clamp_min(torch.finfo(torch.float32).tiny).log()
-
-
 def next_item_loss(
-    config: GlintRUConfig, hidden: Tensor, targets: Tensor, weight: Tensor, item_counts: Tensor | None
+    config: GlintRUConfig,
+    hidden: Tensor,
+    targets: Tensor,
+    weight: Tensor,
+    popularity: ItemPopularity | None,
+    sparse: bool = False,
 ) -> Tensor:
-    """The loss that the config names, summed over the targets. Scalar."""
+    """The loss that the config names, summed over the targets. Scalar.
+
+    With `sparse`, all losses but the full cross-entropy give a sparse gradient of `weight`.
+    """
     temperature = float(config.temperature)
     if config.loss == "cross_entropy":
         first_item = 0 if config.padding_in_softmax else 1
         return full_cross_entropy(hidden, targets, weight, temperature, float(config.label_smoothing), first_item)
     if config.loss == "bpr":
-        return bpr(hidden, targets, draw_negatives(targets, config.vocab_size), weight, temperature)
-    negatives, log_q = draw_shared_negatives(config, item_counts, hidden.device)
+        return bpr(hidden, targets, draw_other_items(targets, config.vocab_size), weight, temperature, sparse)
+    negatives, log_q = draw_shared_negatives(config, popularity, targets)
     if config.loss == "sampled_softmax":
-        return sampled_softmax(hidden, targets, negatives, log_q, weight, temperature)
-    return gbce(hidden, targets, negatives, weight, temperature, float(config.gbce_t))
+        return sampled_softmax(hidden, targets, negatives, log_q, weight, temperature, sparse)
+    return gbce(hidden, targets, negatives, weight, temperature, float(config.gbce_t), sparse)

@@ -23,7 +23,6 @@ from transformers import initialization as init
 from ..configuration_glintru import GlintRUError, NextItemConfig, above_zero, at_least_one, heads_divide, rates
 from ..fused_glintru import Dropout
 from ..head_glintru import SequentialRecommendationOutput, check_indices, is_last_item, item_mask
-from ..losses_glintru import next_item_loss
 from .layers import FeedForward, SelfAttention, at_least_zero
 from .whole_history import WholeHistoryEncoder, WholeHistoryHead
 
@@ -200,9 +199,7 @@ class BERT4RecForSequentialRecommendation(WholeHistoryHead, BERT4RecPreTrainedMo
         masked = draw_masked(window, self.config.mask_probability, self.config.last_only_probability)
         hidden = self.model.cloze(window, masked)
         targets = window[masked]
-        loss = next_item_loss(
-            self.config, hidden[masked], targets, self.model.embed_items.weight, self.item_counts
-        ) / max(1, targets.numel())
+        loss = self._summed_loss(hidden[masked], targets) / max(1, targets.numel())
         return SequentialRecommendationOutput(loss=loss)
 
     def _window(self, input_ids: Tensor, attention_mask: Tensor | None, labels: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+import torch
 from accelerate.data_loader import prepare_data_loader
 from torch.utils.data import DataLoader, Dataset, Sampler
 from tqdm.auto import tqdm
@@ -14,6 +15,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from ..data import LengthBucketSampler, TargetBatchSampler
 from ..data.sampler import HasLengths
 from ..errors import RecipeError
+from .optimizer import LazyAdamW, can_train_rows, clip_grad_norm_
 from .shares import ProcessShare, ShareCollator
 
 __all__ = ["EpochProgress", "GlintRUTrainer"]
@@ -73,7 +75,9 @@ class EpochProgress(ProgressCallback):
 class GlintRUTrainer(Trainer):
     """`transformers.Trainer` whose training batches hold windows of similar length.
 
-    Everything else, arguments included, is the plain Trainer's. A training set without `lengths` is sampled as usual.
+    Where the loss is sampled (any but the full cross-entropy) and the optimizer is AdamW, as it is by default, a step
+    touches only the rows of the item embedding that it uses: see `LazyAdamW`. Everything else, arguments included, is
+    the plain Trainer's. A training set without `lengths` is sampled as usual.
     Several processes share the rows of each batch, so that they do together what one process does with that batch.
 
     Args:
@@ -86,6 +90,41 @@ class GlintRUTrainer(Trainer):
         self.remove_callback(PrinterCallback)
         if self.pop_callback(ProgressCallback) is not None:  # notebooks have a callback of their own, which stays
             self.add_callback(EpochProgress)
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().train(*args, **kwargs)
+        finally:  # other optimizers know only dense gradients
+            if isinstance(embedding := self._item_embedding(), torch.nn.Embedding):
+                embedding.sparse = False
+
+    def _item_embedding(self) -> Any:
+        return getattr(self.model, "get_input_embeddings", lambda: None)()
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """The plain Trainer's, or `LazyAdamW` where that serves."""
+        if not self._can_train_rows():
+            return super().create_optimizer(model)
+        if self.optimizer is None and self.optimizer_cls_and_kwargs is None:
+            kind, options = self.get_optimizer_cls_and_kwargs(self.args, model or self.model)  # type: ignore[arg-type]
+            if kind is torch.optim.AdamW:
+                self.optimizer_cls_and_kwargs = LazyAdamW, options
+        optimizer = super().create_optimizer(model)
+        if isinstance(getattr(optimizer, "optimizer", optimizer), LazyAdamW):
+            self._item_embedding().sparse = True
+            self.accelerator.clip_grad_norm_ = self._clip_sparse_too
+        return optimizer
+
+    def _can_train_rows(self) -> bool:
+        """Only where gradients stay in one process or travel by gloo; other ways know dense ones alone."""
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            return False
+        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+        return can_train_rows(self.model) and (not distributed or torch.distributed.get_backend() == "gloo")
+
+    def _clip_sparse_too(self, parameters: Any, max_norm: float, norm_type: float = 2.0) -> torch.Tensor:
+        self.accelerator.unscale_gradients()
+        return clip_grad_norm_(parameters, max_norm, norm_type)
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         dataset = self.train_dataset if train_dataset is None else train_dataset

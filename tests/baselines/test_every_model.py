@@ -40,6 +40,21 @@ def test_forward_backward_and_loss(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("loss", ["bpr", "sampled_softmax", "gbce"])
+def test_sampled_losses_touch_only_their_rows(name, loss):
+    """In training mode without logits, and with a sparse gradient where the embedding wants one."""
+    model = make(name, vocab_size=400, loss=loss, num_negatives=6, negative_sampling="mixed").train()
+    model.set_item_counts(torch.arange(400))
+    model.get_input_embeddings().sparse = True
+    ids, labels = next_labels(name, torch.stack(histories(10, 10)))
+    output = model(ids, labels=labels)
+    assert torch.isfinite(output.loss) and output.logits is None
+    output.loss.backward()
+    grad = model.get_input_embeddings().weight.grad
+    assert grad.is_sparse and grad.coalesce().values().shape[0] <= 2 * 10 + 2 * 10
+
+
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("side", ["left", "right", "gaps"])
 def test_padding_and_mates_change_nothing(name, side):
     model = make(name)

@@ -36,6 +36,8 @@ OWN_FIELDS = {f.name for f in dataclasses.fields(GlintRUConfig)} - {
         ({"gbce_t": 2}, "gbce_t must be between 0 and 1"),
         ({"loss": "bce"}, "loss must be one of cross_entropy, bpr, sampled_softmax, gbce; got 'bce'"),
         ({"negative_sampling": "pop"}, "negative_sampling must be one of uniform, popularity"),
+        ({"in_batch_share": 1.5}, "in_batch_share must be between 0 and 1"),
+        ({"popularity_exponent": -1}, "popularity_exponent must be 0 or above"),
         ({"padding_mode": "left"}, "padding_mode must be one of masked, official"),
         ({"use_gru": False, "use_linear_attention": False}, "cannot both be off"),
         ({"use_gru": 1}, "use_gru"),

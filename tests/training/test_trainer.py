@@ -200,8 +200,9 @@ def test_early_stopping_stops(data, tmp_path):
     assert result.summary()["epochs"] < 6
 
 
-def test_popularity_sampling_gets_the_counts(data, tmp_path):
-    options = ["num_train_epochs=1", "loss=sampled_softmax", "num_negatives=16", "negative_sampling=popularity"]
+@pytest.mark.parametrize("kind", ["popularity", "in_batch", "mixed"])
+def test_popularity_sampling_gets_the_counts(data, tmp_path, kind):
+    options = ["num_train_epochs=1", "loss=sampled_softmax", "num_negatives=16", f"negative_sampling={kind}"]
     result = run(load_recipe("demo", options), data, tmp_path)
     assert torch.equal(result.model.item_counts, torch.from_numpy(data.item_counts))
 
