@@ -92,7 +92,14 @@ def test_killed_at_random(demo, tmp_path):
     command = [sys.executable, "-m", "modeling_glintru", *DEMO, str(folder), "--save_minutes", "0"]
     for number in range(5):
         resume = ["--resume"] if number else []
-        process = subprocess.Popen([*command, *resume], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            [*command, *resume],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            # Tests that run in the background may be told to ignore Ctrl-C, and hand that down.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
         before = checkpoints(folder)
         if number < 4:
             while process.poll() is None and checkpoints(folder) <= before:
