@@ -147,8 +147,8 @@ def floor(batch: dict[str, torch.Tensor], size: int, vocab: int, dtype: torch.dt
             out = state @ gates
             out @ gates.T
         x.T @ wide
-        for start in range(0, targets, 512):
-            part = hidden[start : start + 512]
+        for start in range(0, targets, 256):
+            part = hidden[start : start + 256]
             scores = part @ items.T
             scores @ items
             scores.T @ part
