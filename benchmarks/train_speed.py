@@ -190,8 +190,10 @@ def measure(windows: TrainingWindows, vocab: int, size: int, batch_size: int, ro
         f"{name} {dtype}": Side(make(), dtype == "bf16") for name, make in models.items() for dtype in ("fp32", "bf16")
     }
     collate, order = SequenceCollator(LENGTH), list(LengthBucketSampler(windows, batch_size))
-    chosen = np.random.default_rng(1).choice(len(order) // batch_size, steps, replace=False)
-    rows = [order[i * batch_size : (i + 1) * batch_size] for i in chosen]
+    rows = [order[i : i + batch_size] for i in range(0, len(order) - batch_size + 1, batch_size)]
+    # Batches from short to long histories, evenly over all of the epoch's.
+    rows.sort(key=lambda part: int(windows.lengths[part].sum()))
+    rows = [rows[int((i + 0.5) / steps * len(rows))] for i in range(steps)]
     data_seconds = timed(lambda: [collate(windows.__getitems__(part)) for part in rows])
     batches = [collate(windows.__getitems__(part)) for part in rows]
     targets = sum(int((b["labels"] != -100).sum()) for b in batches)
@@ -291,7 +293,7 @@ def main() -> None:
     results = []
     for size in args.widths:
         for batch_size in args.batch_sizes:
-            steps = max(1, 64 // batch_size)
+            steps = max(2, 128 // batch_size)
             results.append(measure(windows, data.processor.vocab_size, size, batch_size, args.rounds, steps))
             show(results[-1])
     write_report(

@@ -70,6 +70,29 @@ def _build(compiler: str) -> Path:
 
 
 @functools.cache
+def _openmp() -> ctypes.CDLL | None:
+    """The OpenMP runtime of PyTorch, if it is GNU's: its threads wait for work where others would have to push in."""
+    maps = Path("/proc/self/maps")
+    lines = maps.read_text(encoding="utf-8").splitlines() if maps.exists() else []
+    paths = [line.split(maxsplit=5)[5] for line in lines if "libgomp" in line]
+    library = ctypes.CDLL(paths[0]) if paths else None
+    return library if hasattr(library, "GOMP_parallel") else None
+
+
+def _in_team(part: Callable[[int], int], workers: int) -> list[int]:
+    """The results of `part(0)` ... `part(workers - 1)`, a thread of OpenMP's team each."""
+    openmp, results = _openmp(), [1] * workers
+    assert openmp is not None
+
+    def body(_: Any) -> None:
+        for i in range(openmp.omp_get_thread_num(), workers, openmp.omp_get_num_threads()):
+            results[i] = part(i)
+
+    openmp.GOMP_parallel(ctypes.CFUNCTYPE(None, ctypes.c_void_p)(body), None, workers, 0)
+    return results
+
+
+@functools.cache
 def _pool(workers: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(workers, thread_name_prefix="glintru")
 
@@ -92,7 +115,12 @@ def _over_rows(
     def part(i: int) -> int:
         return function(*pointers, cuts[i], cuts[i + 1], *sizes)
 
-    results = [part(0)] if workers == 1 else list(_pool(workers).map(part, range(workers)))
+    if workers == 1:
+        results = [part(0)]
+    elif _openmp() is not None:
+        results = _in_team(part, workers)
+    else:
+        results = list(_pool(workers).map(part, range(workers)))
     if any(results):
         raise MemoryError("no memory for the buffers of a kernel")
 

@@ -104,6 +104,33 @@ def test_nan_and_infinity_are_not_hidden():
 
 
 @needs_kernel
+@pytest.mark.parametrize("team", [True, False])
+def test_parts_of_a_batch_are_shared_out(team, monkeypatch):
+    """By PyTorch's OpenMP threads where it has GNU's, by a pool elsewhere: each row once, the same numbers."""
+    if team and kernels._openmp() is None:
+        pytest.skip("PyTorch has another OpenMP here")
+    if not team:
+        monkeypatch.setattr(kernels, "_openmp", lambda: None)
+    torch.manual_seed(0)
+    gates, weight = torch.randn(1, 37, 6, 48), torch.randn(48, 16)
+    parts: list[tuple[int, int]] = []
+    plain = kernels.library().gru_forward
+    monkeypatch.setattr(
+        kernels.library(), "gru_forward", lambda *a: parts.append((a[6], a[7])) or plain(*a), raising=False
+    )
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = kernels.GRUScan.apply(gates, weight)
+        assert parts == [(0, 37)]
+        torch.set_num_threads(3)
+        assert torch.equal(kernels.GRUScan.apply(gates, weight), alone)
+    finally:
+        torch.set_num_threads(before)
+    assert sorted(parts[1:]) == [(0, 8), (8, 24), (24, 37)]
+
+
+@needs_kernel
 def test_loading_the_kernel_does_not_flush_denormals():
     kernels.library()
     assert (torch.tensor(1e-40) * 1.0).item() > 0
