@@ -7,6 +7,7 @@ it, so that a run fails at its start and not after an hour. The named recipes ar
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import math
 import os
@@ -32,6 +33,7 @@ __all__ = [
     "Recipe",
     "TrainingRecipe",
     "change_recipe",
+    "configuration_folder",
     "from_mapping",
     "list_recipes",
     "load_recipe",
@@ -286,7 +288,7 @@ _SECTIONS: dict[str, Any] = {
 
 def list_recipes() -> list[str]:
     """Names of the recipes that come with the package, in alphabetical order."""
-    return sorted(file.stem for file in _folder().glob("*.yaml"))
+    return sorted(file.stem for file in configuration_folder().glob("*.yaml"))
 
 
 def load_recipe(name_or_path: str | os.PathLike, overrides: Sequence[str] = ()) -> Recipe:
@@ -346,7 +348,7 @@ def _changed(content: dict[str, Any], overrides: Sequence[str]) -> Recipe:
 # ---------------------------------------------------------------------- finding
 
 
-def _folder() -> Path:
+def configuration_folder() -> Path:
     """`configuration/`: inside an installed package, beside the package in a source checkout."""
     package = Path(__file__).resolve().parent
     inside = package / "configuration"
@@ -362,12 +364,13 @@ def _find(name_or_path: str | os.PathLike) -> Path:
         return path
     if text not in list_recipes():
         raise RecipeError(f"There is no recipe named {text!r}; {nearest_names(text, list_recipes())}")
-    return _folder() / f"{text}.yaml"
+    return configuration_folder() / f"{text}.yaml"
 
 
 # ---------------------------------------------------------------------- keys
 
 
+@functools.cache
 def _hints(kind: type) -> dict[str, Any]:
     return typing.get_type_hints(kind)
 
@@ -450,10 +453,8 @@ def _section(name: str, content: Any, hints: Mapping[str, Any]) -> dict[str, Any
 
 # ---------------------------------------------------------------------- values
 
-_NAMES = {
-    **{str: "text", int: "an integer", float: "a number"},
-    **{bool: "true or false", dict: "a mapping", type(None): "null"},
-}
+_NAMES: dict[type, str] = {str: "text", int: "an integer", float: "a number", bool: "true or false", dict: "a mapping"}
+_NAMES[type(None)] = "null"
 
 
 def _typed(name: str, hint: Any, value: Any) -> Any:
