@@ -7,7 +7,6 @@ it, so that a run fails at its start and not after an hour. The named recipes ar
 from __future__ import annotations
 
 import dataclasses
-import functools
 import inspect
 import math
 import os
@@ -370,7 +369,6 @@ def _find(name_or_path: str | os.PathLike) -> Path:
 # ---------------------------------------------------------------------- keys
 
 
-@functools.cache
 def _hints(kind: type) -> dict[str, Any]:
     return typing.get_type_hints(kind)
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from .command import make_page, run_comparison
 from .protocol import Protocol, load_protocol
-from .queue import Job, run_queue
 from .results import Results
 from .schedule import Selection, plan
+from .selection import select
 
-__all__ = ["Job", "Protocol", "Results", "Selection", "load_protocol", "plan", "run_queue"]
+__all__ = ["Protocol", "Results", "Selection", "load_protocol", "make_page", "plan", "run_comparison", "select"]

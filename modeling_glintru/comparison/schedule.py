@@ -199,8 +199,10 @@ def _ablations(protocol: Protocol, data: str, row: str, recipe: Recipe | None, e
         if recipe is None:
             steps.append(Step(data, label, ABLATION, epochs, (), count, (3, place, a)))
             continue
-        trials = seeded(data, label, ABLATION, change_recipe(recipe, overrides), protocol.ablation_seeds, None)
-        steps.append(Step(data, label, ABLATION, trials[0].epochs, trials, 0, (3, place, a)))
+        changed = change_recipe(recipe, overrides)
+        if changed != recipe:  # else it is the row itself
+            trials = seeded(data, label, ABLATION, changed, protocol.ablation_seeds, None)
+            steps.append(Step(data, label, ABLATION, trials[0].epochs, trials, 0, (3, place, a)))
     return steps
 
 
