@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from .rows import DataReport, Row
+from .trials import REFERENCE
 
 __all__ = ["draw_charts"]
 
@@ -77,21 +78,25 @@ def _quality(panel: Any, report: DataReport, metric: str) -> None:
 
 
 def _training_time(panel: Any, report: DataReport, metric: str) -> None:
-    trained = [row for row in report.rows if row.parameters]
-    _scatter(panel, report, trained, [row.seconds for row in trained], metric)
+    _scatter(panel, report, lambda row: row.seconds, metric)
     panel.set_xlabel("training, seconds of one core")
 
 
 def _latency(panel: Any, report: DataReport, metric: str) -> None:
-    _scatter(panel, report, report.rows, [row.latency for row in report.rows], metric)
+    _scatter(panel, report, lambda row: row.latency, metric)
     panel.set_xlabel("scores for one user, ms, one thread")
 
 
-def _scatter(panel: Any, report: DataReport, rows: Sequence[Row], x: Sequence[float], metric: str) -> None:
-    for row, place in zip(rows, x, strict=True):
+def _scatter(panel: Any, report: DataReport, x: Callable[[Row], float], metric: str) -> None:
+    """The rows that are trained; the others would stretch the axis by orders of magnitude."""
+    for row in report.rows:
+        if row.stage == REFERENCE:
+            continue
+        place = x(row)
         low, high = report.interval(row)
         panel.plot([place, place], [low, high], color=_color(row), linewidth=1, alpha=0.6)
         panel.plot([place], [_value(report, row)], "o", color=_color(row), markersize=6)
         panel.annotate(row.label, (place, _value(report, row)), xytext=(5, 4), textcoords="offset points", fontsize=8)
     panel.set_xscale("log")
+    panel.margins(x=0.25)
     panel.set_ylabel(f"test {metric}")

@@ -200,10 +200,16 @@ def _ablations(protocol: Protocol, data: str, row: str, recipe: Recipe | None, e
             steps.append(Step(data, label, ABLATION, epochs, (), count, (3, place, a)))
             continue
         changed = change_recipe(recipe, overrides)
-        if changed != recipe:  # else it is the row itself
+        if not _equal(changed, recipe):  # else it is the row itself
             trials = seeded(data, label, ABLATION, changed, protocol.ablation_seeds, None)
             steps.append(Step(data, label, ABLATION, trials[0].epochs, trials, 0, (3, place, a)))
     return steps
+
+
+def _equal(one: Recipe, other: Recipe) -> bool:
+    """Whether two recipes compute the same, defaults written out or not."""
+    same_model = one.config(2).to_dict() == other.config(2).to_dict()
+    return same_model and replace(one, model={}) == replace(other, model={})
 
 
 def seeded(
