@@ -31,9 +31,10 @@ def describe_queue(job: Job, workers: int = 1) -> str:
         )
     if not lines:
         return "Nothing is left to run."
-    return "\n".join(
-        [*lines, f"{runs} runs, at most {_clock(total)} of one core, {_clock(total / workers)} on {workers}"]
+    lines.append(
+        f"{runs} runs, at most {_clock(total)} of one core, {_clock(total / workers)} with --workers {workers}"
     )
+    return "\n".join(lines)
 
 
 def _clock(seconds: float) -> str:
