@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..auto import MODELS
 from .charts import draw_charts
 from .rerun import train_command
 from .rows import DataReport, row_label, verdict
@@ -22,7 +23,9 @@ Leave-one-out in stable order, all items ranked. **Main figures**: the user's pa
 beside them the same with past items ranked too, and `pop100`, a ranking among 100 items drawn by popularity, which is
 several times larger and comparable to neither. Every model had the same number of settings from the same draws of one
 declared space, chosen on validation by successive halving; a row with a name in brackets has the fixed settings of a
-recipe. The epoch is chosen on validation. The test split chooses nothing.
+recipe. The epoch is chosen on validation. The test split chooses nothing. Models that learn from one prefix an example
+({prefixes}) see a share of all prefixes in an epoch, so that their epochs cost about what the others' do; where
+histories are long they see far fewer targets in the same time.
 
 Values are means over seeds. Intervals are 95 %, from a bootstrap over users and seeds; differences are paired, over the
 same users. "Better" and "worse" stand only where the interval of the difference excludes zero, and no interval is
@@ -50,7 +53,8 @@ def write_report(reports: Sequence[DataReport], path: Path) -> list[Path]:
 
 def render(reports: Sequence[DataReport], path: Path, charts: Sequence[tuple[Path, str]] = ()) -> str:
     """The page as Markdown."""
-    parts = [INTRODUCTION]
+    prefixes = sorted(row_label(name, name) for name, kind in MODELS.items() if kind.training_examples == "prefixes")
+    parts = [INTRODUCTION.format(prefixes=", ".join(prefixes))]
     parts += [f"![{title}]({file.name})\n" for file, title in charts]
     for report in reports:
         parts += _data_set(report, path)
