@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..data import PreparedData
-from ..errors import DataError, RecipeError
+from ..errors import DataError, GlintRUError, RecipeError
 from .estimate import Estimate
 from .protocol import Protocol
 from .results import Results
@@ -102,6 +102,8 @@ def attempt(job: Job, trial: Trial, prepared: dict[str, PreparedData], say: Call
     try:
         line, ranks = run_trial(trial, prepared[trial.data], results.work / "runs" / trial.key)
     except Exception as error:  # whatever it is, the other trials go on
+        if hasattr(error, "exit_code"):  # but a run that was told to stop did not fail
+            raise
         add_failure(results, trial, f"{type(error).__name__}: {error}", say)
         return
     results.add(line, ranks)
@@ -206,7 +208,9 @@ def _process(job: Job, parent: int, errors: Any) -> None:
         work(job, lambda text: print(f"{time.strftime('%H:%M')}  {text}", flush=True))
     except KeyboardInterrupt:
         os._exit(STOPPED_EXIT)
-    except (DataError, RecipeError, OSError) as error:
+    except (GlintRUError, OSError) as error:
+        if hasattr(error, "exit_code"):
+            os._exit(STOPPED_EXIT)
         errors.put(str(error))
 
 

@@ -127,6 +127,25 @@ def test_a_trial_that_fails_stops_nothing(tmp_path, monkeypatch):
     assert len(lines(job)) == before  # nor does it run again by itself
 
 
+def test_a_trial_that_was_told_to_stop_runs_again(tmp_path, monkeypatch):
+    class Stopped(GlintRUError):
+        exit_code = 143
+
+    def stop(*args, **kwargs):
+        raise Stopped("stopped at step 3")
+
+    job = tiny_job(tmp_path)
+    job = replace(job, selection=replace(job.selection, references=()))
+    with monkeypatch.context() as patch:
+        patch.setattr(run_trial, "train", stop)
+        with pytest.raises(Stopped):
+            work(job, lambda text: None)
+    assert not job.results.read("toy")
+    steps, done = job.steps()
+    claim = job.results.claim(queue.ready(steps, done)[0].key)
+    assert claim is not None  # nobody holds it
+
+
 def test_no_trial_starts_that_would_end_too_late(tmp_path):
     job = replace(tiny_job(tmp_path), deadline=time.time() + 5)
     work(job, lambda text: None)
