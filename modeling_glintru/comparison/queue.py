@@ -25,6 +25,7 @@ from .trials import Trial
 __all__ = ["Job", "run_queue", "work"]
 
 POLL_SECONDS = 1.0
+PATIENCE_SECONDS = 30.0
 STOPPED_EXIT = 130
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS")
 STOPPED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # by hand; any other signal is a trial that crashed
@@ -89,7 +90,19 @@ def work(job: Job, say: Callable[[str], None] = print) -> None:
         else:
             if not busy:
                 return
-            time.sleep(POLL_SECONDS)
+            wait_for_others(job)
+
+
+def wait_for_others(job: Job) -> None:
+    """Returns when another process has written a trial down, or after a while, in case it ended without."""
+    files = [job.results.file(name) for name in job.selection.data]
+
+    def sizes() -> list[int]:
+        return [file.stat().st_size if file.exists() else 0 for file in files]
+
+    before, deadline = sizes(), time.monotonic() + PATIENCE_SECONDS
+    while sizes() == before and time.monotonic() < deadline:
+        time.sleep(POLL_SECONDS)
 
 
 def attempt(job: Job, trial: Trial, prepared: dict[str, PreparedData], say: Callable[[str], None]) -> None:

@@ -146,6 +146,31 @@ def test_a_trial_that_was_told_to_stop_runs_again(tmp_path, monkeypatch):
     assert claim is not None  # nobody holds it
 
 
+def test_a_worker_waits_for_trials_that_another_one_has(tmp_path, monkeypatch):
+    job = tiny_job(tmp_path)
+    job = replace(job, selection=replace(job.selection, models=(), presets={}, ablate=()))
+    steps, _ = job.steps()
+    first, second = (step.trials[0] for step in steps)
+    claim = job.results.claim(first.key)
+    waits = []
+
+    def wait(job):
+        waits.append(sorted(job.results.read("toy")))
+        claim.release()
+
+    monkeypatch.setattr(queue, "wait_for_others", wait)
+    work(job, lambda text: None)
+    assert waits == [[second.key]]  # it did the other trial first
+    assert [line["key"] for line in lines(job)] == [second.key, first.key]
+
+
+def test_waiting_ends_with_the_next_line(tmp_path, monkeypatch):
+    job = tiny_job(tmp_path)
+    monkeypatch.setattr(queue.time, "sleep", lambda seconds: job.results.add({"key": "a", "data": "toy"}))
+    queue.wait_for_others(job)
+    assert list(job.results.read("toy")) == ["a"]
+
+
 def test_no_trial_starts_that_would_end_too_late(tmp_path):
     job = replace(tiny_job(tmp_path), deadline=time.time() + 5)
     work(job, lambda text: None)
