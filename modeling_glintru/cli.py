@@ -344,7 +344,7 @@ def compare(
     ] = None,
     workers: Annotated[int, typer.Option("--workers", help="Trials at the same time, one core each.")] = 1,
     max_minutes: Annotated[
-        float | None, typer.Option("--max_minutes", help="Start nothing that would take longer, by the estimate.")
+        float | None, typer.Option("--max_minutes", help="Stop after so many minutes, with a checkpoint.")
     ] = None,
     results: Annotated[
         Path, typer.Option("--results", help="Folder of the results; what is in it does not run again.")

@@ -34,7 +34,7 @@ def run_comparison(
         selection: Which part of it.
         results: Where trials are written down; what is there does not run again.
         workers: Processes, one core each.
-        max_minutes: Nothing starts that would take longer, by the estimate.
+        max_minutes: Then trials stop, with a checkpoint.
         retry_failed: Whether trials that failed run again.
         dry_run: Only says what would run.
         say: Gets lines for people.

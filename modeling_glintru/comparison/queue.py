@@ -15,6 +15,7 @@ from typing import Any
 
 from ..data import PreparedData
 from ..errors import DataError, GlintRUError, RecipeError
+from ..training.stopping import RunStopped
 from .estimate import Estimate
 from .protocol import Protocol
 from .results import Results
@@ -38,7 +39,7 @@ class Job:
     Args:
         protocol, selection: What is to run.
         folder: Of the results.
-        deadline: `time.time()` after which no trial may end, by the estimate; None without one.
+        deadline: `time.time()` at which trials stop, with a checkpoint; None never.
     """
 
     protocol: Protocol
@@ -65,17 +66,17 @@ class Job:
 
 
 def work(job: Job, say: Callable[[str], None] = print) -> None:
-    """Runs trials in this process until none is left, or none that can end in time.
+    """Runs trials in this process until none is left, or time is up.
 
     While other processes run trials that decide what comes next, it waits for them.
     """
     prepared: dict[str, PreparedData] = {}
     while True:
         steps, done = job.steps()
-        estimate, busy = job.estimate(), False
+        busy = False
         for trial in ready(steps, done):
-            if job.deadline is not None and time.time() + estimate.trial(trial) > job.deadline:
-                continue
+            if job.deadline is not None and time.time() >= job.deadline:
+                return
             claim = job.results.claim(trial.key)
             if claim is None:
                 busy = True
@@ -112,11 +113,13 @@ def attempt(job: Job, trial: Trial, prepared: dict[str, PreparedData], say: Call
         prepared[trial.data] = open_data(job, trial.data)
     say(f"start  {trial}")
     start = time.perf_counter()
+    until = None if job.deadline is None else time.monotonic() + job.deadline - time.time()
     try:
-        line, ranks = run_trial(trial, prepared[trial.data], results.work / "runs" / trial.key)
+        line, ranks = run_trial(trial, prepared[trial.data], results.work / "runs" / trial.key, until)
+    except RunStopped:
+        say(f"stopped {trial}: the next start goes on with it")
+        raise
     except Exception as error:  # whatever it is, the other trials go on
-        if hasattr(error, "exit_code"):  # but a run that was told to stop did not fail
-            raise
         add_failure(results, trial, f"{type(error).__name__}: {error}", say)
         return
     results.add(line, ranks)
@@ -156,7 +159,8 @@ def run_queue(job: Job, workers: int, say: Callable[[str], None] = print) -> Non
     """Runs the queue in processes of one thread each.
 
     A process that crashes takes its trial with it (written down as failed) and is replaced. All of them end when this
-    process ends, however that happens; a trial that was stopped in the middle is run anew by the next start.
+    process ends, however that happens; the next start goes on with a trial that was stopped in the middle, from its
+    last checkpoint.
 
     Raises:
         RecipeError: `workers` below 1.
@@ -221,9 +225,9 @@ def _process(job: Job, parent: int, errors: Any) -> None:
         work(job, lambda text: print(f"{time.strftime('%H:%M')}  {text}", flush=True))
     except KeyboardInterrupt:
         os._exit(STOPPED_EXIT)
+    except RunStopped:
+        os._exit(STOPPED_EXIT)
     except (GlintRUError, OSError) as error:
-        if hasattr(error, "exit_code"):
-            os._exit(STOPPED_EXIT)
         errors.put(str(error))
 
 

@@ -19,7 +19,9 @@ from ..evaluation.metrics import per_user_metrics
 from ..runs import reference_scorers
 from ..training import train
 from ..training.run import use_bf16
+from ..training.stopping import RunStopped
 from .latency import one_user_latency
+from .progress import TrialProgress
 from .trials import REFERENCE, TUNE, Trial
 
 __all__ = ["describe_trial", "run_trial"]
@@ -40,16 +42,22 @@ def describe_trial(trial: Trial) -> dict[str, Any]:
     }
 
 
-def run_trial(trial: Trial, data: PreparedData, folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray] | None]:
+def run_trial(
+    trial: Trial, data: PreparedData, folder: Path, deadline: float | None = None
+) -> tuple[dict[str, Any], dict[str, np.ndarray] | None]:
     """Trains (the epoch is chosen on validation), and measures on both splits.
 
     Args:
         trial: What to run.
         data: The prepared interactions.
-        folder: For checkpoints; removed at the end.
+        folder: For checkpoints; removed at the end. A trial that was stopped goes on from those that are there.
+        deadline: When training stops with a checkpoint, on the clock of `time.monotonic`.
 
     Returns:
         The line, ready for JSON, and for a measured run the test ranks by column.
+
+    Raises:
+        RunStopped: At the deadline, or by a signal.
     """
     recipe = trial.recipe
     line = describe_trial(trial) | {"status": "done", "data_counts": data_counts(data)}
@@ -59,9 +67,7 @@ def run_trial(trial: Trial, data: PreparedData, folder: Path) -> tuple[dict[str,
         line |= {"seconds": _since(time.perf_counter, start[0]), "cpu_seconds": _since(time.process_time, start[1])}
         line |= {"curve": [], "steps": 0, "parameters": 0, "device": "cpu", "bf16": False}
     else:
-        shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed
-        folder.mkdir(parents=True)
-        start = time.perf_counter(), time.process_time()
+        progress = TrialProgress(folder, line["commit"], deadline)
         try:
             result = train(
                 recipe,
@@ -69,15 +75,22 @@ def run_trial(trial: Trial, data: PreparedData, folder: Path) -> tuple[dict[str,
                 folder,
                 compute_metrics=RankingMetrics(recipe.evaluation.top_k),
                 preprocess_logits_for_metrics=target_ranks,
+                resume=progress.goes_on,
+                interruptions=progress,
                 progress=False,
+                say=lambda text: None,
             )
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+        except Exception as error:
+            if not isinstance(error, RunStopped):
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
+        cpu_seconds = progress.cpu_seconds
+        shutil.rmtree(folder, ignore_errors=True)
         scorer = ModelScorer(result.model, recipe.training.max_length)
         summary = result.summary()
         line |= {
             "seconds": round(result.seconds, 2),
-            "cpu_seconds": _since(time.process_time, start[1]),
+            "cpu_seconds": round(cpu_seconds, 2),
             "curve": curve(result.log_history, recipe.training.metric),
             "epochs_run": summary["epochs"],
             "best_epoch": summary["best_epoch"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 import time
@@ -14,9 +15,12 @@ import torch
 
 from modeling_glintru import GlintRUError
 from modeling_glintru.comparison import queue, run_comparison, run_trial
+from modeling_glintru.comparison.progress import TrialProgress
 from modeling_glintru.comparison.queue import open_data, work
 from modeling_glintru.data import synthetic_interactions
 from modeling_glintru.evaluation import per_user_metrics
+from modeling_glintru.training.checkpoint import replace_json
+from modeling_glintru.training.stopping import RunStopped
 
 from .helpers import lines, tiny_data, tiny_job, tiny_recipe
 
@@ -127,23 +131,34 @@ def test_a_trial_that_fails_stops_nothing(tmp_path, monkeypatch):
     assert len(lines(job)) == before  # nor does it run again by itself
 
 
-def test_a_trial_that_was_told_to_stop_runs_again(tmp_path, monkeypatch):
-    class Stopped(GlintRUError):
-        exit_code = 143
-
-    def stop(*args, **kwargs):
-        raise Stopped("stopped at step 3")
-
+def test_a_trial_that_was_told_to_stop_goes_on(finished, tmp_path, monkeypatch):
+    """Stopped at every checkpoint, it comes to the same numbers."""
     job = tiny_job(tmp_path)
-    job = replace(job, selection=replace(job.selection, references=()))
-    with monkeypatch.context() as patch:
-        patch.setattr(run_trial, "train", stop)
-        with pytest.raises(Stopped):
-            work(job, lambda text: None)
-    assert not job.results.read("toy")
-    steps, done = job.steps()
-    claim = job.results.claim(queue.ready(steps, done)[0].key)
-    assert claim is not None  # nobody holds it
+    selection = replace(job.selection, references=(), models=(), ablate=())
+    job = replace(job, selection=selection, deadline=0.0)  # long past
+    monkeypatch.setattr(run_trial, "commit", lambda: "abc")
+    parts = 0
+    while not job.results.read("toy"):
+        with contextlib.suppress(RunStopped):
+            queue.attempt(job, queue.ready(*job.steps())[0], {}, lambda text: None)
+        parts += 1
+    (line,) = lines(job)
+    assert parts > 1 and line["status"] == "done" and not list((job.results.work / "runs").iterdir())
+    assert comparable(job)[line["key"]] == comparable(finished[0])[line["key"]]
+
+
+def test_a_trial_goes_on_with_the_same_code_only(tmp_path):
+    folder = tmp_path / "trial"
+    assert not TrialProgress(folder, "abc").goes_on
+    file = folder / "progress.json"
+    replace_json(file, {"cpu_seconds": 100.0, "commit": "abc"})
+    same = TrialProgress(folder, "abc")
+    assert same.goes_on and same.cpu_seconds >= 100
+    for commit in ("def", None, "abc-dirty"):
+        folder.mkdir(exist_ok=True)
+        replace_json(file, {"cpu_seconds": 100.0, "commit": commit if commit == "abc-dirty" else "abc"})
+        other = TrialProgress(folder, commit)
+        assert not other.goes_on and other.cpu_seconds < 50 and list(folder.iterdir()) == []
 
 
 def test_a_worker_waits_for_trials_that_another_one_has(tmp_path, monkeypatch):
@@ -171,8 +186,8 @@ def test_waiting_ends_with_the_next_line(tmp_path, monkeypatch):
     assert list(job.results.read("toy")) == ["a"]
 
 
-def test_no_trial_starts_that_would_end_too_late(tmp_path):
-    job = replace(tiny_job(tmp_path), deadline=time.time() + 5)
+def test_no_trial_starts_when_time_is_up(tmp_path):
+    job = replace(tiny_job(tmp_path), deadline=time.time())
     work(job, lambda text: None)
     assert not job.results.read("toy")
 
