@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -223,10 +224,8 @@ def _process(job: Job, parent: int, errors: Any) -> None:
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     try:
         work(job, lambda text: print(f"{time.strftime('%H:%M')}  {text}", flush=True))
-    except KeyboardInterrupt:
-        os._exit(STOPPED_EXIT)
-    except RunStopped:
-        os._exit(STOPPED_EXIT)
+    except (KeyboardInterrupt, RunStopped):
+        sys.exit(STOPPED_EXIT)
     except (GlintRUError, OSError) as error:
         errors.put(str(error))
 
