@@ -24,6 +24,7 @@ from huggingface_hub.errors import StrictDataclassError
 from .auto import MODELS
 from .configuration_glintru import NextItemConfig
 from .errors import GlintRUError, RecipeError, nearest_names
+from .yaml_text import parse_yaml, read_yaml
 
 __all__ = [
     "DataRecipe",
@@ -31,8 +32,11 @@ __all__ = [
     "Recipe",
     "TrainingRecipe",
     "change_recipe",
+    "configuration_folder",
+    "from_mapping",
     "list_recipes",
     "load_recipe",
+    "model_fields",
 ]
 
 DUPLICATES = ("keep", "first", "last")
@@ -233,7 +237,7 @@ class Recipe:
         """The config of the recipe's model; a model with positions has as many as `training.max_length`."""
         fields = dict(self.model)
         name = fields.pop("name", DEFAULT_MODEL)
-        if "max_position_embeddings" in _model_hints(name):
+        if "max_position_embeddings" in model_fields(name):
             fields.setdefault("max_position_embeddings", self.training.max_length)
         return MODELS[name].config_class(vocab_size=vocab_size, **fields)
 
@@ -247,10 +251,12 @@ class Recipe:
         values = _section("recipe", content, _hints(cls))
         for name, kind in _SECTIONS.items():
             if name in values:
-                hints = _model_hints(_model_name(values)) if name == "model" else _hints(kind)
-                given = _section(name, values[name], hints)
-                typed = {key: _typed(f"{name}.{key}", hints[key], value) for key, value in given.items()}
-                values[name] = kind(**typed)
+                if name == "model":
+                    hints = model_fields(_model_name(values))
+                    given = _section(name, values[name], hints)
+                    values[name] = {key: _typed(f"model.{key}", hints[key], value) for key, value in given.items()}
+                else:
+                    values[name] = from_mapping(kind, name, values[name])
         for key in ("name", "description", "seed"):
             if key in values:
                 values[key] = _typed(key, _hints(cls)[key], values[key])
@@ -281,7 +287,7 @@ _SECTIONS: dict[str, Any] = {
 
 def list_recipes() -> list[str]:
     """Names of the recipes that come with the package, in alphabetical order."""
-    return sorted(file.stem for file in _folder().glob("*.yaml"))
+    return sorted(file.stem for file in configuration_folder().glob("*.yaml"))
 
 
 def load_recipe(name_or_path: str | os.PathLike, overrides: Sequence[str] = ()) -> Recipe:
@@ -299,7 +305,7 @@ def load_recipe(name_or_path: str | os.PathLike, overrides: Sequence[str] = ()) 
     Raises:
         RecipeError: An unknown recipe or key (the nearest names are given), a wrong type, or a value out of range.
     """
-    content = _read_yaml(_find(name_or_path))
+    content = read_yaml(_find(name_or_path))
     if not isinstance(content, dict):
         raise RecipeError(
             f"The recipe {os.fspath(name_or_path)!r} must be a YAML mapping with 'name', 'data', ... in it."
@@ -321,7 +327,7 @@ def _changed(content: dict[str, Any], overrides: Sequence[str]) -> Recipe:
         pairs.append((key.strip(), text))
     # The name of the model first: it decides which keys there are.
     for key, text in sorted(pairs, key=lambda pair: pair[0] != "model.name"):
-        value = _parse_yaml(text, f"the value of {key}")
+        value = parse_yaml(text, f"the value of {key}")
         if key == "model.name" and value != _model_name(content):
             shared = _declared(NextItemConfig)
             fields = content.get("model") or {}
@@ -338,10 +344,10 @@ def _changed(content: dict[str, Any], overrides: Sequence[str]) -> Recipe:
     return Recipe.from_dict(content)
 
 
-# ---------------------------------------------------------------------- finding and reading
+# ---------------------------------------------------------------------- finding
 
 
-def _folder() -> Path:
+def configuration_folder() -> Path:
     """`configuration/`: inside an installed package, beside the package in a source checkout."""
     package = Path(__file__).resolve().parent
     inside = package / "configuration"
@@ -357,34 +363,7 @@ def _find(name_or_path: str | os.PathLike) -> Path:
         return path
     if text not in list_recipes():
         raise RecipeError(f"There is no recipe named {text!r}; {nearest_names(text, list_recipes())}")
-    return _folder() / f"{text}.yaml"
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1 reads 1e-3 as text; here it is a number, as everywhere else."""
-
-
-_Loader.yaml_implicit_resolvers = {key: list(value) for key, value in yaml.SafeLoader.yaml_implicit_resolvers.items()}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
-
-
-def _read_yaml(path: Path) -> Any:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"The recipe file {str(path)!r} cannot be read as text.") from error
-    return _parse_yaml(text, f"the recipe file {str(path)!r}")
-
-
-def _parse_yaml(text: str, what: str) -> Any:
-    try:
-        return yaml.load(text, Loader=_Loader)
-    except (yaml.YAMLError, ValueError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark and "\n" in text else ""
-        raise RecipeError(f"YAML error in {what}{where}: {getattr(error, 'problem', None) or error}.") from error
+    return configuration_folder() / f"{text}.yaml"
 
 
 # ---------------------------------------------------------------------- keys
@@ -401,7 +380,8 @@ def _declared(kind: type) -> dict[str, Any]:
     return {name: hint for name, hint in hints.items() if name not in ("vocab_size", "pad_token_id")}
 
 
-def _model_hints(model: str) -> dict[str, Any]:
+def model_fields(model: str) -> dict[str, Any]:
+    """The keys of a recipe's `model` section, with their types, where its `name` is `model`."""
     return {"name": str} | _declared(MODELS[model].config_class)
 
 
@@ -424,7 +404,7 @@ def _all_keys(model: str) -> dict[str, tuple[str, str]]:
     """Dotted path -> (section or "", key)."""
     keys = {name: ("", name) for name in ("name", "description", "seed")}
     for section, kind in _SECTIONS.items():
-        names: Iterable[str] = _model_hints(model) if section == "model" else _hints(kind)
+        names: Iterable[str] = model_fields(model) if section == "model" else _hints(kind)
         keys |= {f"{section}.{name}": (section, name) for name in names}
     return keys
 
@@ -442,6 +422,22 @@ def _resolve(key: str, model: str) -> tuple[str, str]:
     return keys[matches[0]]
 
 
+def from_mapping(kind: type, name: str, content: Any) -> Any:
+    """A dataclass from a mapping that YAML gave.
+
+    Args:
+        kind: The dataclass; every field has a default.
+        name: What messages call the mapping, such as `"training"`.
+        content: The mapping, or None for an empty one.
+
+    Raises:
+        RecipeError: An unknown key (the nearest are named), a wrong type, or a value that is not allowed.
+    """
+    hints = _hints(kind)
+    given = _section(name, content, hints)
+    return kind(**{key: _typed(f"{name}.{key}", hints[key], value) for key, value in given.items()})
+
+
 def _section(name: str, content: Any, hints: Mapping[str, Any]) -> dict[str, Any]:
     if content is None:
         return {}
@@ -455,7 +451,8 @@ def _section(name: str, content: Any, hints: Mapping[str, Any]) -> dict[str, Any
 
 # ---------------------------------------------------------------------- values
 
-_NAMES = {str: "text", int: "an integer", float: "a number", bool: "true or false", type(None): "null"}
+_NAMES: dict[type, str] = {str: "text", int: "an integer", float: "a number", bool: "true or false", dict: "a mapping"}
+_NAMES[type(None)] = "null"
 
 
 def _typed(name: str, hint: Any, value: Any) -> Any:
@@ -467,7 +464,7 @@ def _typed(name: str, hint: Any, value: Any) -> Any:
                 return tuple(_typed(name, typing.get_args(kind)[0], element) for element in value)
         elif kind is float and type(value) is int:
             return float(value)
-        elif type(value) is kind:
+        elif type(value) is (typing.get_origin(kind) or kind):
             return value
     raise RecipeError(f"{name} must be {' or '.join(dict.fromkeys(map(_described, kinds)))}, but got {value!r}.")
 
@@ -475,7 +472,7 @@ def _typed(name: str, hint: Any, value: Any) -> Any:
 def _described(kind: Any) -> str:
     if typing.get_origin(kind) is tuple:
         return "a list such as " + ("[10, 20]" if typing.get_args(kind)[0] is int else "[full, pop100]")
-    return _NAMES[kind]
+    return _NAMES[typing.get_origin(kind) or kind]
 
 
 def _plain(value: Any) -> Any:

@@ -18,6 +18,9 @@ from modeling_glintru import __version__
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = sorted(file.name for file in (ROOT / "configuration").glob("*.yaml"))
+CONFIGURATION = sorted(
+    str(file.relative_to(ROOT / "configuration")) for file in (ROOT / "configuration").rglob("*.yaml")
+)
 
 
 def run(*command: str, cwd: Path, **environment: str) -> str:
@@ -43,7 +46,7 @@ def metadata(wheel: Path):
 def test_the_wheel_holds_the_package_the_recipes_and_nothing_else(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     inside = "modeling_glintru/configuration/"
-    assert sorted(name.removeprefix(inside) for name in names if name.startswith(inside)) == RECIPES
+    assert sorted(name.removeprefix(inside) for name in names if name.startswith(inside)) == CONFIGURATION
     modules = {str(file.relative_to(ROOT)) for file in (ROOT / "modeling_glintru").rglob("*.py")}
     assert modules <= set(names)
     assert {name.split("/")[0] for name in names} == {"modeling_glintru", f"glintru-{__version__}.dist-info"}

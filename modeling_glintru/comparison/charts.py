@@ -1,0 +1,102 @@
+"""Quality with intervals, against training time, and against latency; matplotlib is optional (`glintru[plots]`)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from .rows import DataReport, Row
+from .trials import REFERENCE
+
+__all__ = ["draw_charts"]
+
+logger = logging.getLogger(__name__)
+OURS, OTHERS = "#c8553d", "#30638e"
+
+
+def draw_charts(reports: Sequence[DataReport], page: Path) -> list[tuple[Path, str]]:
+    """Draws a panel a data set.
+
+    Args:
+        reports: One a data set.
+        page: The page that shows them: `results.md` gets `results_quality.png`, `results_training_time.png` and
+            `results_latency.png`.
+
+    Returns:
+        `(file, title)` of each chart; nothing, with a logged hint, without matplotlib, or where nothing has run.
+    """
+    shown = [report for report in reports if report.rows]
+    if not shown:
+        return []
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        logger.warning("No charts: matplotlib is missing; pip install 'glintru[plots]' brings it.")
+        return []
+    metric = shown[0].protocol.metric.upper()
+    kinds = (
+        ("quality", f"{metric} with 95 % intervals", _quality),
+        ("training_time", f"{metric} against training time", _training_time),
+        ("latency", f"{metric} against the time for one user", _latency),
+    )
+    charts = []
+    for ending, title, draw in kinds:
+        tallest = max(len(report.rows) for report in shown)
+        figure = Figure(figsize=(5.5 * len(shown), 1.5 + max(3.0, 0.32 * tallest)), layout="constrained")
+        FigureCanvasAgg(figure)
+        figure.suptitle(title, fontsize=13, fontweight="bold")
+        for panel, report in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
+            panel.set_title(report.name, fontsize=10)
+            panel.grid(alpha=0.25)
+            panel.spines[["top", "right"]].set_visible(False)
+            draw(panel, report, metric)
+        file = page.with_name(f"{page.stem}_{ending}.png")
+        # Without the version of matplotlib in it, the same numbers give the same file.
+        figure.savefig(file, dpi=110, format="png", metadata={"Software": None})
+        charts.append((file, title))
+    return charts
+
+
+def _value(report: DataReport, row: Row) -> float:
+    return row.mean("test", "full", report.protocol.metric) or 0.0
+
+
+def _color(row: Row) -> str:
+    return OURS if row.model == "glintru" else OTHERS
+
+
+def _quality(panel: Any, report: DataReport, metric: str) -> None:
+    for place, row in enumerate(reversed(report.rows)):
+        low, high = report.interval(row)
+        panel.plot([low, high], [place, place], color=_color(row), linewidth=2)
+        panel.plot([_value(report, row)], [place], "o", color=_color(row), markersize=6)
+    panel.set_yticks(range(len(report.rows)), [row.label for row in reversed(report.rows)])
+    panel.set_xlabel(f"test {metric}, past items excluded")
+
+
+def _training_time(panel: Any, report: DataReport, metric: str) -> None:
+    _scatter(panel, report, lambda row: row.seconds, metric)
+    panel.set_xlabel("training, seconds of one core")
+
+
+def _latency(panel: Any, report: DataReport, metric: str) -> None:
+    _scatter(panel, report, lambda row: row.latency, metric)
+    panel.set_xlabel("scores for one user, ms, one thread")
+
+
+def _scatter(panel: Any, report: DataReport, x: Callable[[Row], float], metric: str) -> None:
+    """The rows that are trained; the others would stretch the axis by orders of magnitude."""
+    for row in report.rows:
+        if row.stage == REFERENCE:
+            continue
+        place = x(row)
+        low, high = report.interval(row)
+        panel.plot([place, place], [low, high], color=_color(row), linewidth=1, alpha=0.6)
+        panel.plot([place], [_value(report, row)], "o", color=_color(row), markersize=6)
+        panel.annotate(row.label, (place, _value(report, row)), xytext=(5, 4), textcoords="offset points", fontsize=8)
+    panel.set_xscale("log")
+    panel.margins(x=0.25)
+    panel.set_ylabel(f"test {metric}")

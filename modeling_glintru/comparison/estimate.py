@@ -1,0 +1,56 @@
+"""How long trials will take: from those that ran, else from what the protocol declares."""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from .protocol import DataProtocol
+from .schedule import Step
+from .trials import Trial
+
+__all__ = ["Estimate"]
+
+DECLARED_SIZE = 64  # the width that a protocol's `seconds_per_epoch` is about
+UNKNOWN = 60.0  # CPU seconds an epoch where nobody has said anything
+START = 10.0  # seconds of a trial beside its epochs: building, measuring
+
+
+class Estimate:
+    """
+    Args:
+        data: Data set to its protocol.
+        records: Lines of trials that ran.
+    """
+
+    def __init__(self, data: Mapping[str, DataProtocol], records: Iterable[Mapping[str, Any]]) -> None:
+        self.data = data
+        found: dict[tuple, list[float]] = defaultdict(list)
+        for record in records:
+            if record["status"] == "done" and record.get("epochs_run"):
+                seconds = record["cpu_seconds"] / record["epochs_run"]
+                fields = record["recipe"]["model"]
+                found[record["data"], record["model"], fields.get("hidden_size")].append(seconds)
+                found[record["data"], record["model"], None].append(seconds)
+        self.measured = {key: statistics.median(values) for key, values in found.items()}
+
+    def seconds_per_epoch(self, data: str, model: str, hidden_size: int | None = None) -> float:
+        """One epoch of a model, of that width or of any."""
+        for size in (hidden_size, None):
+            if (data, model, size) in self.measured:
+                return self.measured[data, model, size]
+        declared = float(self.data[data].seconds_per_epoch.get(model, UNKNOWN)) if data in self.data else UNKNOWN
+        return declared * (hidden_size or DECLARED_SIZE) / DECLARED_SIZE
+
+    def trial(self, trial: Trial) -> float:
+        """Seconds of one trial that runs to its last epoch."""
+        size = trial.recipe.model.get("hidden_size")
+        return START + trial.epochs * self.seconds_per_epoch(trial.data, trial.model, size)
+
+    def step(self, step: Step, done: Mapping[str, Any]) -> float:
+        """Seconds of what is left of a step, trials that are not decided yet included."""
+        model = step.trials[0].model if step.trials else step.row.partition(":")[0]
+        undecided = START + step.epochs * self.seconds_per_epoch(step.data, model)
+        return step.undecided * undecided + sum(self.trial(t) for t in step.trials if t.key not in done)

@@ -1,0 +1,174 @@
+"""The rows of the tables, out of the lines of a results file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from statistics import mean, median
+from typing import Any
+
+import numpy as np
+
+from ..auto import MODELS
+from ..evaluation import per_user_metrics
+from .bootstrap import RowSamples, interval, resampled_rows
+from .protocol import TOP_K, Protocol
+from .results import Results
+from .schedule import Selection, Step, plan
+from .trials import ABLATION, FINAL, PRESET, REFERENCE
+
+__all__ = ["DataReport", "Row", "row_label"]
+
+Line = dict[str, Any]
+REFERENCE_LABELS = {"popularity": "Popularity", "item_knn": "Item-kNN"}
+
+
+def row_label(row: str, model: str) -> str:
+    """What a row is called for people: `GLINT-RU`, `GLINT-RU (paper)`."""
+    if model in REFERENCE_LABELS:
+        return REFERENCE_LABELS[model]
+    name = "GLINT-RU" if model == "glintru" else MODELS[model].__name__.removesuffix("ForSequentialRecommendation")
+    return name if row == model else f"{name} ({row})"
+
+
+@dataclass(frozen=True)
+class Row:
+    """The measured runs of one model, preset or ablation, one a seed.
+
+    Args:
+        name: The row in the results file.
+        stage: See `Trial`.
+        lines: Its lines, at least one.
+    """
+
+    name: str
+    stage: str
+    lines: list[Line]
+
+    @property
+    def model(self) -> str:
+        """Name of the model."""
+        return self.lines[0]["model"]
+
+    @property
+    def label(self) -> str:
+        """The row for people."""
+        return row_label(self.name, self.model)
+
+    def mean(self, split: str, column: str, metric: str) -> float | None:
+        """Mean over seeds; None where the column was not measured."""
+        if any(column not in line[split] for line in self.lines):
+            return None
+        return mean(line[split][column][metric] for line in self.lines)
+
+    @property
+    def seconds(self) -> float:
+        """Median training time of a run: CPU seconds of one thread, or wall seconds on another device."""
+        return median(line["cpu_seconds" if line["device"] == "cpu" else "seconds"] for line in self.lines)
+
+    @property
+    def latency(self) -> float:
+        """Median milliseconds for one user."""
+        return median(line["latency_ms"] for line in self.lines)
+
+    @property
+    def parameters(self) -> int:
+        """Numbers that are trained."""
+        return self.lines[0]["parameters"]
+
+
+@dataclass(frozen=True)
+class DataReport:
+    """All that is known about one data set.
+
+    Args:
+        name: The data set.
+        protocol, selection: What is tuned; the setting of a tuned row is the one that validation chooses.
+        results: The files.
+        num_bootstrap: Resamples of the intervals.
+    """
+
+    name: str
+    protocol: Protocol
+    selection: Selection
+    results: Results
+    num_bootstrap: int = 2000
+    lines: dict[str, Line] = field(init=False)
+    steps: list[Step] = field(init=False)
+
+    def __post_init__(self) -> None:
+        done = self.results.validation(self.name, self.protocol.metric)
+        steps = plan(self.protocol, self.selection, done)
+        object.__setattr__(self, "lines", self.results.read(self.name))
+        object.__setattr__(self, "steps", [step for step in steps if step.data == self.name])
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Users, items, interactions, test users; empty before anything has run."""
+        return next((line["data_counts"] for line in self.lines.values() if "data_counts" in line), {})
+
+    @cached_property
+    def rows(self) -> list[Row]:
+        """Models, presets and references that have at least one measured run, best test value first."""
+        chosen = {trial.key for step in self.steps if step.stage == FINAL for trial in step.trials}
+        rows = [*self._rows(FINAL, chosen), *self._rows(PRESET), *self._rows(REFERENCE)]
+        return sorted(rows, key=lambda row: -(row.mean("test", "full", self.protocol.metric) or 0))
+
+    @cached_property
+    def ablations(self) -> list[Row]:
+        """In the order of the protocol, the others after them."""
+        order = list(self.protocol.ablations)
+
+        def place(row: Row) -> tuple[str, int]:
+            base, _, change = row.name.partition(": ")
+            return base, order.index(change) if change in order else len(order)
+
+        return sorted(self._rows(ABLATION), key=place)
+
+    def _rows(self, stage: str, keys: set[str] | None = None) -> list[Row]:
+        """Rows of a stage: only the given runs, or each row's newest setting."""
+        by_row: dict[str, list[Line]] = {}
+        for key, line in self.lines.items():
+            if line["stage"] == stage and line["status"] == "done" and (keys is None or key in keys):
+                by_row.setdefault(line["row"], []).append(line)
+        newest = {row: lines[-1]["group"] for row, lines in by_row.items()}
+        return [
+            Row(row, stage, sorted((line for line in lines if line["group"] == newest[row]), key=_seed))
+            for row, lines in by_row.items()
+        ]
+
+    @cached_property
+    def lead(self) -> Row | None:
+        """The row of GLINT-RU that the others are compared with: the best on validation."""
+        ours = [row for row in self.rows if row.model == "glintru"]
+        return max(ours, key=lambda row: row.mean("validation", "full", self.protocol.metric) or 0, default=None)
+
+    def user_metrics(self, row: Row, metric: str) -> list[np.ndarray]:
+        """The metric of each test user, past items excluded: one array a seed."""
+        ranks = [self.results.ranks(self.name, line["key"])["full"] for line in row.lines]
+        return [per_user_metrics(rank, TOP_K)[metric] for rank in ranks]
+
+    @cached_property
+    def samples(self) -> RowSamples:
+        """Resampled means of the protocol's metric, of all rows and ablations over the same users."""
+        rows = {row.name: self.user_metrics(row, self.protocol.metric) for row in [*self.rows, *self.ablations]}
+        return resampled_rows(rows, self.num_bootstrap) if rows else {}
+
+    def interval(self, row: Row) -> tuple[float, float]:
+        """95 % interval of a row's mean, over users and seeds."""
+        return interval(self.samples[row.name])
+
+    def difference(self, row: Row, other: Row) -> tuple[float, float, float]:
+        """`row` minus `other`, with its 95 % interval: value, low, high."""
+        metric = self.protocol.metric
+        value = (row.mean("test", "full", metric) or 0) - (other.mean("test", "full", metric) or 0)
+        return (value, *interval(self.samples[row.name] - self.samples[other.name]))
+
+
+def verdict(low: float, high: float) -> str:
+    """What may be said about a difference: `better` and `worse` only where its interval excludes zero."""
+    return "better" if low > 0 else "worse" if high < 0 else "open"
+
+
+def _seed(line: Line) -> int:
+    return line["seed"]

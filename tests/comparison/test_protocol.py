@@ -1,0 +1,113 @@
+"""What a protocol may say, and what the one that comes with the package says."""
+
+from __future__ import annotations
+
+import pytest
+
+from modeling_glintru import GlintRUError
+from modeling_glintru.auto import MODELS
+from modeling_glintru.comparison import load_protocol, select
+from modeling_glintru.comparison.space import draw_settings, make_recipe
+from modeling_glintru.recipes import load_recipe
+
+from .helpers import tiny_data, tiny_protocol
+
+
+@pytest.fixture(scope="module")
+def default():
+    return load_protocol()
+
+
+def test_the_default_compares_every_model_on_four_data_sets(default):
+    assert set(default.models) == set(MODELS)
+    assert list(default.data) == ["ml-1m", "ml-100k", "amazon-beauty", "amazon-video-games"]
+    assert len(default.final_seeds) == 3 and default.tuning_seed not in default.final_seeds
+    declared = {"learning_rate", "train_batch_size", "dropout", "hidden_size", "num_hidden_layers", "weight_decay"}
+    for data in default.data.values():
+        assert set(data.seconds_per_epoch) == set(default.models)
+        for preset in data.presets.values():
+            load_recipe(preset)
+        for model in default.models:
+            assert set(default.settings(data, model).space) == declared | {"loss", "max_length"}
+
+
+@pytest.mark.parametrize("model", sorted(MODELS))
+def test_every_setting_of_the_default_is_a_recipe(default, model):
+    for data in default.data.values():
+        for setting in draw_settings(default, data, model):
+            recipe = make_recipe(default, data, model, setting, epochs=data.epochs, seed=1)
+            assert recipe.config(10).model_type == model
+            assert recipe.training.learning_rate == setting["learning_rate"]
+            assert recipe.data.split == "leave_one_out"
+
+
+def test_the_more_special_setting_wins(tmp_path):
+    protocol = tiny_protocol(
+        tmp_path,
+        data={
+            "fixed": {"weight_decay": 0.2, "max_length": 6},
+            "prefixes": {"fixed": {"prefix_share": 0.5}},
+            "models": {"bsarec": {"max_length": 4}},
+        },
+        fixed={"weight_decay": 0.1, "max_length": 8},
+        prefixes={"fixed": {"warmup_steps": 7}, "space": {"train_batch_size": [128]}},
+        models={"glintru": {"num_attention_heads": 2}, "bsarec": {}},
+    )
+    data = protocol.data_set("toy")
+    ours, prefixes = (protocol.settings(data, model) for model in ("glintru", "bsarec"))
+    assert ours.fixed == {"weight_decay": 0.2, "max_length": 6, "num_attention_heads": 2}
+    assert prefixes.fixed == {"weight_decay": 0.2, "max_length": 4, "warmup_steps": 7, "prefix_share": 0.5}
+    assert "train_batch_size" not in ours.space and prefixes.space["train_batch_size"] == [128]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"models": {"sasrek": {}}}, "did you mean 'sasrec'"),
+        ({"metric": "ndcg@5"}, "metric must be one of"),
+        ({"final_seeds": []}, "final_seeds"),
+        ({"references": ["popular"]}, "popularity"),
+        ({"space": {"learning_rat": [1.0]}}, "did you mean 'learning_rate'"),
+        ({"space": {"learning_rate": 1.0}}, "must be a list"),
+        ({"fixed": {"num_train_epochs": 4}}, "There is no setting 'num_train_epochs'"),
+        ({"fixed": [1]}, "the protocol.fixed must be a mapping"),
+        ({"trails": 4}, "There is no key 'trails'"),
+        ({"data": {"rungs": [3, 1]}}, "rungs that rise"),
+        ({"data": {"rungs": [3], "epochs": 2}}, "at least the last rung"),
+        ({"data": {"trials": "many"}}, "data.toy.trials must be an integer"),
+    ],
+)
+def test_a_protocol_that_is_not_understood(tmp_path, changes, said):
+    with pytest.raises(GlintRUError, match=said):
+        tiny_protocol(tmp_path, **changes)
+
+
+def test_protocols_by_name():
+    with pytest.raises(GlintRUError, match="did you mean 'default'"):
+        load_protocol("defualt")
+
+
+def test_a_selection(tmp_path, default):
+    file = tiny_data(tmp_path)
+    chosen = select(default, [f"ml-1m={file}"], ["paper", "gru4rec", "glintru", "popularity"])
+    assert chosen.models == ("gru4rec", "glintru") and chosen.references == ("popularity",)
+    assert list(chosen.presets["ml-1m"]) == ["paper"]
+    assert chosen.data["ml-1m"].recipe.source == str(file)
+    assert list(select(default).data) == ["ml-100k"]  # the only one whose source is known
+
+
+@pytest.mark.parametrize(
+    ("data", "options", "said"),
+    [
+        (["ml-1m"], {}, "--data ml-1m=FILE"),
+        (["ml-1m=nowhere.csv"], {}, "no file 'nowhere.csv'"),
+        (["ml-10m"], {}, "did you mean"),
+        (["ml-100k"], {"rows": ["sasrek"]}, "did you mean 'sasrec'"),
+        (["ml-100k"], {"presets": ["demo"]}, "NAME=RECIPE"),
+        (["ml-100k"], {"presets": ["sasrec=demo"]}, "cannot be called 'sasrec'"),
+        (["ml-100k"], {"presets": ["mine=dmo"]}, "did you mean 'demo'"),
+    ],
+)
+def test_a_selection_that_is_not_understood(default, data, options, said):
+    with pytest.raises(GlintRUError, match=said):
+        select(default, data, **options)

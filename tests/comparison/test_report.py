@@ -1,0 +1,152 @@
+"""The page: its numbers are those of the files, and it says only what they show."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from dataclasses import replace
+
+import matplotlib.image
+import numpy as np
+import pytest
+
+from modeling_glintru.comparison import Results, make_page
+from modeling_glintru.comparison.report import render
+from modeling_glintru.comparison.rerun import overrides, train_command
+from modeling_glintru.comparison.rows import DataReport, row_label, verdict
+from modeling_glintru.recipes import Recipe, change_recipe, load_recipe
+
+from .helpers import lines
+
+
+@pytest.fixture
+def report(finished):
+    job, _ = finished
+    return DataReport("toy", job.protocol, job.selection, job.results, num_bootstrap=200)
+
+
+def tables(page: str) -> list[list[dict[str, str]]]:
+    """Every table of the page: rows of title to cell."""
+    found = []
+    for block in re.findall(r"(?:^\|.*\|\n)+", page, flags=re.MULTILINE):
+        cells = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in block.strip().splitlines()]
+        found.append([dict(zip(cells[0], row, strict=True)) for row in cells[2:]])
+    return found
+
+
+def by_row(job, row):
+    return [line for line in lines(job) if line["row"] == row and line["stage"] != "tune"]
+
+
+def test_the_numbers_of_the_page_are_those_of_the_files(finished, tmp_path):
+    job, _ = finished
+    page, *charts = make_page(job.protocol, job.results, [], tmp_path / "docs" / "results.md")
+    text = page.read_text(encoding="utf-8")
+    main, differences, settings, ablations, progress = tables(text)
+    labels = {"GLINT-RU": "glintru", "GLINT-RU (paper)": "paper", "GRU4Rec": "gru4rec"}
+    labels |= {"Popularity": "popularity", "Item-kNN": "item_knn"}
+    assert {row["model"] for row in main} == set(labels)
+    columns = {"HR@10": ("full", "hr@10"), "MRR@10": ("full", "mrr@10"), "NDCG@20": ("full", "ndcg@20")}
+    columns |= {"NDCG@10, past items too": ("full_with_history", "ndcg@10"), "NDCG@10, pop100": ("pop100", "ndcg@10")}
+    for row in main:
+        runs = by_row(job, labels[row["model"]])
+        for title, (column, metric) in columns.items():
+            assert row[title] == f"{np.mean([run['test'][column][metric] for run in runs]):.4f}"
+        value = np.mean([run["test"]["full"]["ndcg@10"] for run in runs])
+        shown, low, high = map(float, re.findall(r"[\d.]+", row["NDCG@10"]))
+        assert shown == round(value, 4) and low <= value <= high
+        assert (
+            row["seeds"] == str(len(runs))
+            and row["one user, ms"] == f"{np.median([r['latency_ms'] for r in runs]):.2f}"
+        )
+        assert row["parameters"] == (f"{runs[0]['parameters']:,}" if runs[0]["parameters"] else "–")
+    assert [row["NDCG@10"] for row in main] == sorted((row["NDCG@10"] for row in main), reverse=True)
+    keys = {key for row in settings for key in re.findall(r"`(\w+)`", row["keys"])}
+    assert keys == {line["key"] for line in lines(job) if line["stage"] not in ("tune", "ablation")}
+    assert [row["change"] for row in ablations] == ["no GRU"] and len(differences) == 4
+    assert [row["trials of the search"] for row in progress] == ["3 of 3", "3 of 3"]
+    link = re.search(r"\]\(([^)]*toy\.jsonl)\)", text)
+    assert link and (page.parent / link[1]).resolve() == job.results.file("toy").resolve()
+    assert [chart.name for chart in charts] == [
+        f"results_{kind}.png" for kind in ("quality", "training_time", "latency")
+    ]
+    for chart in charts:
+        assert chart.name in text and min(matplotlib.image.imread(chart).shape[:2]) > 200
+
+
+def test_words_follow_the_intervals(report, tmp_path):
+    text = render([report], tmp_path / "results.md")
+    (lead,) = [row for row in report.rows if row is report.lead]
+    rows = {row.label: row for row in report.rows if row is not lead}
+    for cells in tables(text)[1]:
+        value, low, high = report.difference(lead, rows[cells[f"{lead.label} minus"]])
+        assert cells["NDCG@10 difference"] == f"{value:+.4f}" and cells["95 % interval"] == f"[{low:+.4f}, {high:+.4f}]"
+        said = cells[f"{lead.label} is"]
+        assert said == ("better" if low > 0 else "worse" if high < 0 else "open")
+        sentence = next(line for line in text.splitlines() if line.startswith(f"{lead.label}, the row"))
+        words = {"better": "better than", "worse": "worse than", "open": "not told apart from"}[said]
+        assert rows[cells[f"{lead.label} minus"]].label in sentence.partition(words)[2].partition(";")[0]
+    assert [verdict(*bounds) for bounds in ((0.1, 0.2), (-0.2, -0.1), (-0.1, 0.1), (0.0, 0.1))] == [
+        *("better", "worse", "open", "open")
+    ]
+
+
+def test_the_lead_is_chosen_on_validation(finished, tmp_path):
+    """Test metrics turned upside down change the order of the table, and nobody's choice."""
+    job, _ = finished
+    shutil.copytree(job.folder, tmp_path / "results")
+    turned = []
+    for line in lines(job):
+        for table in line["test"].values():
+            table.update({name: 1 - value for name, value in table.items()})
+        turned.append(json.dumps(line))
+    (tmp_path / "results" / "toy.jsonl").write_text("\n".join(turned) + "\n", encoding="utf-8")
+    clean, poison = (
+        DataReport("toy", job.protocol, job.selection, results, num_bootstrap=10)
+        for results in (job.results, Results(tmp_path / "results"))
+    )
+    assert [row.name for row in poison.rows] == [row.name for row in clean.rows][::-1]
+    assert poison.lead.name == clean.lead.name and poison.steps == clean.steps
+
+
+def test_at_any_moment(finished, tmp_path):
+    job, _ = finished
+    every = job.results.file("toy").read_text(encoding="utf-8").splitlines(keepends=True)
+    results = Results(tmp_path / "results")
+    output = tmp_path / "results.md"
+    assert make_page(job.protocol, results, [], output) == [output]
+    assert "Nothing has run yet" in output.read_text(encoding="utf-8")
+    shutil.copytree(job.folder / "ranks", results.folder / "ranks")
+    for count in range(1, len(every)):
+        results.file("toy").write_text("".join(every[:count]), encoding="utf-8")
+        report = DataReport("toy", job.protocol, job.selection, results, num_bootstrap=5)
+        text = render([report], output)
+        assert "## toy" in text and f"{count} lines" in text
+    failed = json.loads(every[-1]) | {"status": "failed", "error": "no memory"}
+    results.add(failed)
+    assert f"`{failed['key']}` {failed['row']}: no memory" in render(
+        [DataReport("toy", job.protocol, job.selection, results, num_bootstrap=5)], output
+    )
+
+
+def test_the_commands_run_the_same_again(finished):
+    """`glintru train` with the printed changes has the recipe of the line, whatever recipe it starts from."""
+    job, _ = finished
+    for line in lines(job):
+        if line["stage"] == "reference":
+            continue
+        recipe = Recipe.from_dict(line["recipe"])
+        base = load_recipe("ml-1m", [f"model.name={line['model']}"])
+        again = change_recipe(base, [*overrides(recipe, base), f"seed={recipe.seed}"])
+        assert again.config(9).to_dict() == recipe.config(9).to_dict()
+        assert again.training == recipe.training and again.seed == recipe.seed
+        assert replace(again.data, source=None) == replace(recipe.data, source=None)
+        assert train_command(line) is None  # no recipe is called toy
+        command = train_command({**line, "data": "ml-1m"})
+        assert command.startswith("glintru train --recipe ml-1m") and f"--seed {line['seed']}" in command
+
+
+def test_labels():
+    assert row_label("glintru", "glintru") == "GLINT-RU" and row_label("best", "glintru") == "GLINT-RU (best)"
+    assert row_label("bsarec", "bsarec") == "BSARec" and row_label("item_knn", "item_knn") == "Item-kNN"

@@ -1,0 +1,130 @@
+"""Successive halving, the final runs and their order, without running anything."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from modeling_glintru import GlintRUError
+from modeling_glintru.comparison import plan
+from modeling_glintru.comparison.schedule import ready
+from modeling_glintru.comparison.trials import ABLATION, FINAL, PRESET, REFERENCE, TUNE
+
+from .helpers import of, pretend, tiny_job
+
+
+@pytest.fixture
+def job(tmp_path):
+    space = {"learning_rate": [rate / 1000 for rate in range(1, 10)], "dropout": [0.1, 0.3]}
+    return tiny_job(tmp_path, data={"trials": 9, "rungs": [1, 2, 4], "epochs": 6}, space=space)
+
+
+def score(trial):
+    """Later draws are better; a longer schedule turns that around."""
+    return trial.index / 10 if trial.epochs < 4 else 0.9 - trial.index / 100
+
+
+def test_at_first_only_the_first_rung_is_known(job):
+    steps = plan(job.protocol, job.selection, {})
+    search = [step for step in steps if step.row == "gru4rec" and step.stage == TUNE]
+    assert [(step.epochs, len(step.trials), step.undecided) for step in search] == [(1, 9, 0), (2, 0, 3), (4, 0, 1)]
+    final = [step for step in steps if step.row == "gru4rec" and step.stage == FINAL]
+    assert [(step.epochs, len(step.trials), step.undecided) for step in final] == [(6, 0, 1), (6, 0, 1)]
+
+
+def test_the_best_third_goes_on_and_trains_anew(job):
+    done = pretend(job.protocol, job.selection, score)
+    steps = plan(job.protocol, job.selection, done)
+    first, second, third = of(steps, "glintru", TUNE)
+    assert [trial.index for trial in second] == [6, 7, 8] and [trial.index for trial in third] == [8]
+    assert {trial.epochs for trial in second} == {2} and {trial.recipe.seed for trial in (*first, *third)} == {5}
+    finals = [trial for trials in of(steps, "glintru", FINAL) for trial in trials]
+    assert [trial.recipe.seed for trial in finals] == [1, 2]
+    assert all(trial.setting == first[8].setting and trial.epochs == 6 for trial in finals)
+    assert finals[0].recipe.evaluation.protocols == ("full", "pop100")
+    assert not ready(steps, done)
+
+
+def test_a_rung_waits_for_all_of_the_one_before(job):
+    steps = plan(job.protocol, job.selection, {})
+    first = of(steps, "glintru", TUNE)[0]
+    done = {trial.key: score(trial) for trial in first[:-1]}
+    assert of(plan(job.protocol, job.selection, done), "glintru", TUNE)[1] == []
+    assert of(plan(job.protocol, job.selection, done | {first[-1].key: 0.0}), "glintru", TUNE)[1] != []
+
+
+def test_failed_trials_do_not_go_on(job):
+    done = pretend(job.protocol, job.selection, lambda trial: None if trial.index in (7, 8) else score(trial))
+    second = of(plan(job.protocol, job.selection, done), "glintru", TUNE)[1]
+    assert [trial.index for trial in second] == [4, 5, 6]
+
+
+def test_a_model_whose_trials_all_fail_has_no_final_run(job):
+    fails = lambda trial: None if trial.row == "gru4rec" else score(trial)  # noqa: E731
+    done = pretend(job.protocol, job.selection, fails)
+    steps = plan(job.protocol, job.selection, done)
+    assert of(steps, "gru4rec", FINAL) == [] and not ready(steps, done)
+    assert sum(step.undecided for step in steps) == 0
+    assert of(steps, "glintru", FINAL)
+
+
+def test_what_decides_most_comes_first(job):
+    value = lambda trial: 0.5 if trial.row == "gru4rec" else 0.2  # noqa: E731
+    done = pretend(job.protocol, job.selection, value)
+    order = [(step.stage, step.row) for step in plan(job.protocol, job.selection, done)]
+    assert order[:3] == [(REFERENCE, "popularity"), (REFERENCE, "item_knn"), (PRESET, "paper")]
+    ours, theirs = order.index((FINAL, "glintru")), order.index((FINAL, "gru4rec"))
+    assert order.index((TUNE, "glintru")) < ours < order.index((TUNE, "gru4rec")) < theirs
+    # The other seeds: best row first.
+    assert order[theirs + 1 :] == [
+        (FINAL, "gru4rec"),
+        (PRESET, "paper"),
+        (FINAL, "glintru"),
+        (ABLATION, "paper: no GRU"),
+    ]
+
+
+def test_settings_that_are_the_same_to_a_model_run_once(tmp_path):
+    space = {"num_attention_heads": [1, 2], "learning_rate": [1e-3]}
+    job = tiny_job(tmp_path, data={"trials": 6}, space=space, models={"glintru": {}, "gru4rec": {}})
+    steps = plan(job.protocol, job.selection, {})
+    assert len(of(steps, "gru4rec", TUNE)[0]) == 1  # it has no heads
+    assert len(of(steps, "glintru", TUNE)[0]) == 2
+
+
+def test_an_ablation_changes_one_thing(job):
+    steps = plan(job.protocol, job.selection, {})
+    ((ablation,),) = of(steps, "paper: no GRU", ABLATION)
+    ((preset,), _) = of(steps, "paper", PRESET)
+    assert ablation.recipe.model == {**preset.recipe.model, "use_gru": False}
+    assert replace(ablation.recipe, model={}) == replace(preset.recipe, model={})
+    assert not of(steps, "paper: as it is", ABLATION)  # would be the row itself
+
+
+def test_a_tuned_row_is_taken_apart_when_its_setting_is_known(job):
+    selection = replace(job.selection, ablate=("glintru",))
+    (step,) = [s for s in plan(job.protocol, selection, {}) if s.row == "glintru: no GRU"]
+    assert (step.trials, step.undecided) == ((), 1)
+    done = pretend(job.protocol, selection, score)
+    ((ablation,),) = of(plan(job.protocol, selection, done), "glintru: no GRU", ABLATION)
+    assert ablation.recipe.model["use_gru"] is False and ablation.epochs == 6
+    with pytest.raises(GlintRUError, match="did you mean 'glintru'"):
+        plan(job.protocol, replace(selection, ablate=("glintr",)), {})
+
+
+def test_keys(job, tmp_path):
+    """The same for the same computation in any session, wherever the file lies; another one for anything else."""
+    trial = of(plan(job.protocol, job.selection, {}), "glintru", TUNE)[0][0]
+    moved = replace(trial, recipe=replace(trial.recipe, data=replace(trial.recipe.data, source="elsewhere.csv")))
+    assert moved.key == trial.key
+    others = [
+        replace(trial, recipe=replace(trial.recipe, seed=9)),
+        replace(trial, recipe=replace(trial.recipe, training=replace(trial.recipe.training, learning_rate=0.5))),
+        replace(trial, recipe=replace(trial.recipe, data=replace(trial.recipe.data, min_user_interactions=5))),
+        replace(trial, data="other"),
+        replace(trial, row="other"),
+        replace(trial, stage=FINAL),
+    ]
+    assert len({trial.key, *(other.key for other in others)}) == 7
+    assert others[0].group == trial.group and others[1].group != trial.group
