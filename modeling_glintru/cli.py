@@ -15,7 +15,7 @@ from huggingface_hub.errors import StrictDataclassError
 
 from ._version import __version__
 from .errors import DataError, GlintRUError
-from .launcher import is_main_process
+from .launcher import is_main_process, leave, num_processes
 
 __all__ = ["app", "main"]
 
@@ -455,7 +455,12 @@ def _to_stderr(text: str) -> None:
 
 def main() -> None:
     """Entry point of the command `glintru`."""
-    app()
+    try:
+        app()
+    except SystemExit as end:
+        if num_processes() > 1 and isinstance(end.code, int):
+            leave(end.code)
+        raise
 
 
 if __name__ == "__main__":
