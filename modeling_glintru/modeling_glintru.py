@@ -114,7 +114,8 @@ class GlintRUModel(PrefixEncoder, GlintRUPreTrainedModel):
         has_before = embeds.new_ones(batch, length, 1) if mask is None else mask.roll(1, dims=1)
         has_before = torch.cat(((old.count > 0)[:, None, None].to(has_before.dtype), has_before[:, 1:]), dim=1)
         border = Border(num_items, has_before, fresh)
-        hidden, tensors = [self.dropout(embeds)], {}
+        hidden = [self.dropout(embeds)]
+        tensors: dict[str, Tensor] = {}
         for index, layer in enumerate(self.layers):
             out, memory = layer(hidden[-1], mask, old.layer(index), border)
             hidden.append(out)

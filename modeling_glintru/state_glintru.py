@@ -90,7 +90,7 @@ def fingerprint_of(model: nn.Module, layout: StateLayout) -> str:
     digest = hashlib.blake2b(repr(layout).encode(), digest_size=8)
     for name, parameter in sorted(model.named_parameters()):
         digest.update(f"{name}{tuple(parameter.shape)}".encode())
-        digest.update(parameter.detach().to("cpu", torch.float32).contiguous().numpy())
+        digest.update(parameter.detach().to("cpu", torch.float32).contiguous().numpy().data)
     return digest.hexdigest()
 
 

@@ -18,7 +18,8 @@ from .helpers import small_model
 
 HISTORIES = [["b", "c", "a"], ["d", "a"]]
 
-# Scores, those of a stored state that goes on, and the losses around one training step with dropout; the same lines run here and in the other process.
+# Scores, those of a stored state that goes on, and the losses around one training step with dropout; the same lines run
+# here and in the other process.
 ANSWER = """
 import torch
 
