@@ -109,6 +109,8 @@ class GlintRUModel(PrefixEncoder, GlintRUPreTrainedModel):
             state.check(*self._state_identity(), batch, embeds.device)
         if length == 0:
             return [embeds], state
+        if torch.is_grad_enabled() and state.representation.is_inference():
+            state = state.clone()
         kept, old = state.dtype, state.to(dtype=torch.promote_types(embeds.dtype, torch.float32))
         num_items = old.count.new_full((batch,), length) if mask is None else mask.sum((1, 2), dtype=torch.int64)
         has_before = embeds.new_ones(batch, length, 1) if mask is None else mask.roll(1, dims=1)

@@ -212,9 +212,9 @@ class GlintRUState:
                     raise GlintRUError(f"{name} of a state does not fit float16 (65504 at most), use bfloat16")
         return moved
 
-    def detach(self) -> GlintRUState:
-        """Without the graph that computed it."""
-        return self._map(Tensor.detach)
+    def clone(self) -> GlintRUState:
+        """A copy; outside `torch.inference_mode` one that a training step can read."""
+        return self._map(Tensor.clone)
 
     def check(self, layout: StateLayout, fingerprint: str, users: int, device: torch.device) -> None:
         """Whether a model can go on from here.
@@ -321,7 +321,7 @@ class GlintRUState:
             GlintRUError: No string, one that is truncated, altered or of another version, or strings of different
                 weights, sizes or dtypes.
         """
-        blobs = [blobs] if isinstance(blobs, bytes) else list(blobs)
+        blobs = [bytes(blobs)] if isinstance(blobs, (bytes, bytearray, memoryview)) else list(blobs)
         if not blobs:
             raise GlintRUError("from_bytes needs at least one state")
         start = HEADER.size + CHECKSUM.size

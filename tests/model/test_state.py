@@ -318,6 +318,25 @@ def test_truncated_back_propagation(checkpointing):
         state.save("nowhere")
 
 
+def test_a_training_step_reads_a_state_of_inference_mode():
+    model = small_model()
+    ids = random_history(2, 6)
+    with torch.inference_mode():
+        state = model(ids, use_cache=True).state
+    model.train()(ids, labels=ids.roll(-1, 1), state=state).loss.backward()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_weights_keep_a_float32_state(dtype):
+    model = small_model(num_hidden_layers=2).to(dtype)
+    ids = random_history(2, 8)
+    state = model(ids[:, :5], use_cache=True).state
+    assert state.dtype == torch.float32
+    hidden = model(padded(list(ids[:, 5:]), "left", 5), state=state).last_hidden_state
+    assert hidden.dtype == dtype
+    torch.testing.assert_close(hidden[:, 2:], model(ids).last_hidden_state[:, 5:], rtol=0, atol=0.15)
+
+
 def test_gradients_inside_a_call_are_those_of_the_full_pass():
     model = small_model(num_hidden_layers=2).double()
     ids = random_history(2, 6)
