@@ -6,6 +6,8 @@ among all items (the user's past ones excluded) and the ten best are compared wi
     glintru train --recipe ml-100k --output_dir outputs/ml-100k
     python benchmarks/state_precision.py outputs/ml-100k
 
+The same for histories of ten thousand clicks, joined from many users' and without a target.
+
 Prints a table and writes benchmarks/results/state_precision.json.
 """
 
@@ -24,6 +26,7 @@ from modeling_glintru.evaluation.ranking import rank_targets
 from modeling_glintru.loading import load_model_folder
 
 RESULTS = Path(__file__).parent / "results" / "state_precision.json"
+LONG = 10_000  # clicks of a joined history
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -37,34 +40,50 @@ def main() -> None:
     rows = prepare(load_source(arguments.data), split="leave_one_out").dataset["test"]
     ids = pad_sequence([torch.tensor(items) for items in rows["item_ids"]], batch_first=True)
     targets = torch.tensor(rows["target"])
+    joined = ids[ids != 0]
+    long = joined[: len(joined) // LONG * LONG].view(-1, LONG)  # as if one person had watched what many did
     with torch.inference_mode():
-        full = model(ids).logits
-        results = {"full pass, float32": quality(full, full, targets, ids)}
-        for dtype in DTYPES:
-            state = model.model.empty_state(len(ids)).to(dtype)
-            for t in range(ids.shape[1]):
-                state = model.model(ids[:, t : t + 1], state=state).state
-            none = ids.new_zeros(len(ids), 0)
-            logits = model(none, state=state).logits
-            name = f"clicks, {str(dtype).removeprefix('torch.')}"
-            results[name] = quality(logits, full, targets, ids) | {"bytes_per_user": state.nbytes // len(state)}
-    for name, row in results.items():
-        print(f"{name:20}", "  ".join(f"{key} {value:.4f}" for key, value in row.items()))
+        results = by_dtype(model, ids, targets)
+        long_results = by_dtype(model, long, None)
     facts = {"data": arguments.data, "users": len(ids), "longest_history": ids.shape[1], "results": results}
+    facts |= {"joined_histories": list(long.shape), "joined_results": long_results}
     write_report(arguments.output, {**report_header(), **facts})
 
 
-def quality(logits: torch.Tensor, full: torch.Tensor, targets: torch.Tensor, seen: torch.Tensor) -> dict[str, float]:
-    """NDCG@10 and HR@10 of the targets, and how much of the full pass's ten best is kept."""
+def by_dtype(model: torch.nn.Module, ids: torch.Tensor, targets: torch.Tensor | None) -> dict[str, dict[str, float]]:
+    """The full pass, and the same histories click by click with a state of each dtype."""
+    full = model(ids).logits
+    results = {"full pass, float32": compare(full, full, targets, ids)}
+    for dtype in DTYPES:
+        state = model.model.empty_state(len(ids)).to(dtype)
+        for t in range(ids.shape[1]):
+            state = model.model(ids[:, t : t + 1], state=state).state
+        logits = model(ids.new_zeros(len(ids), 0), state=state).logits
+        name = f"clicks, {str(dtype).removeprefix('torch.')}"
+        results[name] = {"bytes_per_user": state.nbytes // len(state), **compare(logits, full, targets, ids)}
+    for name, row in results.items():
+        print(f"{name:20}", "  ".join(f"{key} {value:.4f}" for key, value in row.items()))
+    return results
+
+
+def compare(
+    logits: torch.Tensor, full: torch.Tensor, targets: torch.Tensor | None, seen: torch.Tensor
+) -> dict[str, float]:
+    """How far the scores are from the full pass's, how much of its ten best is kept, and the targets' metrics."""
+    ours, theirs = (x.scatter(1, seen, float("-inf")).topk(10).indices for x in (logits, full))
+    found = {
+        "score_difference": (logits - full)[:, 1:].abs().max().item(),
+        "top_10_in_common": (ours[:, :, None] == theirs[:, None]).any(2).double().mean().item(),
+        "top_1_equal": (ours[:, 0] == theirs[:, 0]).double().mean().item(),
+    }
+    if targets is None:
+        return found
     ranks = rank_targets(logits, targets, seen).double()
     hit = ranks <= 10
-    ours, theirs = (x.scatter(1, seen, float("-inf")).topk(10).indices for x in (logits, full))
-    common = (ours[:, :, None] == theirs[:, None]).any(2).double().mean()
     return {
         "ndcg@10": ((ranks + 1).log2().reciprocal() * hit).mean().item(),
         "hr@10": hit.double().mean().item(),
-        "top_10_in_common": common.item(),
-        "top_1_equal": (ours[:, 0] == theirs[:, 0]).double().mean().item(),
+        **found,
     }
 
 
