@@ -6,6 +6,7 @@ from .auto import AutoModelForSequentialRecommendation, register
 from .configuration_glintru import GlintRUConfig, GlintRUError
 from .modeling_glintru import GlintRUForSequentialRecommendation, GlintRUModel
 from .processing_glintru import GlintRUProcessor, UnknownItemError
+from .state_glintru import GlintRUState
 
 register()
 
@@ -16,6 +17,7 @@ __all__ = [
     "GlintRUForSequentialRecommendation",
     "GlintRUModel",
     "GlintRUProcessor",
+    "GlintRUState",
     "UnknownItemError",
     "__version__",
 ]

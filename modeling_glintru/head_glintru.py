@@ -13,6 +13,7 @@ from transformers.utils import ModelOutput, can_return_tuple
 from .configuration_glintru import GlintRUError
 from .losses_glintru import next_item_loss
 from .negatives_glintru import ItemPopularity
+from .state_glintru import GlintRUState
 
 __all__ = ["EncoderOutput", "NextItemHead", "PrefixEncoder", "SequentialRecommendationOutput"]
 
@@ -24,10 +25,12 @@ class EncoderOutput(ModelOutput):
         last_hidden_state: (batch, length, hidden_size); at t, the representation of the prefix that ends at t, zeros
             at padding.
         hidden_states: On request, the embeddings and the output of every block, num_hidden_layers + 1 tensors.
+        state: With `use_cache=True` or `state=`, a `GlintRUState` from which the next call can go on.
     """
 
     last_hidden_state: Tensor | None = None
     hidden_states: tuple[Tensor, ...] | None = None
+    state: GlintRUState | None = None
 
 
 @dataclass
@@ -41,12 +44,14 @@ class SequentialRecommendationOutput(ModelOutput):
             does not need them, and with millions of items they would cost more than all the rest.
         last_hidden_state: (batch, length, hidden_size), see `EncoderOutput`.
         hidden_states: See `EncoderOutput`.
+        state: See `EncoderOutput`.
     """
 
     loss: Tensor | None = None
     logits: Tensor | None = None
     last_hidden_state: Tensor | None = None
     hidden_states: tuple[Tensor, ...] | None = None
+    state: GlintRUState | None = None
 
 
 @torch.compiler.disable
@@ -133,6 +138,15 @@ class PrefixEncoder:
         """
         raise NotImplementedError
 
+    def advance(
+        self, embeds: Tensor, mask: Tensor | None, state: GlintRUState | None
+    ) -> tuple[list[Tensor], GlintRUState]:
+        """As `encode`, for rows that go on from `state` (`None`: that begin), and the state after them.
+
+        Every row has its items before its padding, and may have none.
+        """
+        raise GlintRUError(f"{type(self).__name__} has no streaming state: state= and use_cache= are for GLINT-RU")
+
     @can_return_tuple
     def forward(
         self,
@@ -140,6 +154,8 @@ class PrefixEncoder:
         attention_mask: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
         output_hidden_states: bool | None = None,
+        state: GlintRUState | None = None,
+        use_cache: bool | None = None,
     ) -> EncoderOutput:
         """
         Args:
@@ -147,9 +163,13 @@ class PrefixEncoder:
             attention_mask: (batch, length), 1 at items. Optional: index 0 is padding.
             inputs_embeds: (batch, length, hidden_size) instead of `input_ids`.
             output_hidden_states: Whether to return the output of every block.
+            state: A `GlintRUState` of `batch` users: the rows are what follows their histories, and a row without
+                items leaves its user as is. Gradients stop where a state begins.
+            use_cache: Whether to return the state after the rows; yes by default where `state` is given.
 
         Raises:
-            GlintRUError: Neither or both inputs, an index out of range, or a mask of another shape.
+            GlintRUError: Neither or both inputs, an index out of range, a mask of another shape, or a state of another
+                number of users, other sizes or (unless training) other weights.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise GlintRUError("give either input_ids or inputs_embeds")
@@ -163,20 +183,28 @@ class PrefixEncoder:
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
 
-        has_padding, movable = (False, False) if self.reads_padding else padding_layout(mask, self.items_first)
+        carries = state is not None or bool(use_cache)
+        has_padding, movable = (
+            (False, False) if self.reads_padding else padding_layout(mask, self.items_first or carries)
+        )
         order = None
         if movable:
             order = mask.argsort(dim=1, descending=True, stable=True)
             mask = mask.gather(1, order)
             inputs_embeds = inputs_embeds.gather(1, order[..., None].expand_as(inputs_embeds))
         weights = mask.unsqueeze(-1).to(inputs_embeds.dtype) if has_padding else None
-        states = self.encode(inputs_embeds, weights) if mask.shape[1] else [inputs_embeds]
+        if carries:
+            states, state = self.advance(inputs_embeds, weights, state)
+        else:
+            states = self.encode(inputs_embeds, weights) if mask.shape[1] else [inputs_embeds]
         if weights is not None:
             states = [state * weights.to(state.dtype) for state in states]
         if order is not None:
             states = [torch.zeros_like(s).scatter(1, order[..., None].expand_as(s), s) for s in states]
         return EncoderOutput(
-            last_hidden_state=states[-1], hidden_states=tuple(states) if output_hidden_states else None
+            last_hidden_state=states[-1],
+            hidden_states=tuple(states) if output_hidden_states else None,
+            state=None if use_cache is False else state,
         )
 
 
@@ -229,6 +257,8 @@ class NextItemHead:
         output_hidden_states: bool | None = None,
         return_all_logits: bool = False,
         num_items_in_batch: Tensor | int | None = None,
+        state: GlintRUState | None = None,
+        use_cache: bool | None = None,
     ) -> SequentialRecommendationOutput:
         """
         Args:
@@ -241,23 +271,33 @@ class NextItemHead:
             output_hidden_states: Whether to return the output of every block.
             return_all_logits: Whether `logits` is for all positions instead of the last real item.
             num_items_in_batch: Divisor of the summed loss; the number of labels when not given.
+            state: GLINT-RU only: the `GlintRUState` that the rows go on from, see `PrefixEncoder.forward`. A row
+                without items is scored as its state is.
+            use_cache: GLINT-RU only: whether to return the state after the rows; yes by default with `state`.
 
         Raises:
-            GlintRUError: An index is out of range, or a shape does not fit.
+            GlintRUError: An index is out of range, a shape does not fit, or the model cannot go on from the state.
         """
-        outputs = self.model(input_ids, attention_mask, inputs_embeds, output_hidden_states, return_dict=True)
+        carried: dict[str, Any] = {} if state is None and not use_cache else {"state": state, "use_cache": True}
+        outputs = self.model(
+            input_ids, attention_mask, inputs_embeds, output_hidden_states, return_dict=True, **carried
+        )
         hidden = outputs.last_hidden_state
         mask = item_mask(input_ids, attention_mask, hidden)
         logits = None
         if return_all_logits:
             logits = self._logits(hidden, exclude_item_ids)
         elif labels is None or not self.training:
-            logits = self._logits(last_item(hidden, mask), exclude_item_ids)
+            last = last_item(hidden, mask)
+            if carried:
+                last = torch.where(mask.any(1, keepdim=True), last, outputs.state.representation.to(last.dtype))
+            logits = self._logits(last, exclude_item_ids)
         return SequentialRecommendationOutput(
             loss=None if labels is None else self._loss(hidden, labels, mask, num_items_in_batch),
             logits=logits,
             last_hidden_state=hidden,
             hidden_states=outputs.hidden_states,
+            state=outputs.state if carried and use_cache is not False else None,
         )
 
     def _logits(self, hidden: Tensor, exclude_item_ids: Tensor | None) -> Tensor:

@@ -8,6 +8,8 @@ neighbour is there. With `whole_sequence` the block is the authors' bidirectiona
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -48,12 +50,27 @@ def can_scan(x: Tensor, weight: Tensor) -> bool:
 
 
 @torch.compiler.disable  # the kernel serves compiled models too
-def gru_states(gru: nn.GRU, x: Tensor) -> Tensor:
-    """The state at every position of a one-layer GRU without biases, from zero. (batch, length, size) in and out."""
+def gru_states(gru: nn.GRU, x: Tensor, start: Tensor | None = None) -> Tensor:
+    """The state at every position of a one-layer GRU without biases. (batch, length, size) in and out.
+
+    `start` is the state before the first position, (batch, size); zero, which the kernel wants, where it is `None`.
+    """
     weight_x, weight_h = gru.all_weights[0]
+    if start is not None:
+        return gru(x, start.to(x.dtype)[None].contiguous())[0]
     if not can_scan(x, weight_h):
         return gru(x)[0]
     return GRUScan.apply(F.linear(x, weight_x).float()[None], weight_h)[0]
+
+
+def gru_step(gru: nn.GRU, x: Tensor, before: Tensor) -> Tensor:
+    """What one step makes of each state `before` with its input `x`; all (batch, length, size)."""
+    weight_x, weight_h = gru.all_weights[0]
+    reset_x, update_x, new_x = F.linear(x, weight_x).chunk(3, dim=-1)
+    reset_h, update_h, new_h = F.linear(before, weight_h).chunk(3, dim=-1)
+    update = torch.sigmoid(update_x + update_h)
+    new = torch.tanh(new_x + torch.sigmoid(reset_x + reset_h) * new_h)
+    return new + update * (before - new)
 
 
 @torch.compiler.disable
@@ -71,12 +88,33 @@ def gru_prefix_states(gru: nn.GRU, inputs: Tensor) -> Tensor:
         return GRUScan.apply(F.linear(inputs, weight_x).float(), weight_h)
     interior, edge = inputs
     states = gru(interior)[0]
-    before = shift_right(states)
-    reset_x, update_x, new_x = F.linear(edge, weight_x).chunk(3, dim=-1)
-    reset_h, update_h, new_h = F.linear(before, weight_h).chunk(3, dim=-1)
-    update = torch.sigmoid(update_x + update_h)
-    new = torch.tanh(new_x + torch.sigmoid(reset_x + reset_h) * new_h)
-    return torch.stack((states, new + update * (before - new)))
+    return torch.stack((states, gru_step(gru, edge, shift_right(states))))
+
+
+@dataclass(frozen=True)
+class Border:
+    """Where a batch of new items, each row's before its padding, meets the histories that a state stands for.
+
+    Args:
+        num_items: (batch,) int64, new items of each row.
+        has_before: (batch, length, 1) in the dtype of the numbers: 1 where an item precedes the position, here or in
+            the state.
+        fresh: Whether no row has a history.
+    """
+
+    num_items: Tensor
+    has_before: Tensor
+    fresh: bool
+
+    def last(self, old: Tensor, new: Tensor) -> Tensor:
+        """`new` (batch, length, size) at the last new item of each row, and `old` (batch, size) where there is none."""
+        index = (self.num_items - 1).clamp_min(0)[:, None, None].expand(-1, 1, new.shape[2])
+        return torch.where((self.num_items > 0)[:, None], new.gather(1, index).squeeze(1).to(old.dtype), old)
+
+
+def shift_in(first: Tensor, x: Tensor) -> Tensor:
+    """`x` one position later, with `first` (batch, size) at position 0. (batch, length, size)."""
+    return torch.cat((first[:, None].to(x.dtype), x[:, :-1]), dim=1)
 
 
 class GlintRULinearAttention(nn.Module):
@@ -104,6 +142,17 @@ class GlintRULinearAttention(nn.Module):
         qkv = joined([self.q_proj, self.k_proj, self.v_proj], reads)
         context = self._whole_sequence(qkv) if whole_sequence else linear_attention(qkv, mask, self.num_heads)
         return add_norm(self.o_proj(context), x, self.dropout, self.norm)
+
+    def advance(self, x: Tensor, reads: Tensor, mask: Tensor | None, total: Tensor) -> tuple[Tensor, Tensor]:
+        """As `forward`, after items whose sum `k̂ᵀ v` is `total` (batch, heads, size, size); also the new sum."""
+        qkv = joined([self.q_proj, self.k_proj, self.v_proj], reads)
+        query, key, value = (heads_of(part, self.num_heads) for part in qkv.chunk(3, dim=-1))
+        query, key = features(query), features(key)
+        past = (query @ total.to(query.dtype) * query.shape[-1] ** -0.5).transpose(1, 2).flatten(2)
+        context = linear_attention(qkv, mask, self.num_heads) + past.to(qkv.dtype)
+        key, value = key.to(total.dtype), value.to(total.dtype)
+        total = total + key.transpose(-1, -2) @ (value if mask is None else value * mask[:, None])
+        return add_norm(self.o_proj(context), x, self.dropout, self.norm), total
 
 
 class TemporalConvolution(nn.Conv1d):
@@ -170,6 +219,37 @@ class GlintRUSelectiveGRU(nn.Module):
             return self.conv_out.of_pairs(pairs(out, mask))
         return self.conv_out.of_pairs(gated_pairs(self.gate(inputs), out, mask, self.dropout))
 
+    def advance(self, x: Tensor, memory: dict[str, Tensor], border: Border) -> tuple[Tensor, dict[str, Tensor]]:
+        """As `forward`, after a history. No mask: items come before padding, so nothing of it reaches them.
+
+        Args:
+            x: (batch, length, size).
+            memory: `hidden` and, with convolutions, `edge` and `after`; each (batch, size), see `state_glintru.py`.
+            border: The rows' new items.
+
+        Returns:
+            (batch, length, size), and the new memory.
+        """
+        start = None if border.fresh else memory["hidden"]
+        if self.conv_in is None or self.conv_out is None:
+            u = self.in_proj(x)
+            states = gru_states(self.gru, u, start)
+            out = self.out_proj(states)
+            out = out if self.gate is None else self.dropout(self.gate(u)) * out
+            return out, {"hidden": border.last(memory["hidden"], states)}
+        assert self.conv_in.bias is not None
+        after, own, before = self.conv_in.taps(self.in_proj, x).chunk(3, dim=-1)
+        edge = shift_in(memory["after"], after) + own + self.conv_in.bias.to(own.dtype)
+        # At t, the interior value of the item before t, which only now has its right neighbour.
+        interior = ((shift_in(memory["edge"], edge) + before) * border.has_before).to(edge.dtype)
+        states = gru_states(self.gru, interior, start)
+        values = self.out_proj(torch.stack((states, gru_step(self.gru, edge, states))))
+        if self.gate is not None:
+            values = self.dropout(self.gate(torch.stack((interior, edge)))) * values
+        pair = torch.cat(((values[0] * border.has_before).to(values.dtype), values[1]), dim=-1)
+        new = {"hidden": states, "edge": edge, "after": after}
+        return self.conv_out.of_pairs(pair), {name: border.last(memory[name], x) for name, x in new.items()}
+
 
 class GlintRUGatedMLP(nn.Module):
     """Gated MLP (paper section 3.5)."""
@@ -203,13 +283,29 @@ class GlintRUBlock(GradientCheckpointingLayer):
         self.dropout = Dropout(config.hidden_dropout)
         self.norm = nn.LayerNorm(size, eps=config.layer_norm_eps)  # shared by the mixing and the MLP, as published
 
-    def _mix(self, x: Tensor, reads: Tensor, mask: Tensor | None) -> Tensor:
-        """The experts, mixed and gated."""
-        recurrent = attended = shares = None
+    def _experts(self, x: Tensor, reads: Tensor, mask: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        recurrent = attended = None
         if self.recurrence is not None:
             recurrent = self.recurrence(reads, mask, self.whole_sequence)
         if self.attention is not None:
             attended = self.attention(x, reads, mask, self.whole_sequence)
+        return recurrent, attended
+
+    def _advance(
+        self, x: Tensor, reads: Tensor, mask: Tensor | None, memory: dict[str, Tensor], border: Border
+    ) -> tuple[Tensor | None, Tensor | None, dict[str, Tensor]]:
+        """The experts after a history, and what the next items need of it."""
+        recurrent = attended = None
+        new: dict[str, Tensor] = {}
+        if self.recurrence is not None:
+            recurrent, new = self.recurrence.advance(reads, memory, border)
+        if self.attention is not None:
+            attended, new["attention"] = self.attention.advance(x, reads, mask, memory["attention"])
+        # Gradients stop at the border between two calls.
+        return recurrent, attended, {name: tensor.detach() for name, tensor in new.items()}
+
+    def _mix(self, x: Tensor, reads: Tensor, recurrent: Tensor | None, attended: Tensor | None) -> Tensor:
+        """The experts, mixed and gated."""
         if recurrent is not None and attended is not None:
             shares = x.new_full((2,), 0.5) if self.mixing_logits is None else self.mixing_logits.softmax(0)
             if self.gate_proj is not None:
@@ -219,14 +315,30 @@ class GlintRUBlock(GradientCheckpointingLayer):
         assert mixed is not None
         return mixed if self.gate_proj is None else mixed * F.gelu(self.gate_proj(reads))
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        memory: dict[str, Tensor] | None = None,
+        border: Border | None = None,
+    ) -> Any:
         """
         Args:
             x: (batch, length, hidden_size).
             mask: (batch, length, 1) in x's dtype, 1 at items and 0 at padding; `None` where there is no padding.
+            memory: What the block keeps of the histories before `x`, by name, see `state_glintru.py`; with `border`.
+            border: The rows' new items, where `x` goes on from `memory`.
 
         Returns:
-            (batch, length, hidden_size): at t, the block's output for the prefix that ends at t.
+            (batch, length, hidden_size): at t, the block's output for the prefix that ends at t. With `memory` a pair
+            of it and the new memory.
         """
-        z = add_norm(self.mix_proj(self._mix(x, autocast_once(x), mask)), x, self.dropout, self.norm)
-        return z if self.mlp is None else add_norm(self.mlp(z), z, self.dropout, self.norm)
+        reads = autocast_once(x)
+        new = None
+        if memory is None or border is None:
+            recurrent, attended = self._experts(x, reads, mask)
+        else:
+            recurrent, attended, new = self._advance(x, reads, mask, memory, border)
+        z = add_norm(self.mix_proj(self._mix(x, reads, recurrent, attended)), x, self.dropout, self.norm)
+        out = z if self.mlp is None else add_norm(self.mlp(z), z, self.dropout, self.norm)
+        return out if new is None else (out, new)

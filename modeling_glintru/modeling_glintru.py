@@ -13,7 +13,8 @@ from transformers import initialization as init
 
 from .configuration_glintru import GlintRUConfig, GlintRUError
 from .head_glintru import NextItemHead, PrefixEncoder, is_last_item
-from .layers_glintru import Dropout, GlintRUBlock
+from .layers_glintru import Border, Dropout, GlintRUBlock
+from .state_glintru import GlintRUState, StateLayout, fingerprint_of
 
 __all__ = [
     "GlintRUForSequentialRecommendation",
@@ -29,6 +30,7 @@ class GlintRUPreTrainedModel(PreTrainedModel):
     main_input_name = "input_ids"
     supports_gradient_checkpointing = True
     _no_split_modules = ["GlintRUBlock"]  # noqa: RUF012
+    state_class = GlintRUState  # so that remote code can reach `load` and `from_bytes`
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -64,7 +66,65 @@ class GlintRUModel(PrefixEncoder, GlintRUPreTrainedModel):
         self.layers = nn.ModuleList(GlintRUBlock(config) for _ in range(config.num_hidden_layers))
         self.reads_padding = config.padding_mode == "official"
         self.gradient_checkpointing = False
+        self._fingerprint: tuple[Any, str] = (None, "")
         self.post_init()
+
+    @torch.compiler.disable
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits that name the weights, computed again only when they have changed."""
+        # Optimizers and `load_state_dict` raise the version; an inference tensor has none and rarely changes.
+        now = [(p.data_ptr(), 0 if p.is_inference() else p._version) for p in self.parameters()]
+        if self._fingerprint[0] != now:
+            self._fingerprint = (now, fingerprint_of(self, StateLayout.of(self.config)))
+        return self._fingerprint[1]
+
+    def _state_identity(self) -> tuple[StateLayout, str]:
+        """What a state of this model says of it; in training mode the weights move and have no fingerprint."""
+        if self.reads_padding:
+            raise GlintRUError("padding_mode 'official' reads a whole padded row at once and has no streaming state")
+        return StateLayout.of(self.config), "" if self.training else self.fingerprint()
+
+    def empty_state(self, users: int = 1) -> GlintRUState:
+        """The states of users without items, in float32, or float64 where the weights are.
+
+        Raises:
+            GlintRUError: The model has `padding_mode="official"`.
+        """
+        layout, fingerprint = self._state_identity()
+        weight = self.embed_items.weight
+        dtype = torch.promote_types(weight.dtype, torch.float32)
+        return GlintRUState.empty(layout, users, dtype, weight.device, fingerprint)
+
+    def advance(
+        self, embeds: Tensor, mask: Tensor | None, state: GlintRUState | None
+    ) -> tuple[list[Tensor], GlintRUState]:
+        """As `encode`, for rows that go on from `state`, with items before padding; see `PrefixEncoder`."""
+        batch, length = embeds.shape[:2]
+        fresh = state is None
+        if state is None:
+            state = self.empty_state(batch)
+        elif not isinstance(state, GlintRUState):
+            raise GlintRUError(f"state must be a GlintRUState, got {type(state).__name__}")
+        else:
+            state.check(*self._state_identity(), batch, embeds.device)
+        if length == 0:
+            return [embeds], state
+        if torch.is_grad_enabled() and state.representation.is_inference():
+            state = state.clone()
+        kept, old = state.dtype, state.to(dtype=torch.promote_types(embeds.dtype, torch.float32))
+        num_items = old.count.new_full((batch,), length) if mask is None else mask.sum((1, 2), dtype=torch.int64)
+        has_before = embeds.new_ones(batch, length, 1) if mask is None else mask.roll(1, dims=1)
+        has_before = torch.cat(((old.count > 0)[:, None, None].to(has_before.dtype), has_before[:, 1:]), dim=1)
+        border = Border(num_items, has_before, fresh)
+        hidden = [self.dropout(embeds)]
+        tensors: dict[str, Tensor] = {}
+        for index, layer in enumerate(self.layers):
+            out, memory = layer(hidden[-1], mask, old.layer(index), border)
+            hidden.append(out)
+            tensors |= {f"layers.{index}.{name}": tensor for name, tensor in memory.items()}
+        tensors["representation"] = border.last(old.representation, hidden[-1]).detach()
+        fingerprint = "" if self.training else state.fingerprint
+        return hidden, GlintRUState(state.layout, old.count + num_items, tensors, fingerprint).to(dtype=kept)
 
     def encode(self, embeds: Tensor, mask: Tensor | None) -> list[Tensor]:
         """The embeddings after dropout, and the output of every block."""

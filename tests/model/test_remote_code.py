@@ -18,7 +18,8 @@ from .helpers import small_model
 
 HISTORIES = [["b", "c", "a"], ["d", "a"]]
 
-# Scores, and the losses around one training step with dropout; the same lines run here and in the other process.
+# Scores, those of a stored state that goes on, and the losses around one training step with dropout; the same lines run
+# here and in the other process.
 ANSWER = """
 import torch
 
@@ -26,6 +27,9 @@ def answer(model, processor, histories):
     inputs = processor(histories)
     scores = model(**inputs).logits
     best = processor.decode_top_k(scores, 2)
+    stored = model(**inputs, use_cache=True).state.to_bytes()
+    state = model.state_class.from_bytes(stored)
+    streamed = model(torch.tensor([[1], [2]]), state=state).logits
     labels = torch.where(inputs["attention_mask"] == 1, inputs["input_ids"].roll(-1, 1), -100)
     labels = labels.masked_fill(labels == 0, -100)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -36,7 +40,8 @@ def answer(model, processor, histories):
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    return {"scores": scores[:, 1:].tolist(), "best": best, "losses": losses}
+    scores = torch.cat((scores, streamed))[:, 1:].tolist()
+    return {"scores": scores, "best": best, "losses": losses}
 """
 
 # Runs in a process that cannot import the package; prints what it computed as JSON.
@@ -114,7 +119,7 @@ def test_the_folder_says_where_its_code_is(saved):
     names = {file.name for file in saved.glob("*.py")}
     wanted = {
         *("block_source", "configuration", "fused", "head", "kernel_source", "kernels"),
-        *("layers", "losses", "modeling", "negatives", "processing", "vocabulary"),
+        *("layers", "losses", "modeling", "negatives", "processing", "state", "vocabulary"),
     }
     assert names == {f"{name}_glintru.py" for name in wanted}
 
