@@ -161,6 +161,7 @@ def train_and_evaluate(
     resume: bool = False,
     max_minutes: float | None = None,
     save_minutes: float = 5.0,
+    complete: Callable[[Recipe, PreparedData], Recipe] | None = None,
     progress: bool = True,
     say: Say = print,
 ) -> tuple[TrainingResult, PreparedData, dict[str, Evaluation]]:
@@ -177,6 +178,7 @@ def train_and_evaluate(
         resume: Whether to go on with the unfinished run in it.
         max_minutes: The training stops after so many minutes, preparation included, with a checkpoint.
         save_minutes: Minutes between two checkpoints within an epoch.
+        complete: From the recipe and the data to the whole recipe, where it depends on the data (see `presets`).
         progress: Whether to show a bar and a line an epoch.
         say: Gets lines for people.
 
@@ -195,6 +197,8 @@ def train_and_evaluate(
         check_run_folder(output_dir, overwrite=overwrite, resume=resume)
     data = prepare_data(recipe, say=say if main else _say_nothing)
     recipe = as_prepared(recipe, data)
+    if complete is not None:
+        recipe = complete(recipe, data)
     kept = _without_folders(recipe)
     with run_folder(output_dir, run_identity(kept, data), resume) if main else nullcontext(output_dir) as finished:
         result = train(
