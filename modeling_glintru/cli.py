@@ -32,7 +32,10 @@ EXIT_BAD_INPUT = 2
 debug = False
 
 RecipeOption = Annotated[
-    str | None, typer.Option("--recipe", help="Name or YAML file of a recipe.", metavar="NAME|FILE")
+    str | None,
+    typer.Option(
+        "--recipe", help="Name or YAML file of a recipe; chosen from the data if left out.", metavar="NAME|FILE"
+    ),
 ]
 DataOption = Annotated[
     str | None,

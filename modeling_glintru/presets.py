@@ -25,9 +25,10 @@ SHORTEST, SHORT, LONGEST = 20, 50, 200  # histories: read at least, read nearly 
 WIDE_TARGETS = 500_000  # from here on hidden_size 128
 WIDE_ITEMS = 1_000_000  # above, the table of items at 128 would take 2 GB with its moments
 FULL_SOFTMAX_ITEMS = 200_000  # above, a step would be spent on the softmax
-NEIGHBOR_ITEMS, NEIGHBOR_INTERACTIONS = 500_000, 20_000_000  # above, item-kNN would take more than a GB
+NEIGHBOR_ITEMS, NEIGHBOR_INTERACTIONS = 500_000, 20_000_000  # above, item-kNN would take half a GB
 EVALUATION_SCORES = 2**26  # held at once: 256 MB
-LONG_WINDOW = 30  # targets in a window, in the mean
+MANY_TARGETS = 30  # in an example, in the mean: small batches of them
+PREFIXES = 50_000  # an epoch of the models that learn one prefix an example
 TOTAL_STEPS, FEWEST_STEPS = 6_000, 1_000
 
 
@@ -92,100 +93,128 @@ def choose(shape: DataShape, given: Mapping[str, Any] | None = None, model: str 
     Returns:
         The choices, without the given ones.
     """
-    choices: list[Choice] = []
-    known = dict(given or {})
-    fields = model_fields(model)
+    rule = _Rule(shape, dict(given or {}), model)
+    rule.choose_sizes()
+    rule.choose_dropout()
+    rule.choose_loss()
+    rule.choose_steps()
+    rule.choose_evaluation()
+    return rule.choices
 
-    def take(reason: str, **values: Any) -> None:
-        """A choice of `section__key=value`; afterwards `known` has these values, or the given ones."""
-        dotted = {key.replace("__", ".", 1): value for key, value in values.items()}
-        of_model = {key for key in dotted if key.startswith("model.") and key.removeprefix("model.") not in fields}
-        new = {key: value for key, value in dotted.items() if key not in known and key not in of_model}
-        known.update(new)
+
+class _Rule:
+    """The choices so far; `known` has their values and the given ones."""
+
+    def __init__(self, shape: DataShape, known: dict[str, Any], model: str) -> None:
+        self.shape, self.known, self.model = shape, known, model
+        self.fields = model_fields(model)
+        self.choices: list[Choice] = []
+
+    def take(self, reason: str, section: str, **values: Any) -> None:
+        """Chooses what is not given and what the model has."""
+        values = {name: value for name, value in values.items() if section != "model" or name in self.fields}
+        new = {f"{section}.{name}": value for name, value in values.items() if f"{section}.{name}" not in self.known}
         if new:
-            choices.append(Choice(new, reason))
+            self.known |= new
+            self.choices.append(Choice(new, reason))
 
-    # What the model reads and how large it is.
-    length = max(min(shape.length_99, SHORT), min(shape.length_90, LONGEST), SHORTEST)
-    take(
-        f"90 % of the histories have at most {shape.length_90:,.0f} items, 99 % {shape.length_99:,.0f}; "
-        f"all of a short one, at most {LONGEST}",
-        training__max_length=10 * math.ceil(length / 10),
-    )
-    wide = shape.targets >= WIDE_TARGETS and shape.items <= WIDE_ITEMS
-    take(
-        f"{shape.targets:,} targets (128 from {WIDE_TARGETS:,} on) and {shape.items:,} items (64 above {WIDE_ITEMS:,})",
-        model__hidden_size=128 if wide else 64,
-    )
-    if model == DEFAULT_MODEL:
-        heads = max(known["model.hidden_size"] // 16, 1)
-        while known["model.hidden_size"] % heads:
-            heads -= 1
-        take("16 dimensions a head", model__num_attention_heads=heads)
-        take("the published block", model__num_hidden_layers=1)
+    def choose_sizes(self) -> None:
+        shape = self.shape
+        # Short histories whole, for they cost little; of long ones as much as pays.
+        length = max(min(shape.length_99, SHORT), min(shape.length_90, LONGEST), SHORTEST)
+        self.take(
+            f"90 % of the histories have at most {shape.length_90:,.0f} items, 99 % {shape.length_99:,.0f}; "
+            f"allowed are {SHORTEST} to {LONGEST}",
+            "training",
+            max_length=10 * math.ceil(length / 10),
+        )
+        wide = shape.targets >= WIDE_TARGETS and shape.items <= WIDE_ITEMS
+        self.take(
+            f"{shape.targets:,} targets, {shape.items:,} items (128 from {WIDE_TARGETS:,} targets on, up to "
+            f"{WIDE_ITEMS:,} items)",
+            "model",
+            hidden_size=128 if wide else 64,
+        )
+        if self.model == DEFAULT_MODEL:
+            width = self.known["model.hidden_size"]
+            heads = next(heads for heads in range(max(width // 16, 1), 0, -1) if width % heads == 0)
+            self.take(
+                "one published block, 16 dimensions a head", "model", num_attention_heads=heads, num_hidden_layers=1
+            )
 
-    # Against over-fitting.
-    per_item = shape.interactions / shape.items
-    sparse = per_item < 10 or (shape.median_length < 20 and per_item < 100)
-    dropout, attention = (0.5, 0.5) if sparse else (0.2, 0.2) if per_item >= 1000 else (0.3, 0.2)
-    take(
-        f"{per_item:,.1f} interactions an item, median history {shape.median_length:g} (0.5 where there is little)",
-        **{
-            f"model__{name}": attention if name == "attention_dropout" else dropout
-            for name in fields
-            if name.endswith("_dropout")
-        },
-        training__weight_decay=1e-5 if sparse else 0.0,
-    )
-    take(
-        f"{shape.items:,} items (sampled above {FULL_SOFTMAX_ITEMS:,})",
-        model__loss="cross_entropy" if shape.items <= FULL_SOFTMAX_ITEMS else "sampled_softmax",
-    )
-    if known["model.loss"] in ("sampled_softmax", "gbce"):
-        take(
-            "half from the batch, half from the catalogue", model__num_negatives=1024, model__negative_sampling="mixed"
+    def choose_dropout(self) -> None:
+        shape = self.shape
+        per_item = shape.interactions / shape.items
+        sparse = per_item < 10 or (shape.median_length < 20 and per_item < 100)
+        others, attention = (0.5, 0.5) if sparse else (0.2, 0.2) if per_item >= 1000 else (0.3, 0.2)
+        names = [name for name in self.fields if name.endswith("_dropout")]
+        reason = (
+            f"{per_item:,.1f} interactions an item, median history {shape.median_length:g}: "
+            + ("little" if sparse else "enough" if per_item < 1000 else "much")
+            + " to learn from"
+        )
+        self.take(reason, "model", **{name: attention if name == "attention_dropout" else others for name in names})
+        self.take(reason, "training", weight_decay=1e-5 if sparse else 0.0)
+
+    def choose_loss(self) -> None:
+        few = self.shape.items <= FULL_SOFTMAX_ITEMS
+        reason = f"{self.shape.items:,} items (sampled above {FULL_SOFTMAX_ITEMS:,})"
+        self.take(reason, "model", loss="cross_entropy" if few else "sampled_softmax")
+        if self.known["model.loss"] in ("sampled_softmax", "gbce"):
+            reason = "half of them from the batch, half from the catalogue"
+            self.take(reason, "model", num_negatives=1024, negative_sampling="mixed")
+
+    def choose_steps(self) -> None:
+        """Many small steps; an epoch of a large set is long enough by itself."""
+        targets, known = self.shape.targets, self.known
+        if MODELS[self.model].training_examples == "prefixes":
+            share = min(1.0, max(PREFIXES / targets, 0.02))
+            self.take(
+                f"an epoch of {PREFIXES:,} prefixes or 2 %", "training", prefix_share=math.ceil(100 * share) / 100
+            )
+            examples, per_example = max(targets * known["training.prefix_share"], 1.0), 1.0
+        else:
+            examples = max(self.shape.users, targets / known["training.max_length"])
+            per_example = targets / examples
+        many = per_example >= MANY_TARGETS
+        batch, largest = (32, 128) if many else (128, 512)
+        while batch > 16 and examples / batch < 100:
+            batch //= 2
+        while batch < largest and examples / batch > 5_000:
+            batch *= 2
+        self.take(
+            f"{per_example:,.0f} targets an example ({MANY_TARGETS} are many), {examples:,.0f} examples",
+            "training",
+            train_batch_size=batch,
+            learning_rate=2e-3 if many else 1e-3,
+        )
+        at_once = known.get("training.train_batch_targets")
+        steps = max(targets / at_once if at_once else examples / known["training.train_batch_size"], 1.0)
+        reason = f"about {steps:,.0f} steps an epoch"
+        self.take(f"{reason}; it stops early", "training", num_train_epochs=_epochs(steps))
+        warmup = round(0.05 * steps * known["training.num_train_epochs"])
+        self.take(
+            reason,
+            "training",
+            warmup_steps=min(max(warmup, 10), 1_000),
+            early_stopping_patience=5 if steps >= 50 else 10,
         )
 
-    # Many small steps; an epoch of a large set is long enough by itself.
-    if MODELS[model].training_examples == "prefixes":
-        share = min(1.0, max(50_000, shape.targets / 50) / shape.targets)
-        take("an epoch of about 50,000 prefixes, or 2 %", training__prefix_share=math.ceil(100 * share) / 100)
-        examples, long = shape.targets * known["training.prefix_share"], False
-    else:
-        examples = max(shape.users, shape.targets / known["training.max_length"])
-        long = shape.targets / examples >= LONG_WINDOW
-    batch, most = (32, 128) if long else (128, 512)
-    while batch > 16 and examples / batch < 100:
-        batch //= 2
-    while batch < most and examples / batch > 5_000:
-        batch *= 2
-    take(
-        f"{shape.targets / examples:,.0f} targets an example ({LONG_WINDOW} are many): "
-        + ("small batches and a high rate" if long else "larger batches and a lower rate"),
-        training__train_batch_size=batch,
-        training__learning_rate=2e-3 if long else 1e-3,
-    )
-    if known.get("training.train_batch_targets") is not None:
-        steps = max(shape.targets / known["training.train_batch_targets"], 1.0)
-    else:
-        steps = max(examples / known["training.train_batch_size"], 1.0)
-    epochs = min(max(TOTAL_STEPS / steps, 5), 40)
-    epochs = math.ceil(min(max(epochs, FEWEST_STEPS / steps), 100))
-    take(
-        f"about {steps:,.0f} steps an epoch, {TOTAL_STEPS:,} in all where that is 5 to 40 epochs; stops early",
-        training__num_train_epochs=epochs,
-        training__warmup_steps=min(max(round(0.05 * steps * known.get("training.num_train_epochs", epochs)), 10), 1000),
-        training__early_stopping_patience=5 if steps >= 50 else 10,
-    )
+    def choose_evaluation(self) -> None:
+        items, interactions = self.shape.items, self.shape.interactions
+        self.take(
+            f"scores of {items:,} items a user within {EVALUATION_SCORES * 4 // 10**6} MB",
+            "training",
+            eval_batch_size=min(max(EVALUATION_SCORES // items, 1), 128),
+        )
+        if items > NEIGHBOR_ITEMS or interactions > NEIGHBOR_INTERACTIONS:
+            self.take("item-kNN would take more than half a GB", "evaluation", reference_models=["popularity"])
 
-    # Memory of the evaluation.
-    take(
-        f"the scores of a batch for {shape.items:,} items stay within {EVALUATION_SCORES * 4 // 10**6} MB",
-        training__eval_batch_size=min(max(EVALUATION_SCORES // shape.items, 1), 128),
-    )
-    if shape.items > NEIGHBOR_ITEMS or shape.interactions > NEIGHBOR_INTERACTIONS:
-        take("item-kNN would take more than a GB", evaluation__reference_models=["popularity"])
-    return choices
+
+def _epochs(steps: float) -> int:
+    """5 to 40 epochs, as near to `TOTAL_STEPS` as they come; up to 100 where they are very short."""
+    epochs = min(max(TOTAL_STEPS / steps, 5), 40)
+    return math.ceil(min(max(epochs, FEWEST_STEPS / steps), 100))
 
 
 def blank_recipe() -> Recipe:

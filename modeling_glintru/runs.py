@@ -84,7 +84,7 @@ def prepare_data(
         DataError: As `prepare` and `load_prepared`, or prepared data where it cannot be used.
     """
     data = recipe.data
-    if data.source is not None and (Path(data.source) / SUMMARY_FILE).is_file():
+    if data.source is not None and _is_prepared(data.source):
         if output_dir is not None:
             raise DataError(f"{data.source} is prepared already; train on it with --data {data.source}")
         prepared = load_prepared(data.source)
@@ -111,6 +111,10 @@ def prepare_data(
         )
     say(prepared.describe())
     return prepared
+
+
+def _is_prepared(source: str) -> bool:
+    return (Path(source) / SUMMARY_FILE).is_file()
 
 
 def as_prepared(recipe: Recipe, data: PreparedData) -> Recipe:
@@ -199,6 +203,8 @@ def train_and_evaluate(
     recipe = as_prepared(recipe, data)
     if complete is not None:
         recipe = complete(recipe, data)
+        if not _is_prepared(str(recipe.data.source)):  # as if it had been prepared with the whole recipe
+            data.summary["options"]["max_length"] = recipe.training.max_length
     kept = _without_folders(recipe)
     with run_folder(output_dir, run_identity(kept, data), resume) if main else nullcontext(output_dir) as finished:
         result = train(
