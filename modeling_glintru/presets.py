@@ -191,7 +191,7 @@ class _Rule:
         at_once = known.get("training.train_batch_targets")
         steps = max(targets / at_once if at_once else examples / known["training.train_batch_size"], 1.0)
         reason = f"about {steps:,.0f} steps an epoch"
-        self.take(f"{reason}; it stops early", "training", num_train_epochs=_epochs(steps))
+        self.take(reason, "training", num_train_epochs=_epochs(steps))
         warmup = round(0.05 * steps * known["training.num_train_epochs"])
         self.take(
             reason,
@@ -254,11 +254,12 @@ def preset(shape: DataShape, recipe: Recipe, overrides: Sequence[str] = ()) -> t
 
 
 def describe(choices: Sequence[Choice]) -> str:
-    """The choices for people, one a line."""
-    lines = []
+    """The choices for people, one reason a line."""
+    values: dict[str, list[str]] = {}
     for choice in choices:
-        values = ", ".join(f"{key.partition('.')[2]} {_shown(value)}" for key, value in choice.values.items())
-        lines.append(f"{values}: {choice.reason}")
+        shown = [f"{key.partition('.')[2]} {_shown(value)}" for key, value in choice.values.items()]
+        values.setdefault(choice.reason, []).extend(shown)
+    lines = [f"{', '.join(shown)}: {reason}" for reason, shown in values.items()]
     return "Chosen    " + "\n          ".join(lines or ["nothing: all of it was given"])
 
 

@@ -107,7 +107,9 @@ def test_what_is_given_is_not_called_chosen():
     keys = {key for choice in choices for key in choice.values}
     assert not {"model.hidden_size", "training.max_length"} & keys and "model.loss" in keys
     text = describe(choices)
-    assert text.startswith("Chosen    num_attention_heads 2") and len(text.splitlines()) == sum(map(bool, choices))
+    assert text.startswith("Chosen    num_attention_heads 2") and len(text.splitlines()) == len(
+        {choice.reason for choice in choices}
+    )
     assert "292.6 interactions an item, median history 96" in text
 
 
