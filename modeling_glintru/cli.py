@@ -32,7 +32,10 @@ EXIT_BAD_INPUT = 2
 debug = False
 
 RecipeOption = Annotated[
-    str | None, typer.Option("--recipe", help="Name or YAML file of a recipe.", metavar="NAME|FILE")
+    str | None,
+    typer.Option(
+        "--recipe", help="Name or YAML file of a recipe; chosen from the data if left out.", metavar="NAME|FILE"
+    ),
 ]
 DataOption = Annotated[
     str | None,
@@ -125,15 +128,37 @@ def _recipe(
     seed: int | None = None,
     model: str | None = None,
 ) -> Any:
-    from .errors import RecipeError
-    from .recipes import list_recipes, load_recipe
+    from .recipes import change_recipe, load_recipe
     from .runs import with_data
 
-    if name is None:
-        raise RecipeError(f"say how with --recipe: {', '.join(list_recipes())}, or a YAML file")
+    overrides = _overrides(changes, seed, model)
+    if name is not None:
+        return with_data(load_recipe(name, overrides), data, columns)
+    from .errors import RecipeError
+    from .presets import blank_recipe
+    from .recipes import list_recipes
+
+    recipe = change_recipe(blank_recipe(), overrides)
+    if data is None and recipe.data.source is None:
+        raise RecipeError(
+            f"say what to learn from with --data FILE, or take a recipe with --recipe: {', '.join(list_recipes())}"
+        )
+    return with_data(recipe, data, columns)
+
+
+def _overrides(changes: Sequence[str] | None, seed: int | None = None, model: str | None = None) -> list[str]:
     overrides = [*(changes or []), *([] if seed is None else [f"seed={seed}"])]
-    overrides += [] if model is None else [f"model.name={model}"]
-    return with_data(load_recipe(name, overrides), data, columns)
+    return overrides + ([] if model is None else [f"model.name={model}"])
+
+
+def _completed(recipe: Any, data: Any, overrides: Sequence[str]) -> Any:
+    """The recipe with sizes and settings from the data's shape; says what was chosen and why."""
+    from .presets import data_shape, describe, preset
+
+    whole, choices = preset(data_shape(data), recipe, overrides)
+    if is_main_process():
+        print(f"{describe(choices)}\n{_plan(whole)}")
+    return whole
 
 
 def _plan(recipe: Any) -> str:
@@ -203,13 +228,18 @@ def train(
 ) -> None:
     """Train a model on interactions, measure it, and write a folder that from_pretrained loads.
 
-    Example: glintru train --recipe ml-100k --data interactions.csv --output_dir outputs/mine
+    Without --recipe, sizes and settings are chosen from the data; the run says which, and why.
+
+    Example: glintru train --data interactions.csv --output_dir outputs/mine
     """
     from .runs import train_and_evaluate
 
     columns = _columns(user_column, item_column, time_column, item_titles)
     chosen = _recipe(recipe, changes, data, columns, seed, model)
-    if is_main_process():
+    complete = None
+    if recipe is None:
+        complete = functools.partial(_completed, overrides=_overrides(changes, seed, model))
+    elif is_main_process():
         print(_plan(chosen))
     result, prepared, evaluations = train_and_evaluate(
         chosen,
@@ -218,6 +248,7 @@ def train(
         resume=resume,
         max_minutes=max_minutes,
         save_minutes=save_minutes,
+        complete=complete,
         progress=not quiet,
     )
     if not is_main_process():

@@ -32,6 +32,7 @@ __all__ = [
     "Recipe",
     "TrainingRecipe",
     "change_recipe",
+    "changed_keys",
     "configuration_folder",
     "from_mapping",
     "list_recipes",
@@ -316,6 +317,13 @@ def load_recipe(name_or_path: str | os.PathLike, overrides: Sequence[str] = ()) 
 def change_recipe(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
     """The recipe with single values changed; arguments and errors as `load_recipe`."""
     return _changed(recipe.to_dict(), overrides)
+
+
+def changed_keys(recipe: Recipe, overrides: Sequence[str]) -> list[str]:
+    """The dotted keys that overrides, already in the recipe, have changed."""
+    name = _model_name(recipe.to_dict())
+    pairs = (_resolve(override.partition("=")[0].strip(), name) for override in overrides)
+    return [f"{section}.{key}" if section else key for section, key in pairs]
 
 
 def _changed(content: dict[str, Any], overrides: Sequence[str]) -> Recipe:

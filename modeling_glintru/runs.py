@@ -84,7 +84,7 @@ def prepare_data(
         DataError: As `prepare` and `load_prepared`, or prepared data where it cannot be used.
     """
     data = recipe.data
-    if data.source is not None and (Path(data.source) / SUMMARY_FILE).is_file():
+    if data.source is not None and _is_prepared(data.source):
         if output_dir is not None:
             raise DataError(f"{data.source} is prepared already; train on it with --data {data.source}")
         prepared = load_prepared(data.source)
@@ -111,6 +111,10 @@ def prepare_data(
         )
     say(prepared.describe())
     return prepared
+
+
+def _is_prepared(source: str) -> bool:
+    return (Path(source) / SUMMARY_FILE).is_file()
 
 
 def as_prepared(recipe: Recipe, data: PreparedData) -> Recipe:
@@ -161,6 +165,7 @@ def train_and_evaluate(
     resume: bool = False,
     max_minutes: float | None = None,
     save_minutes: float = 5.0,
+    complete: Callable[[Recipe, PreparedData], Recipe] | None = None,
     progress: bool = True,
     say: Say = print,
 ) -> tuple[TrainingResult, PreparedData, dict[str, Evaluation]]:
@@ -177,6 +182,7 @@ def train_and_evaluate(
         resume: Whether to go on with the unfinished run in it.
         max_minutes: The training stops after so many minutes, preparation included, with a checkpoint.
         save_minutes: Minutes between two checkpoints within an epoch.
+        complete: From the recipe and the data to the whole recipe, where it depends on the data (see `presets`).
         progress: Whether to show a bar and a line an epoch.
         say: Gets lines for people.
 
@@ -195,6 +201,10 @@ def train_and_evaluate(
         check_run_folder(output_dir, overwrite=overwrite, resume=resume)
     data = prepare_data(recipe, say=say if main else _say_nothing)
     recipe = as_prepared(recipe, data)
+    if complete is not None:
+        recipe = complete(recipe, data)
+        if not _is_prepared(str(recipe.data.source)):  # as if it had been prepared with the whole recipe
+            data.summary["options"]["max_length"] = recipe.training.max_length
     kept = _without_folders(recipe)
     with run_folder(output_dir, run_identity(kept, data), resume) if main else nullcontext(output_dir) as finished:
         result = train(

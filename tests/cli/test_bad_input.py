@@ -88,7 +88,11 @@ def test_files(glintru, tmp_path, name, content, messages):
     [
         (("--recipe", "ml100k"), ["'ml-100k'"]),
         (("--recipe", "nowhere/own.yaml"), ["nowhere/own.yaml"]),
-        ((), ["--recipe", "demo", "ml-1m"]),
+        ((), ["--data FILE", "--recipe", "demo", "ml-1m"]),
+        (("--data", "missing.csv"), ["no file 'missing.csv'"]),
+        (("--data", "demo", "--set", "hiden_size=64"), ["hiden_size", "'hidden_size'"]),
+        (("--data", "demo", "--set", "split=random"), ["leave_one_out"]),
+        (("--data", "demo", "--model", "sasrek"), ["'sasrec'"]),
         (("--recipe", "ml-1m"), ["--data FILE"]),
         (("--recipe", "demo", "--set", "learning_rat=1"), ["learning_rat", "'learning_rate'"]),
         (("--recipe", "demo", "--set", "learning_rate"), ["key=value"]),

@@ -1,0 +1,267 @@
+"""The recipe of `glintru train --data FILE` without `--recipe`: sizes and settings from the shape of the data.
+
+`choose` is the whole rule, in order; each choice carries its reason in one line. It was set to come out near the named
+recipes on their data (MovieLens and Amazon) and to stay in range far from it; it is not the result of a search.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .auto import MODELS
+from .data import PreparedData
+from .recipes import DEFAULT_MODEL, Recipe, changed_keys, model_fields
+
+__all__ = ["Choice", "DataShape", "blank_recipe", "choose", "data_shape", "describe", "preset"]
+
+NAME = "auto"
+
+SHORTEST, SHORT, LONGEST = 20, 50, 200  # histories: read at least, read nearly all of, read at most
+WIDE_TARGETS = 500_000  # from here on hidden_size 128
+WIDE_ITEMS = 1_000_000  # above, the table of items at 128 would take 2 GB with its moments
+FULL_SOFTMAX_ITEMS = 200_000  # above, a step would be spent on the softmax
+NEIGHBOR_ITEMS, NEIGHBOR_INTERACTIONS = 500_000, 20_000_000  # above, item-kNN would take half a GB
+EVALUATION_SCORES = 2**26  # held at once: 256 MB
+MANY_TARGETS = 30  # in an example, in the mean: small batches of them
+PREFIXES = 50_000  # an epoch of the models that learn one prefix an example
+TOTAL_STEPS, FEWEST_STEPS = 6_000, 1_000
+
+
+@dataclass(frozen=True)
+class DataShape:
+    """What the rule knows of the data: the training part, apart from the number of items.
+
+    Args:
+        users: Histories of at least two items, those that something is learned from.
+        items: Items of the vocabulary.
+        interactions: Interactions in the histories.
+        median_length: Median length of the histories.
+        length_90: 90 % of the histories are no longer.
+        length_99: 99 % of the histories are no longer.
+    """
+
+    users: int
+    items: int
+    interactions: int
+    median_length: float
+    length_90: float
+    length_99: float
+
+    @property
+    def targets(self) -> int:
+        """Every interaction but the first of a history is learned from."""
+        return max(self.interactions - self.users, 1)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Values of a recipe by dotted key, such as `"training.max_length"`, and the reason for them."""
+
+    values: dict[str, Any]
+    reason: str
+
+
+def data_shape(data: PreparedData) -> DataShape:
+    """The shape of prepared data, from the lengths of its training histories."""
+    column = data.dataset["train"].data.column("item_ids")
+    lengths = np.concatenate([np.zeros(0, np.int64), *(chunk.value_lengths().to_numpy() for chunk in column.chunks)])
+    lengths = lengths[lengths >= 2]
+    median, length_90, length_99 = np.quantile(lengths, [0.5, 0.9, 0.99]) if len(lengths) else (1.0, 1.0, 1.0)
+    return DataShape(
+        users=len(lengths),
+        items=len(data.processor),
+        interactions=int(lengths.sum()),
+        median_length=float(median),
+        length_90=float(length_90),
+        length_99=float(length_99),
+    )
+
+
+def choose(shape: DataShape, given: Mapping[str, Any] | None = None, model: str = DEFAULT_MODEL) -> list[Choice]:
+    """The rule.
+
+    Args:
+        shape: Of the data.
+        given: Values by dotted key that somebody chose already; they stand, and the other choices follow them.
+        model: Name of the model; what it has no field for is not chosen.
+
+    Returns:
+        The choices, without the given ones.
+    """
+    rule = _Rule(shape, dict(given or {}), model)
+    rule.choose_sizes()
+    rule.choose_dropout()
+    rule.choose_loss()
+    rule.choose_steps()
+    rule.choose_evaluation()
+    return rule.choices
+
+
+class _Rule:
+    """The choices so far; `known` has their values and the given ones."""
+
+    def __init__(self, shape: DataShape, known: dict[str, Any], model: str) -> None:
+        self.shape, self.known, self.model = shape, known, model
+        self.fields = model_fields(model)
+        self.choices: list[Choice] = []
+
+    def take(self, reason: str, section: str, **values: Any) -> None:
+        """Chooses what is not given and what the model has."""
+        values = {name: value for name, value in values.items() if section != "model" or name in self.fields}
+        new = {f"{section}.{name}": value for name, value in values.items() if f"{section}.{name}" not in self.known}
+        if new:
+            self.known |= new
+            self.choices.append(Choice(new, reason))
+
+    def choose_sizes(self) -> None:
+        shape = self.shape
+        # Short histories whole, for they cost little; of long ones as much as pays.
+        length = max(min(shape.length_99, SHORT), min(shape.length_90, LONGEST), SHORTEST)
+        self.take(
+            f"90 % of the histories have at most {shape.length_90:,.0f} items, 99 % {shape.length_99:,.0f}; "
+            f"allowed are {SHORTEST} to {LONGEST}",
+            "training",
+            max_length=10 * math.ceil(length / 10),
+        )
+        wide = shape.targets >= WIDE_TARGETS and shape.items <= WIDE_ITEMS
+        self.take(
+            f"{shape.targets:,} targets, {shape.items:,} items (128 from {WIDE_TARGETS:,} targets on, up to "
+            f"{WIDE_ITEMS:,} items)",
+            "model",
+            hidden_size=128 if wide else 64,
+        )
+        if self.model == DEFAULT_MODEL:
+            width = self.known["model.hidden_size"]
+            heads = next(heads for heads in range(max(width // 16, 1), 0, -1) if width % heads == 0)
+            self.take(
+                "one published block, 16 dimensions a head", "model", num_attention_heads=heads, num_hidden_layers=1
+            )
+
+    def choose_dropout(self) -> None:
+        shape = self.shape
+        per_item = shape.interactions / shape.items
+        sparse = per_item < 10 or (shape.median_length < 20 and per_item < 100)
+        others, attention = (0.5, 0.5) if sparse else (0.2, 0.2) if per_item >= 1000 else (0.3, 0.2)
+        names = [name for name in self.fields if name.endswith("_dropout")]
+        reason = (
+            f"{per_item:,.1f} interactions an item, median history {shape.median_length:g}: "
+            + ("little" if sparse else "enough" if per_item < 1000 else "much")
+            + " to learn from"
+        )
+        self.take(reason, "model", **{name: attention if name == "attention_dropout" else others for name in names})
+        self.take(reason, "training", weight_decay=1e-5 if sparse else 0.0)
+
+    def choose_loss(self) -> None:
+        few = self.shape.items <= FULL_SOFTMAX_ITEMS
+        reason = f"{self.shape.items:,} items (sampled above {FULL_SOFTMAX_ITEMS:,})"
+        self.take(reason, "model", loss="cross_entropy" if few else "sampled_softmax")
+        if self.known["model.loss"] in ("sampled_softmax", "gbce"):
+            reason = "half of them from the batch, half from the catalogue"
+            self.take(reason, "model", num_negatives=1024, negative_sampling="mixed")
+
+    def choose_steps(self) -> None:
+        """Many small steps; an epoch of a large set is long enough by itself."""
+        targets, known = self.shape.targets, self.known
+        if MODELS[self.model].training_examples == "prefixes":
+            share = min(1.0, max(PREFIXES / targets, 0.02))
+            self.take(
+                f"an epoch of {PREFIXES:,} prefixes or 2 %", "training", prefix_share=math.ceil(100 * share) / 100
+            )
+            examples, per_example = max(targets * known["training.prefix_share"], 1.0), 1.0
+        else:
+            examples = max(self.shape.users, targets / known["training.max_length"])
+            per_example = targets / examples
+        many = per_example >= MANY_TARGETS
+        batch, largest = (32, 128) if many else (128, 512)
+        while batch > 16 and examples / batch < 100:
+            batch //= 2
+        while batch < largest and examples / batch > 5_000:
+            batch *= 2
+        self.take(
+            f"{per_example:,.0f} targets an example ({MANY_TARGETS} are many), {examples:,.0f} examples",
+            "training",
+            train_batch_size=batch,
+            learning_rate=2e-3 if many else 1e-3,
+        )
+        at_once = known.get("training.train_batch_targets")
+        steps = max(targets / at_once if at_once else examples / known["training.train_batch_size"], 1.0)
+        reason = f"about {steps:,.0f} steps an epoch"
+        self.take(reason, "training", num_train_epochs=_epochs(steps))
+        warmup = round(0.05 * steps * known["training.num_train_epochs"])
+        self.take(
+            reason,
+            "training",
+            warmup_steps=min(max(warmup, 10), 1_000),
+            early_stopping_patience=5 if steps >= 50 else 10,
+        )
+
+    def choose_evaluation(self) -> None:
+        items, interactions = self.shape.items, self.shape.interactions
+        self.take(
+            f"scores of {items:,} items a user within {EVALUATION_SCORES * 4 // 10**6} MB",
+            "training",
+            eval_batch_size=min(max(EVALUATION_SCORES // items, 1), 128),
+        )
+        if items > NEIGHBOR_ITEMS or interactions > NEIGHBOR_INTERACTIONS:
+            self.take("item-kNN would take more than half a GB", "evaluation", reference_models=["popularity"])
+
+
+def _epochs(steps: float) -> int:
+    """5 to 40 epochs, as near to `TOTAL_STEPS` as they come; up to 100 where they are very short."""
+    epochs = min(max(TOTAL_STEPS / steps, 5), 40)
+    return math.ceil(min(max(epochs, FEWEST_STEPS / steps), 100))
+
+
+def blank_recipe() -> Recipe:
+    """What stands before the data is read: the defaults, with heads that divide any width."""
+    return Recipe(name=NAME, model={"num_attention_heads": 1})
+
+
+def preset(shape: DataShape, recipe: Recipe, overrides: Sequence[str] = ()) -> tuple[Recipe, list[Choice]]:
+    """A whole recipe for data of this shape.
+
+    Args:
+        shape: Of the data.
+        recipe: The blank recipe with the overrides and the data source in it.
+        overrides: The `key=value` texts that are in `recipe`; their keys are not chosen.
+
+    Returns:
+        The recipe, which needs no rule to run again, and the choices in it.
+
+    Raises:
+        RecipeError: A given value that does not go with the others.
+    """
+    content = recipe.to_dict()
+    keys = changed_keys(recipe, overrides)
+    given = {key: content[section].get(name) for key in keys for section, _, name in [key.partition(".")] if name}
+    model = content["model"].get("name", DEFAULT_MODEL)
+    choices = choose(shape, given, model)
+    for choice in choices:
+        for key, value in choice.values.items():
+            section, _, name = key.partition(".")
+            content[section][name] = value
+    if "description" not in keys:
+        content["description"] = (
+            f"Chosen from the data: {shape.users:,} training histories (median {shape.median_length:g}), "
+            f"{shape.items:,} items, {shape.interactions:,} interactions."
+        )
+    return Recipe.from_dict(content), choices
+
+
+def describe(choices: Sequence[Choice]) -> str:
+    """The choices for people, one reason a line."""
+    values: dict[str, list[str]] = {}
+    for choice in choices:
+        shown = [f"{key.partition('.')[2]} {_shown(value)}" for key, value in choice.values.items()]
+        values.setdefault(choice.reason, []).extend(shown)
+    lines = [f"{', '.join(shown)}: {reason}" for reason, shown in values.items()]
+    return "Chosen    " + "\n          ".join(lines or ["nothing: all of it was given"])
+
+
+def _shown(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else ", ".join(value) if isinstance(value, list) else str(value)

@@ -1,0 +1,136 @@
+"""The rule that stands where no recipe is given: near the named recipes on their data, in range far from it."""
+
+from __future__ import annotations
+
+import pytest
+
+from modeling_glintru.auto import MODELS
+from modeling_glintru.data import load_source
+from modeling_glintru.data.prepare import prepare
+from modeling_glintru.errors import RecipeError
+from modeling_glintru.presets import DataShape, blank_recipe, choose, data_shape, describe, preset
+from modeling_glintru.recipes import Recipe, change_recipe, load_recipe
+
+
+def shape(users, items, interactions, median, length_90, length_99) -> DataShape:
+    return DataShape(users, items, interactions, median, length_90, length_99)
+
+
+# The published counts.
+KNOWN = {
+    "ml-100k": shape(943, 1_682, 100_000, 65, 244, 443),
+    "ml-1m": shape(6_040, 3_416, 999_611, 96, 400, 906),
+    "amazon-beauty": shape(22_363, 12_101, 198_502, 6, 14, 43),
+    "amazon-video-games": shape(24_303, 10_672, 231_780, 7, 16, 51),
+}
+EXTREMES = {
+    "50 users": shape(50, 40, 1_000, 18, 30, 60),
+    "two users": shape(2, 2, 6, 3, 3, 3),
+    "10 million users": shape(10_000_000, 100_000, 300_000_000, 20, 60, 200),
+    "5 million items": shape(1_000_000, 5_000_000, 50_000_000, 30, 120, 500),
+    "histories of one item": shape(0, 500, 0, 1, 1, 1),
+    "endless histories": shape(100, 50_000, 5_000_000, 40_000, 90_000, 99_000),
+}
+ALL = KNOWN | EXTREMES
+
+
+def chosen(data: DataShape, *overrides: str) -> Recipe:
+    return preset(data, change_recipe(blank_recipe(), overrides), overrides)[0]
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_near_the_recipe_of_that_name(name):
+    ours, named = chosen(KNOWN[name]), load_recipe(name)
+    assert ours.model == named.model
+    for field in ("learning_rate", "weight_decay", "eval_batch_size", "metric", "lr_scheduler_type"):
+        assert getattr(ours.training, field) == getattr(named.training, field)
+    for field in ("max_length", "num_train_epochs", "train_batch_size", "warmup_steps"):
+        assert 1 / 2 <= getattr(ours.training, field) / getattr(named.training, field) <= 2
+    assert (ours.data, ours.evaluation) == (named.data, named.evaluation) or name == "ml-100k"  # its source is named
+
+
+def test_the_lengths_of_the_named_data():
+    lengths = {name: chosen(data).training.max_length for name, data in KNOWN.items()}
+    assert lengths == {"ml-100k": 200, "ml-1m": 200, "amazon-beauty": 50, "amazon-video-games": 50}
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("model", MODELS)
+def test_every_choice_is_allowed_and_in_range(name, model):
+    recipe = chosen(ALL[name], f"model.name={model}")
+    training = recipe.training
+    assert 20 <= training.max_length <= 200 and training.max_length % 10 == 0
+    assert recipe.model["hidden_size"] in (64, 128)
+    assert 16 <= training.train_batch_size <= 512
+    assert 5 <= training.num_train_epochs <= 100
+    assert 10 <= training.warmup_steps <= 1_000
+    assert 0 < training.prefix_share <= 1
+    assert recipe.config(vocab_size=ALL[name].items + 1).model_type == model
+    assert Recipe.from_dict(recipe.to_dict()) == recipe
+
+
+def test_a_small_table():
+    recipe = chosen(EXTREMES["50 users"])
+    assert (recipe.training.train_batch_size, recipe.training.num_train_epochs) == (16, 100)
+    assert recipe.training.early_stopping_patience == 10
+    assert recipe.model["hidden_dropout"] == 0.5
+
+
+def test_a_large_table():
+    recipe = chosen(EXTREMES["10 million users"])
+    assert recipe.training.train_batch_size == 512 and recipe.training.num_train_epochs == 5
+    assert (recipe.model["hidden_size"], recipe.model["hidden_dropout"]) == (128, 0.2)
+    assert recipe.evaluation.reference_models == ("popularity",)
+
+
+def test_a_large_catalogue():
+    recipe = chosen(EXTREMES["5 million items"])
+    assert recipe.model["loss"] == "sampled_softmax" and recipe.model["negative_sampling"] == "mixed"
+    assert recipe.model["hidden_size"] == 64  # 1.3 GB of weights, and twice that of moments
+    assert recipe.training.eval_batch_size * 5_000_000 <= 2**26
+    assert "loss" in chosen(KNOWN["ml-1m"]).model and "num_negatives" not in chosen(KNOWN["ml-1m"]).model
+
+
+def test_given_values_stand_and_the_others_follow_them():
+    recipe = chosen(KNOWN["ml-1m"], "hidden_size=36", "training.max_length=20", "hidden_dropout=0.0", "seed=7")
+    assert (recipe.model["hidden_size"], recipe.model["num_attention_heads"], recipe.seed) == (36, 2, 7)
+    assert (recipe.model["hidden_dropout"], recipe.model["embedding_dropout"]) == (0.0, 0.3)
+    # Short windows hold few targets: more of them a batch, at a lower rate.
+    assert recipe.training.train_batch_size == 128 and recipe.training.learning_rate == 1e-3
+    few = chosen(KNOWN["ml-1m"], "train_batch_targets=500").training
+    assert few.num_train_epochs == 5 and few.train_batch_targets == 500
+    assert chosen(KNOWN["ml-1m"], "loss=gbce").model["num_negatives"] == 1024
+
+
+def test_what_is_given_is_not_called_chosen():
+    choices = choose(KNOWN["ml-1m"], {"model.hidden_size": 32, "training.max_length": 50})
+    keys = {key for choice in choices for key in choice.values}
+    assert not {"model.hidden_size", "training.max_length"} & keys and "model.loss" in keys
+    text = describe(choices)
+    assert text.startswith("Chosen    num_attention_heads 2") and len(text.splitlines()) == len(
+        {choice.reason for choice in choices}
+    )
+    assert "292.6 interactions an item, median history 96" in text
+
+
+def test_other_models_get_what_they_have():
+    prefixes = chosen(KNOWN["ml-1m"], "model.name=bsarec")
+    assert prefixes.training.prefix_share == pytest.approx(0.06) and prefixes.training.train_batch_size == 128
+    assert prefixes.model["hidden_dropout"] == 0.3 and "embedding_dropout" not in prefixes.model
+    assert "num_hidden_layers" not in prefixes.model  # its own default
+
+
+def test_bad_values_are_refused():
+    with pytest.raises(RecipeError, match="multiple of num_attention_heads"):
+        chosen(KNOWN["ml-1m"], "num_attention_heads=7")
+
+
+@pytest.mark.parametrize("split", ["leave_one_out", "temporal"])
+def test_the_shape_of_prepared_data(split):
+    data = prepare(load_source("demo"), split=split)
+    found = data_shape(data)
+    lengths = sorted(len(row) for row in data.dataset["train"]["item_ids"] if len(row) >= 2)
+    assert found.users == len(lengths) and found.interactions == sum(lengths)
+    assert found.items == len(data.processor) and found.targets == sum(lengths) - len(lengths)
+    assert found.median_length == pytest.approx((lengths[(len(lengths) - 1) // 2] + lengths[len(lengths) // 2]) / 2)
+    assert found.median_length <= found.length_90 <= found.length_99 <= lengths[-1]
