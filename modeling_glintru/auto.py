@@ -6,7 +6,7 @@ from collections import OrderedDict
 from importlib import import_module
 from typing import Any
 
-from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoProcessor, PreTrainedModel
+from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoProcessor
 from transformers.models.auto.auto_factory import _BaseAutoModelClass, _LazyAutoMapping
 
 from .configuration_glintru import GlintRUConfig
@@ -65,8 +65,8 @@ def register() -> None:
     GlintRUForSequentialRecommendation.register_for_auto_class("AutoModel")
 
 
-def model_label(model: PreTrainedModel) -> str:
-    """The model's name in tables, such as `"SASRec"`."""
-    if isinstance(model, GlintRUForSequentialRecommendation):
+def model_label(kind: type) -> str:
+    """What a model's class is called in tables, such as `"SASRec"`."""
+    if issubclass(kind, GlintRUForSequentialRecommendation):
         return "GLINT-RU"
-    return type(model).__name__.removesuffix("ForSequentialRecommendation")
+    return kind.__name__.removesuffix("ForSequentialRecommendation")

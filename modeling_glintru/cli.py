@@ -166,7 +166,7 @@ def _plan(recipe: Any) -> str:
 
     model = ", ".join(f"{key} {value}" for key, value in recipe.model.items())
     training = recipe.training
-    rows = MODELS[recipe.config(vocab_size=2).model_type].training_examples
+    rows = MODELS[recipe.model_name].training_examples
     batch = f"{training.train_batch_size} {rows}" if training.train_batch_targets is None else rows
     targets = "" if training.train_batch_targets is None else f", {training.train_batch_targets} targets"
     return (

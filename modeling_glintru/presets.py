@@ -239,8 +239,7 @@ def preset(shape: DataShape, recipe: Recipe, overrides: Sequence[str] = ()) -> t
     content = recipe.to_dict()
     keys = changed_keys(recipe, overrides)
     given = {key: content[section].get(name) for key in keys for section, _, name in [key.partition(".")] if name}
-    model = content["model"].get("name", DEFAULT_MODEL)
-    choices = choose(shape, given, model)
+    choices = choose(shape, given, recipe.model_name)
     for choice in choices:
         for key, value in choice.values.items():
             section, _, name = key.partition(".")

@@ -24,7 +24,7 @@ from huggingface_hub.errors import StrictDataclassError
 from .auto import MODELS
 from .configuration_glintru import NextItemConfig
 from .errors import GlintRUError, RecipeError, nearest_names
-from .yaml_text import parse_yaml, read_yaml
+from .yaml_text import configuration_folder, find_yaml, parse_yaml, read_yaml, yaml_files
 
 __all__ = [
     "DataRecipe",
@@ -33,7 +33,6 @@ __all__ = [
     "TrainingRecipe",
     "change_recipe",
     "changed_keys",
-    "configuration_folder",
     "from_mapping",
     "list_recipes",
     "load_recipe",
@@ -234,13 +233,17 @@ class Recipe:
                 "gives longer histories."
             )
 
+    @property
+    def model_name(self) -> str:
+        """The model's name in `auto.MODELS`."""
+        return self.model.get("name", DEFAULT_MODEL)
+
     def config(self, vocab_size: int) -> NextItemConfig:
         """The config of the recipe's model; a model with positions has as many as `training.max_length`."""
-        fields = dict(self.model)
-        name = fields.pop("name", DEFAULT_MODEL)
-        if "max_position_embeddings" in model_fields(name):
+        fields = {key: value for key, value in self.model.items() if key != "name"}
+        if "max_position_embeddings" in model_fields(self.model_name):
             fields.setdefault("max_position_embeddings", self.training.max_length)
-        return MODELS[name].config_class(vocab_size=vocab_size, **fields)
+        return MODELS[self.model_name].config_class(vocab_size=vocab_size, **fields)
 
     @classmethod
     def from_dict(cls, content: Any) -> Recipe:
@@ -288,7 +291,7 @@ _SECTIONS: dict[str, Any] = {
 
 def list_recipes() -> list[str]:
     """Names of the recipes that come with the package, in alphabetical order."""
-    return sorted(file.stem for file in configuration_folder().glob("*.yaml"))
+    return sorted(yaml_files(configuration_folder()))
 
 
 def load_recipe(name_or_path: str | os.PathLike, overrides: Sequence[str] = ()) -> Recipe:
@@ -321,8 +324,7 @@ def change_recipe(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
 
 def changed_keys(recipe: Recipe, overrides: Sequence[str]) -> list[str]:
     """The dotted keys that overrides, already in the recipe, have changed."""
-    name = _model_name(recipe.to_dict())
-    pairs = (_resolve(override.partition("=")[0].strip(), name) for override in overrides)
+    pairs = (_resolve(override.partition("=")[0].strip(), recipe.model_name) for override in overrides)
     return [f"{section}.{key}" if section else key for section, key in pairs]
 
 
@@ -352,26 +354,11 @@ def _changed(content: dict[str, Any], overrides: Sequence[str]) -> Recipe:
     return Recipe.from_dict(content)
 
 
-# ---------------------------------------------------------------------- finding
-
-
-def configuration_folder() -> Path:
-    """`configuration/`: inside an installed package, beside the package in a source checkout."""
-    package = Path(__file__).resolve().parent
-    inside = package / "configuration"
-    return inside if inside.is_dir() else package.parent / "configuration"
-
-
 def _find(name_or_path: str | os.PathLike) -> Path:
-    text = os.fspath(name_or_path)
-    path = Path(text)
-    if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
-        if not path.is_file():
-            raise RecipeError(f"There is no recipe file {text!r}.")
-        return path
-    if text not in list_recipes():
-        raise RecipeError(f"There is no recipe named {text!r}; {nearest_names(text, list_recipes())}")
-    return configuration_folder() / f"{text}.yaml"
+    path = find_yaml(name_or_path, configuration_folder(), "recipe")
+    if not path.is_file():
+        raise RecipeError(f"There is no recipe file {os.fspath(name_or_path)!r}.")
+    return path
 
 
 # ---------------------------------------------------------------------- keys

@@ -220,7 +220,7 @@ def train_and_evaluate(
         )
         if not main:
             return result, data, {}
-        label = model_label(result.model)
+        label = model_label(type(result.model))
         scorer = ModelScorer(result.model, recipe.training.max_length)
         validation = _evaluations(recipe, data, "validation", {label: scorer}, progress)[label]
         tests = _evaluations(recipe, data, "test", {label: scorer, **reference_scorers(recipe, data)}, progress)
@@ -274,7 +274,7 @@ def evaluate_model(
             raise RecipeError(f"a trained model is measured as it is: --set cannot change its {name}")
     data = prepare_data(recipe, processor=processor, say=say)
     recipe = as_prepared(recipe, data)
-    label = model_label(model)
+    label = model_label(type(model))
     scorers: dict[str, Scorer] = {label: ModelScorer(model, recipe.training.max_length)}
     evaluations = _evaluations(recipe, data, split, scorers | reference_scorers(recipe, data), progress)
     metrics: dict[str, Any] = evaluations[label].tables(split)

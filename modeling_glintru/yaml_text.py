@@ -2,15 +2,44 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from .errors import RecipeError
+from .errors import RecipeError, nearest_names
 
-__all__ = ["parse_yaml", "read_yaml"]
+__all__ = ["configuration_folder", "find_yaml", "parse_yaml", "read_yaml", "yaml_files"]
+
+
+def configuration_folder() -> Path:
+    """`configuration/`: inside an installed package, beside the package in a source checkout."""
+    package = Path(__file__).resolve().parent
+    inside = package / "configuration"
+    return inside if inside.is_dir() else package.parent / "configuration"
+
+
+def yaml_files(folder: Path) -> dict[str, Path]:
+    """The YAML files of a folder by their names without the ending."""
+    return {file.stem: file for file in folder.glob("*.yaml")}
+
+
+def find_yaml(name_or_path: str | os.PathLike[str], folder: Path, what: str) -> Path:
+    """The file that somebody names: one in `folder` without its ending, or the path of a YAML file.
+
+    Raises:
+        RecipeError: There is none of that name; `what` says what was looked for.
+    """
+    text = os.fspath(name_or_path)
+    path = Path(text)
+    if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
+        return path
+    files = yaml_files(folder)
+    if text not in files:
+        raise RecipeError(f"There is no {what} named {text!r}; {nearest_names(text, files)}")
+    return files[text]
 
 
 class _Loader(yaml.SafeLoader):

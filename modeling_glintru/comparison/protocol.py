@@ -6,13 +6,12 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from ..auto import MODELS
 from ..errors import RecipeError, nearest_names
-from ..recipes import REFERENCE_MODELS, DataRecipe, TrainingRecipe, configuration_folder, from_mapping, model_fields
-from ..yaml_text import read_yaml
+from ..recipes import REFERENCE_MODELS, DataRecipe, TrainingRecipe, from_mapping, model_fields
+from ..yaml_text import configuration_folder, find_yaml, read_yaml
 
 __all__ = ["DROPOUT", "METRICS", "TOP_K", "DataProtocol", "Protocol", "Settings", "load_protocol"]
 
@@ -193,11 +192,5 @@ def load_protocol(name_or_path: str | os.PathLike[str] = "default") -> Protocol:
     Raises:
         RecipeError: There is no such protocol, or something in it is not understood.
     """
-    text = os.fspath(name_or_path)
-    path = Path(text)
-    if path.suffix not in (".yaml", ".yml") and len(path.parts) == 1:
-        files = {file.stem: file for file in (configuration_folder() / "compare").glob("*.yaml")}
-        if text not in files:
-            raise RecipeError(f"There is no protocol named {text!r}; {nearest_names(text, files)}")
-        path = files[text]
+    path = find_yaml(name_or_path, configuration_folder() / "compare", "protocol")
     return from_mapping(Protocol, "the protocol", read_yaml(path))

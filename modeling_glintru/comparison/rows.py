@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..auto import MODELS
+from ..auto import MODELS, model_label
 from ..evaluation import per_user_metrics
 from .bootstrap import RowSamples, interval, resampled_rows
 from .protocol import TOP_K, Protocol
@@ -27,7 +27,7 @@ def row_label(row: str, model: str) -> str:
     """What a row is called for people: `GLINT-RU`, `GLINT-RU (paper)`."""
     if model in REFERENCE_LABELS:
         return REFERENCE_LABELS[model]
-    name = "GLINT-RU" if model == "glintru" else MODELS[model].__name__.removesuffix("ForSequentialRecommendation")
+    name = model_label(MODELS[model])
     return name if row == model else f"{name} ({row})"
 
 

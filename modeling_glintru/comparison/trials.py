@@ -40,7 +40,7 @@ class Trial:
     @property
     def model(self) -> str:
         """Name of the model."""
-        return self.row if self.stage == REFERENCE else self.recipe.model.get("name", "glintru")
+        return self.row if self.stage == REFERENCE else self.recipe.model_name
 
     @property
     def epochs(self) -> int:

@@ -164,7 +164,7 @@ def train(
     training = recipe.training
     arguments = training_arguments(recipe, output_dir, progress and is_main_process())
     config = recipe.config(data.processor.vocab_size)
-    model = MODELS[config.model_type](config)
+    model = MODELS[recipe.model_name](config)
     if config.negative_sampling != "uniform":
         model.set_item_counts(data.item_counts)
     patience = training.early_stopping_patience
