@@ -113,6 +113,12 @@ def features(x: Tensor) -> Tensor:
     return F.normalize(F.elu(x), dim=-1, eps=NORM_FLOOR)
 
 
+def attention_parts(qkv: Tensor, num_heads: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Features of queries and keys, and values, of (batch, length, 3 d): each (batch, heads, length, d / heads)."""
+    query, key, value = (heads_of(x, num_heads) for x in qkv.chunk(3, dim=-1))
+    return features(query), features(key), value
+
+
 def linear_attention(qkv: Tensor, mask: Tensor | None, num_heads: int) -> Tensor:
     """Causal linear attention of every head, scaled by the root of the head's size (paper section 3.4).
 
@@ -127,9 +133,9 @@ def linear_attention(qkv: Tensor, mask: Tensor | None, num_heads: int) -> Tensor
     size = qkv.shape[-1] // 3 // num_heads
     if size in HEAD_SIZES and can_fuse(qkv, width=qkv.shape[-1] // 3):
         return LinearAttention.apply(qkv, kept(mask), size)
-    query, key, value = qkv.chunk(3, dim=-1)
-    value = heads_of(value if mask is None else (value * mask).to(value.dtype), num_heads)
-    query, key = (features(heads_of(x, num_heads)) for x in (query, key))
+    query, key, value = attention_parts(qkv, num_heads)
+    if mask is not None:
+        value = (value * mask[:, None]).to(value.dtype)
     context = causal_linear_attention(query, key, value.to(key.dtype))
     return (context * size**-0.5).transpose(1, 2).flatten(2).to(qkv.dtype)
 

@@ -19,8 +19,8 @@ typedef int ivec __attribute__((vector_size(64), aligned(4), may_alias));
 
 static inline vec pick(ivec mask, vec yes, vec no) { return (vec)((mask & (ivec)yes) | (~mask & (ivec)no)); }
 
-/* exp within float32 rounding. */
-static inline vec exp_(vec x) {
+/* exp(x) = power * (1 + rest) within float32 rounding; near zero the power is 1 and the rest does not cancel. */
+static inline vec exp_parts(vec x, vec *power) {
     const vec zero = {0};
     x = pick(x < zero - 87.0f, zero - 87.0f, x);
     x = pick(x > zero + 88.0f, zero + 88.0f, x);
@@ -32,8 +32,16 @@ static inline vec exp_(vec x) {
     p = p * r + 4.1665795894e-2f;
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
-    p = p * r * r + r + 1.0f;
-    return p * (vec)((whole + 127) << 23);
+    *power = (vec)((whole + 127) << 23);
+    return p * r * r + r;
+}
+static inline vec exp_(vec x) {
+    vec power, rest = exp_parts(x, &power);
+    return (rest + 1.0f) * power;
+}
+static inline vec expm1_(vec x) {
+    vec power, rest = exp_parts(x, &power);
+    return power * rest + (power - 1.0f);
 }
 static inline vec sigmoid_(vec x) { return 1.0f / (1.0f + exp_(-x)); }
 
@@ -51,23 +59,6 @@ static inline float sum_(vec x) {
     float total = 0;
     for (int q = 0; q < WIDTH; q++) total += x[q];
     return total;
-}
-
-/* exp(x) - 1 without cancellation near zero, for x <= 0. */
-static inline vec expm1_(vec x) {
-    const vec zero = {0};
-    x = pick(x < zero - 87.0f, zero - 87.0f, x);
-    ivec whole = __builtin_convertvector(x * 1.44269504f - 0.5f, ivec);
-    vec n = __builtin_convertvector(whole, vec);
-    vec r = x - n * 0.693359375f + n * 2.12194440e-4f;
-    vec p = 1.9875691500e-4f * r + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = p * r * r + r;
-    vec power = (vec)((whole + 127) << 23);
-    return power * p + (power - 1.0f);
 }
 
 /* The normal distribution function within 1e-7 (Abramowitz and Stegun 7.1.26), and its density. */

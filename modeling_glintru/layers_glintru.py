@@ -20,11 +20,10 @@ from .configuration_glintru import GlintRUConfig
 from .fused_glintru import (
     Dropout,
     add_norm,
+    attention_parts,
     edges,
-    features,
     gated_pairs,
     gelu_gate,
-    heads_of,
     linear_attention,
     pairs,
     shift_right,
@@ -133,8 +132,7 @@ class GlintRULinearAttention(nn.Module):
 
     def _whole_sequence(self, qkv: Tensor) -> Tensor:
         """Each position reads all of them, padding included."""
-        query, key, value = (heads_of(x, self.num_heads) for x in qkv.chunk(3, dim=-1))
-        query, key = features(query), features(key)
+        query, key, value = attention_parts(qkv, self.num_heads)
         context = query @ (key.transpose(-1, -2) @ value.to(key.dtype))
         return (context * query.shape[-1] ** -0.5).transpose(1, 2).flatten(2).to(qkv.dtype)
 
@@ -146,8 +144,7 @@ class GlintRULinearAttention(nn.Module):
     def advance(self, x: Tensor, reads: Tensor, mask: Tensor | None, total: Tensor) -> tuple[Tensor, Tensor]:
         """As `forward`, after items whose sum `k̂ᵀ v` is `total` (batch, heads, size, size); also the new sum."""
         qkv = joined([self.q_proj, self.k_proj, self.v_proj], reads)
-        query, key, value = (heads_of(part, self.num_heads) for part in qkv.chunk(3, dim=-1))
-        query, key = features(query), features(key)
+        query, key, value = attention_parts(qkv, self.num_heads)
         past = (query @ total.to(query.dtype) * query.shape[-1] ** -0.5).transpose(1, 2).flatten(2)
         context = linear_attention(qkv, mask, self.num_heads) + past.to(qkv.dtype)
         key, value = key.to(total.dtype), value.to(total.dtype)
@@ -200,10 +197,14 @@ class GlintRUSelectiveGRU(nn.Module):
         self.dropout = Dropout(config.hidden_dropout)
         self.conv_out = TemporalConvolution(size) if convolutions else None
 
+    def _output(self, x: Tensor, states: Tensor) -> Tensor:
+        """The projected states, gated by what the recurrence read."""
+        out = self.out_proj(states)
+        return out if self.gate is None else self.dropout(self.gate(x)) * out
+
     def _one_state(self, x: Tensor) -> Tensor:
         """Without edges: no convolution, or the whole sequence for every position."""
-        out = self.out_proj(gru_states(self.gru, x))
-        return out if self.gate is None else self.dropout(self.gate(x)) * out
+        return self._output(x, gru_states(self.gru, x))
 
     def forward(self, x: Tensor, mask: Tensor | None, whole_sequence: bool) -> Tensor:
         if self.conv_in is None or self.conv_out is None:
@@ -234,18 +235,15 @@ class GlintRUSelectiveGRU(nn.Module):
         if self.conv_in is None or self.conv_out is None:
             u = self.in_proj(x)
             states = gru_states(self.gru, u, start)
-            out = self.out_proj(states)
-            out = out if self.gate is None else self.dropout(self.gate(u)) * out
-            return out, {"hidden": border.last(memory["hidden"], states)}
+            return self._output(u, states), {"hidden": border.last(memory["hidden"], states)}
         assert self.conv_in.bias is not None
         after, own, before = self.conv_in.taps(self.in_proj, x).chunk(3, dim=-1)
         edge = shift_in(memory["after"], after) + own + self.conv_in.bias.to(own.dtype)
         # At t, the interior value of the item before t, which only now has its right neighbour.
         interior = ((shift_in(memory["edge"], edge) + before) * border.has_before).to(edge.dtype)
         states = gru_states(self.gru, interior, start)
-        values = self.out_proj(torch.stack((states, gru_step(self.gru, edge, states))))
-        if self.gate is not None:
-            values = self.dropout(self.gate(torch.stack((interior, edge)))) * values
+        both = torch.stack((states, gru_step(self.gru, edge, states)))
+        values = self._output(torch.stack((interior, edge)), both)
         pair = torch.cat(((values[0] * border.has_before).to(values.dtype), values[1]), dim=-1)
         new = {"hidden": states, "edge": edge, "after": after}
         return self.conv_out.of_pairs(pair), {name: border.last(memory[name], x) for name, x in new.items()}

@@ -15,6 +15,7 @@ import numpy as np
 
 from .auto import MODELS
 from .data import PreparedData
+from .data.windows import history_lengths
 from .recipes import DEFAULT_MODEL, Recipe, changed_keys, model_fields
 
 __all__ = ["Choice", "DataShape", "blank_recipe", "choose", "data_shape", "describe", "preset"]
@@ -68,8 +69,7 @@ class Choice:
 
 def data_shape(data: PreparedData) -> DataShape:
     """The shape of prepared data, from the lengths of its training histories."""
-    column = data.dataset["train"].data.column("item_ids")
-    lengths = np.concatenate([np.zeros(0, np.int64), *(chunk.value_lengths().to_numpy() for chunk in column.chunks)])
+    lengths = history_lengths(data.dataset["train"])
     lengths = lengths[lengths >= 2]
     median, length_90, length_99 = np.quantile(lengths, [0.5, 0.9, 0.99]) if len(lengths) else (1.0, 1.0, 1.0)
     return DataShape(

@@ -182,5 +182,11 @@ class TrainingPrefixes(TrainingWindows):
         return {"item_ids": items[:-1], "target": int(items[-1])}
 
 
+def history_lengths(split: Any) -> np.ndarray:
+    """int, one a row: how many items the column `item_ids` of a `datasets.Dataset` without a selection holds."""
+    column = split.data.column("item_ids")
+    return np.concatenate([np.zeros(0, np.int32), *(chunk.value_lengths().to_numpy() for chunk in column.chunks)])
+
+
 def _is_list(kind: pa.DataType) -> bool:
     return pa.types.is_list(kind) or pa.types.is_large_list(kind)

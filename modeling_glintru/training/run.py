@@ -18,6 +18,7 @@ from transformers import EarlyStoppingCallback, PreTrainedModel, TrainingArgumen
 from .._memory import keep_freed_memory
 from ..auto import MODELS
 from ..data import PreparedData, SequenceCollator, TrainingPrefixes, TrainingWindows
+from ..data.windows import history_lengths
 from ..errors import ModelFolderError, RecipeError
 from ..launcher import is_main_process
 from ..recipes import Recipe
@@ -110,8 +111,7 @@ def training_arguments(recipe: Recipe, output_dir: Path, progress: bool) -> Trai
 
 def sorted_by_length(split: Dataset) -> Dataset:
     """The same rows, longest history first: less padding in evaluation, and metrics do not depend on the order."""
-    lengths = np.concatenate([chunk.value_lengths().to_numpy() for chunk in split.data.column("item_ids").chunks])
-    return split.select(np.argsort(-lengths, kind="stable"))
+    return split.select(np.argsort(-history_lengths(split), kind="stable"))
 
 
 def training_rows(recipe: Recipe, split: Dataset, examples: str) -> TrainingWindows:

@@ -126,12 +126,15 @@ class GlintRUTrainer(Trainer):
         self.accelerator.unscale_gradients()
         return clip_grad_norm_(parameters, max_norm, norm_type)
 
+    @property
+    def _data_seed(self) -> int:
+        return self.args.seed if self.args.data_seed is None else self.args.data_seed
+
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         dataset = self.train_dataset if train_dataset is None else train_dataset
         if not isinstance(dataset, HasLengths):
             return super()._get_train_sampler(train_dataset)
-        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        return LengthBucketSampler(dataset, self._train_batch_size * self.args.world_size, seed=seed)
+        return LengthBucketSampler(dataset, self._train_batch_size * self.args.world_size, seed=self._data_seed)
 
     def get_train_dataloader(self) -> DataLoader:
         """Batches of this process; see `transformers.Trainer.get_train_dataloader`."""
@@ -159,9 +162,8 @@ class GlintRUTrainer(Trainer):
                     f"training.train_batch_targets works in one process, but there are {processes}; "
                     "use training.train_batch_size."
                 )
-            seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
             dataset: Any = self.train_dataset
-            return TargetBatchSampler(dataset, self.batch_targets, seed=seed)
+            return TargetBatchSampler(dataset, self.batch_targets, seed=self._data_seed)
         sampler = self._get_train_sampler() if processes > 1 else None
         if not isinstance(sampler, LengthBucketSampler):
             return None
