@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -67,6 +68,14 @@ class SelfAttention(nn.Module):
         dropout = self.attention_dropout if self.training else 0.0
         attended = F.scaled_dot_product_attention(query, key, value, attn_mask=visible, dropout_p=dropout)
         return add_norm(self.o_proj(attended.transpose(1, 2).flatten(2)), x, self.dropout, self.norm)
+
+
+def through(layers: Iterable[nn.Module], x: Tensor) -> list[Tensor]:
+    """`x`, and the output of each layer in turn."""
+    states = [x]
+    for layer in layers:
+        states.append(layer(states[-1]))
+    return states
 
 
 def at_least_zero(config: Any, *names: str) -> None:

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 from ..configuration_glintru import NextItemConfig, above_zero, at_least_one, heads_divide, rates
 from ..fused_glintru import Dropout, add_norm, linear_attention
 from ..head_glintru import NextItemHead, PrefixEncoder
-from .layers import FeedForward, at_least_zero, positions_from_newest
+from .layers import FeedForward, at_least_zero, positions_from_newest, through
 
 __all__ = ["LinRecConfig", "LinRecForSequentialRecommendation", "LinRecModel"]
 
@@ -112,10 +112,7 @@ class LinRecModel(PrefixEncoder, LinRecPreTrainedModel):
     def encode(self, embeds: Tensor, mask: Tensor | None) -> list[Tensor]:
         """The normalised embeddings, and the output of every block."""
         places = positions_from_newest(embeds, mask, self.config.max_position_embeddings)
-        states = [self.dropout(self.norm(embeds + self.embed_positions(places)))]
-        for layer in self.layers:
-            states.append(layer(states[-1]))
-        return states
+        return through(self.layers, self.dropout(self.norm(embeds + self.embed_positions(places))))
 
 
 class LinRecForSequentialRecommendation(NextItemHead, LinRecPreTrainedModel):

@@ -25,7 +25,7 @@ from transformers import initialization as init
 from ..configuration_glintru import NextItemConfig, above_zero, at_least_one, rates
 from ..fused_glintru import Dropout, add_norm
 from ..head_glintru import NextItemHead, PrefixEncoder
-from .layers import FeedForward, at_least_zero
+from .layers import FeedForward, at_least_zero, through
 
 __all__ = ["LRURecConfig", "LRURecForSequentialRecommendation", "LRURecModel", "linear_recurrence"]
 
@@ -159,10 +159,7 @@ class LRURecModel(PrefixEncoder, LRURecPreTrainedModel):
 
     def encode(self, embeds: Tensor, mask: Tensor | None) -> list[Tensor]:
         """The normalised embeddings, and the output of every block."""
-        states = [self.norm(self.dropout(embeds))]
-        for layer in self.layers:
-            states.append(layer(states[-1]))
-        return states
+        return through(self.layers, self.norm(self.dropout(embeds)))
 
 
 class LRURecForSequentialRecommendation(NextItemHead, LRURecPreTrainedModel):

@@ -28,7 +28,7 @@ from ..configuration_glintru import NextItemConfig, above_zero, at_least_one, ra
 from ..fused_glintru import Dropout, add_norm
 from ..head_glintru import NextItemHead, PrefixEncoder
 from ..losses_glintru import at_least_float32
-from .layers import FeedForward, at_least_zero
+from .layers import FeedForward, at_least_zero, through
 
 __all__ = ["Mamba4RecConfig", "Mamba4RecForSequentialRecommendation", "Mamba4RecModel", "selective_scan"]
 
@@ -186,10 +186,7 @@ class Mamba4RecModel(PrefixEncoder, Mamba4RecPreTrainedModel):
 
     def encode(self, embeds: Tensor, mask: Tensor | None) -> list[Tensor]:
         """The normalised embeddings, and the output of every block."""
-        states = [self.norm(self.dropout(embeds))]
-        for layer in self.layers:
-            states.append(layer(states[-1]))
-        return states
+        return through(self.layers, self.norm(self.dropout(embeds)))
 
 
 class Mamba4RecForSequentialRecommendation(NextItemHead, Mamba4RecPreTrainedModel):

@@ -18,7 +18,7 @@ from transformers import initialization as init
 from ..configuration_glintru import NextItemConfig, above_zero, at_least_one, heads_divide, one_of, rates
 from ..head_glintru import NextItemHead, PrefixEncoder
 from ..layers_glintru import Dropout
-from .layers import at_least_zero, positions_from_newest
+from .layers import at_least_zero, positions_from_newest, through
 
 __all__ = ["SASRecConfig", "SASRecForSequentialRecommendation", "SASRecModel"]
 
@@ -131,9 +131,7 @@ class SASRecModel(PrefixEncoder, SASRecPreTrainedModel):
         """The embeddings, and the output of every block, the last one normalised."""
         positions = positions_from_newest(embeds, mask, self.config.max_position_embeddings)
         scaled = embeds * self.config.hidden_size**0.5
-        states = [self.dropout(scaled + self.embed_positions(positions))]
-        for layer in self.layers:
-            states.append(layer(states[-1]))
+        states = through(self.layers, self.dropout(scaled + self.embed_positions(positions)))
         states[-1] = self.norm(states[-1])
         return states
 

@@ -24,6 +24,7 @@ from transformers import PreTrainedModel
 
 from ..configuration_glintru import NextItemConfig, above_zero, at_least_one, rates
 from ..fused_glintru import Dropout
+from .layers import through
 from .whole_history import WholeHistoryEncoder, WholeHistoryHead
 
 __all__ = ["SMLP4RecConfig", "SMLP4RecForSequentialRecommendation", "SMLP4RecModel"]
@@ -107,9 +108,7 @@ class SMLP4RecModel(WholeHistoryEncoder, SMLP4RecPreTrainedModel):
 
     def encode_canvas(self, embeds: Tensor, items: Tensor) -> list[Tensor]:
         """The embeddings, and the output of every block, the last one normalised."""
-        states = [embeds]
-        for layer in self.layers:
-            states.append(layer(states[-1]))
+        states = through(self.layers, embeds)
         states[-1] = self.norm(states[-1])
         return states
 
