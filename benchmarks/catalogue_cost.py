@@ -23,7 +23,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from train_speed import Side, peak_bytes, report_header, spread, timed, write_report
+from measuring import Side, interleaved, peak_bytes, report_header, spread, write_report
 
 from modeling_glintru import GlintRUConfig, GlintRUForSequentialRecommendation
 from modeling_glintru._memory import keep_freed_memory
@@ -42,18 +42,12 @@ Batch = dict[str, torch.Tensor]
 class LazySide(Side):
     """A step as `GlintRUTrainer` does it where the loss is sampled."""
 
+    clip = staticmethod(clip_grad_norm_)
+
     def __init__(self, model: torch.nn.Module, bf16: bool) -> None:
         super().__init__(model, bf16)
         self.model.get_input_embeddings().sparse = True
         self.optimizer = LazyAdamW(model.parameters(), 1e-3, fused=True)
-
-    def step(self, batch: Batch) -> None:
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
-            loss = self.model(**batch).loss
-        loss.backward()
-        clip_grad_norm_(self.model.parameters(), 1.0)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
 
 
 class LossStep:
@@ -127,18 +121,15 @@ def measure(items: int, rounds: int, full_limit: int, dense_limit: int) -> dict:
         del makers["full CE, AdamW"]
     if items > dense_limit:
         del makers["sampled softmax, AdamW"]
-    seconds: dict[str, list[float]] = {name: [] for name in makers}
+    seconds: dict[str, list[float]] = {}
     peaks: dict[str, float] = {}
     # Interleaved while all fit in memory, one after the other above that.
     for group in [list(makers)] if items <= TOGETHER_LIMIT else [[name] for name in makers]:
         sides = {name: makers[name]() for name in group}
-        for index in range(rounds + 1):  # the first round warms up: states and tables are made
-            for name, side in sides.items():
-                value = timed(lambda side=side: side.step(batch))
-                if index:
-                    seconds[name].append(value)
+        # The first round also makes states and tables.
+        seconds |= interleaved({name: lambda side=side: side.step(batch) for name, side in sides.items()}, rounds)
         peaks |= {name: peak_bytes(side, batch) / 1e6 for name, side in sides.items()}
-        del sides, side
+        del sides
         gc.collect()
     lazy = seconds["sampled softmax, lazy"]
     return {
@@ -182,12 +173,7 @@ def compare_losses(targets: int, items: int, rounds: int) -> dict:
         losses["torch"] = torchs
     kinds = [(name, bf16) for name in losses for bf16 in (False, True)]
     sides = {f"{n} {'bf16' if b else 'fp32'}": LossStep(losses[n], targets, items, b) for n, b in kinds}
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
-    for index in range(rounds + 1):
-        for name, side in sides.items():
-            value = timed(side.step)
-            if index:
-                seconds[name].append(value)
+    seconds = interleaved({name: side.step for name, side in sides.items()}, rounds)
     result = {
         "targets": targets,
         "items": items,

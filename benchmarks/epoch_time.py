@@ -14,21 +14,12 @@ from __future__ import annotations
 import argparse
 import statistics
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from train_speed import (
-    LENGTH,
-    PREFIXES,
-    PerPrefix,
-    Side,
-    generated,
-    prefixes,
-    report_header,
-    timed,
-    without_kernel,
-    write_report,
-)
+from measuring import Side, interleaved, report_header, write_report
+from train_speed import LENGTH, PREFIXES, PerPrefix, generated, prefixes, without_kernel
 
 from modeling_glintru import GlintRUConfig, GlintRUForSequentialRecommendation
 from modeling_glintru._memory import keep_freed_memory
@@ -78,13 +69,10 @@ def main() -> None:
         "with the compiled kernels, bf16": Side(model(), True),
     }
     name = "the paper's computation, one example a prefix, float32"
-    seconds: dict[str, list[float]] = {key: [] for key in (name, *sides)}
-    for index in range(args.rounds + 1):  # the first round warms up
-        found = {name: timed(lambda: paper.step(one_per_row)) / PREFIXES * targets}
-        found |= {key: timed(lambda side=side: [side.step(b) for b in batches]) for key, side in sides.items()}
-        if index:
-            for key, value in found.items():
-                seconds[key].append(value)
+    runs: dict[str, Any] = {name: lambda: paper.step(one_per_row)}
+    runs |= {key: lambda side=side: [side.step(b) for b in batches] for key, side in sides.items()}
+    seconds = interleaved(runs, args.rounds)
+    seconds[name] = [value / PREFIXES * targets for value in seconds[name]]
     rows = [
         {"what": key, "seconds_per_epoch": statistics.median(values) / targets * windows.num_targets}
         for key, values in seconds.items()

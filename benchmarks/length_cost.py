@@ -16,7 +16,7 @@ import statistics
 from pathlib import Path
 
 import torch
-from train_speed import Side, peak_bytes, report_header, spread, timed, write_report
+from measuring import Side, interleaved, peak_bytes, report_header, spread, write_report
 
 from modeling_glintru import GlintRUConfig, GlintRUForSequentialRecommendation
 from modeling_glintru._memory import keep_freed_memory
@@ -46,12 +46,7 @@ def measure(length: int, size: int, rounds: int) -> dict:
     batch = {"input_ids": torch.randint(1, VOCAB, (max(1, POSITIONS // length), length))}
     batch["attention_mask"] = torch.ones_like(batch["input_ids"])
     positions = batch["input_ids"].numel()
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
-    for index in range(rounds + 1):  # the first round warms up
-        for name, side in sides.items():
-            value = timed(lambda side=side: side.step(batch))
-            if index:
-                seconds[name].append(value)
+    seconds = interleaved({name: lambda side=side: side.step(batch) for name, side in sides.items()}, rounds)
     return {
         "length": length,
         "histories": len(batch["input_ids"]),

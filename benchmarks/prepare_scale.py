@@ -255,20 +255,13 @@ def main() -> None:
             results.append(measure(millions, ids, args.temporary))
             show(results[-1])
 
-    from train_speed import processor
+    from measuring import report_header, write_report  # with torch, which no peak of memory is to hold
 
-    from modeling_glintru.evaluation import library_versions
-
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     machine = {
-        "processor": processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "polars_threads": os.environ.get("POLARS_MAX_THREADS", "all"),
     }
-    report = {"machine": machine, "versions": library_versions(), "commit": commit, "results": results}
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    args.output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    print(f"\nwritten to {args.output}")
+    write_report(args.output, {**report_header(**machine), "results": results})
 
 
 if __name__ == "__main__":

@@ -17,8 +17,8 @@ import argparse
 from pathlib import Path
 
 import torch
+from measuring import report_header, write_report
 from torch.nn.utils.rnn import pad_sequence
-from train_speed import report_header, write_report
 
 from modeling_glintru.data import load_source
 from modeling_glintru.data.prepare import prepare

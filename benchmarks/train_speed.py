@@ -12,18 +12,16 @@ Prints a table and writes benchmarks/results/train_speed.json.
 from __future__ import annotations
 
 import argparse
-import json
-import platform
 import statistics
-import subprocess
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 import torch
+from measuring import Side, interleaved, peak_bytes, report_header, spread, timed, write_report
 
 from modeling_glintru import GlintRUConfig, GlintRUForSequentialRecommendation, kernels_glintru
 from modeling_glintru._memory import keep_freed_memory
@@ -37,7 +35,6 @@ from modeling_glintru.data import (
     read_interactions,
 )
 from modeling_glintru.data.prepare import prepare
-from modeling_glintru.evaluation import library_versions
 
 RESULTS = Path(__file__).parent / "results" / "train_speed.json"
 LENGTH = 200
@@ -66,40 +63,6 @@ def without_kernel() -> Iterator[None]:
         yield
     finally:
         kernels_glintru.library = library
-
-
-class Side:
-    """One model with its optimizer; `step` is one training step as the Trainer does it."""
-
-    def __init__(self, model: torch.nn.Module, bf16: bool) -> None:
-        self.model, self.bf16 = model.train(), bf16
-        self.optimizer = torch.optim.AdamW(model.parameters(), 1e-3, fused=True)
-        self.seconds = dict.fromkeys(("encoder", "loss", "backward", "optimizer"), 0.0)
-
-    def step(self, batch: dict[str, torch.Tensor]) -> None:
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
-            loss = self.model(**batch).loss
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-
-    def encoder_step(self, batch: dict[str, torch.Tensor]) -> None:
-        """The encoder alone, forward and backward."""
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
-            hidden = self.model.model(batch["input_ids"], batch["attention_mask"]).last_hidden_state
-        hidden.backward(torch.ones_like(hidden))
-        self.optimizer.zero_grad()
-
-    def optimizer_step(self, batch: dict[str, torch.Tensor]) -> None:
-        """Clipping and the optimizer alone, on gradients that are there."""
-        for parameter in self.model.parameters():
-            parameter.grad = torch.zeros_like(parameter)
-        start = time.perf_counter()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        self.optimizer.step()
-        self.seconds["optimizer"] = time.perf_counter() - start
-        self.optimizer.zero_grad()
 
 
 class PerPrefix(Side):
@@ -164,12 +127,6 @@ PRODUCTS = [
 ]
 
 
-def timed(function: Callable[[], None]) -> float:
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
-
-
 def measure(windows: TrainingWindows, vocab: int, size: int, batch_size: int, rounds: int, steps: int) -> dict:
     """All sides at one width and batch size."""
     torch.manual_seed(0)
@@ -204,26 +161,24 @@ def measure(windows: TrainingWindows, vocab: int, size: int, batch_size: int, ro
     }
 
     largest = max(batches, key=lambda batch: batch["input_ids"].numel())
-    seconds: dict[str, list[float]] = {}
-    encoder: dict[str, list[float]] = {}
-    for index in range(rounds + 1):  # the first round warms up
-        found = {name: timed(lambda side=side: [side.step(b) for b in batches]) for name, side in sides.items()}
-        found["per prefix"] = timed(lambda: paper.step(paper_batch)) / PREFIXES * targets
-        found |= {name: timed(lambda runs=runs: [run() for run in runs]) for name, runs in floors.items()}
-        alone = {name: timed(lambda side=side: [side.encoder_step(b) for b in batches]) for name, side in sides.items()}
-        if index:
-            for name, value in found.items():
-                seconds.setdefault(name, []).append(value)
-            for name, value in alone.items():
-                encoder.setdefault(name, []).append(value)
+    runs: dict[tuple[str, str], Callable[[], Any]] = {
+        ("step", name): lambda side=side: [side.step(b) for b in batches] for name, side in sides.items()
+    }
+    runs["step", "per prefix"] = lambda: paper.step(paper_batch)
+    runs |= {("step", name): lambda products=products: [run() for run in products] for name, products in floors.items()}
+    runs |= {
+        ("encoder", name): lambda side=side: [side.encoder_step(b) for b in batches] for name, side in sides.items()
+    }
+    found = interleaved(runs, rounds)
+    seconds, encoder = ({name: v for (what, name), v in found.items() if what == part} for part in ("step", "encoder"))
+    seconds["per prefix"] = [value / PREFIXES * targets for value in seconds["per prefix"]]
 
     shares = {}
     for name, side in sides.items():
-        side.optimizer_step(batches[0])
         whole = statistics.median(seconds[name])
         parts = {
             "encoder": statistics.median(encoder[name]),
-            "optimizer": side.seconds["optimizer"] * steps,
+            "optimizer": side.optimizer_seconds() * steps,
             "data": data_seconds,
         }
         shares[name] = {part: value / (whole + data_seconds) for part, value in parts.items()}
@@ -249,20 +204,6 @@ def measure(windows: TrainingWindows, vocab: int, size: int, batch_size: int, ro
             },
         },
     }
-
-
-def peak_bytes(side: Side, batch: dict[str, torch.Tensor]) -> int:
-    """Most bytes that one step takes from PyTorch's allocator beside weights and optimizer state."""
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-        side.step(batch)
-    changes = [event.nbytes() for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
-    return int(np.cumsum(changes).max())
-
-
-def spread(over: list[float], under: list[float]) -> dict[str, float]:
-    """Ratios within rounds: median, lowest, highest."""
-    ratios = [a / b for a, b in zip(over, under, strict=True)]
-    return {"median": statistics.median(ratios), "low": min(ratios), "high": max(ratios)}
 
 
 def show(result: dict) -> None:
@@ -299,37 +240,6 @@ def main() -> None:
     write_report(
         args.output, {"data": interactions.source, "items": len(data.processor), **report_header(), "results": results}
     )
-
-
-def report_header() -> dict:
-    """Machine, versions and commit."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    return {
-        "machine": {
-            "processor": processor(),
-            "threads": torch.get_num_threads(),
-            "kernel": bool(kernels_glintru.library()),
-        },
-        "versions": library_versions(),
-        "commit": commit,
-    }
-
-
-def write_report(path: Path, report: dict) -> None:
-    """Writes a benchmark's JSON."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    print(f"\nwritten to {path}")
-
-
-def processor() -> str:
-    """The name and vector units of the CPU."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        name = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        name = platform.processor() or platform.machine()
-    return f"{name}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 if __name__ == "__main__":

@@ -14,13 +14,13 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from measuring import report_header, write_report
 from torch.nn.parallel import DistributedDataParallel
 
 from modeling_glintru import GlintRUConfig, GlintRUForSequentialRecommendation
@@ -115,19 +115,8 @@ def main() -> None:
             for kind in ("replicated", "split")
         )
         print(f"{result['items']:>9,} items, bytes of both processes a step: table {shown}")
-
-    from modeling_glintru.evaluation import library_versions
-
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    report = {
-        "machine": {"backend": "gloo", "processes": 2, "windows": WINDOWS, "length": LENGTH, "hidden_size": SIZE},
-        "versions": library_versions(),
-        "commit": commit,
-        "results": results,
-    }
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    args.output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    print(f"\nwritten to {args.output}")
+    shape = {"backend": "gloo", "processes": 2, "windows": WINDOWS, "length": LENGTH, "hidden_size": SIZE}
+    write_report(args.output, {**report_header(**shape), "results": results})
 
 
 if __name__ == "__main__":

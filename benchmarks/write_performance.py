@@ -80,6 +80,15 @@ def picture(name: str, draw: Any, width: float = 8.0, height: float = 4.2, panel
     return f"![]({name}.png)"
 
 
+def log_axes(ax: Axes, x: str, y: str) -> None:
+    """Logarithmic axes with these labels, and a legend."""
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    ax.set_xlabel(x)
+    ax.set_ylabel(y)
+    ax.legend(frameon=False)
+
+
 # ---------------------------------------------------------------------- sections
 
 
@@ -220,11 +229,7 @@ def length(report: dict[str, Any]) -> str:
             ax.plot(
                 lengths, [r["microseconds_per_position"][name] for r in results], "o-", color=COLOURS[name], label=name
             )
-        ax.set_xscale("log")
-        ax.set_yscale("log")
-        ax.set_xlabel("items in a history")
-        ax.set_ylabel("microseconds a position")
-        ax.legend(frameon=False)
+        log_axes(ax, "items in a history", "microseconds a position")
 
     intro = paragraph(
         f"""`python benchmarks/length_cost.py`: the encoders alone, forward and backward, d = {report["width"]},
@@ -266,11 +271,7 @@ def catalogue(report: dict[str, Any]) -> str:
         for name in names:
             points = [(r["items"], r["milliseconds"][name]) for r in results if name in r["milliseconds"]]
             ax.plot(*zip(*points, strict=True), "o-", label=name)
-        ax.set_xscale("log")
-        ax.set_yscale("log")
-        ax.set_xlabel("items in the catalogue")
-        ax.set_ylabel("milliseconds a step")
-        ax.legend(frameon=False)
+        log_axes(ax, "items in the catalogue", "milliseconds a step")
 
     intro = paragraph(
         f"""`python benchmarks/catalogue_cost.py`: a whole training step, {report["histories"]} histories of

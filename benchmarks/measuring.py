@@ -1,0 +1,124 @@
+"""What the benchmarks share: sides that are timed in turns in one process, and the report that they write."""
+
+from __future__ import annotations
+
+import json
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from modeling_glintru import kernels_glintru
+from modeling_glintru.evaluation import library_versions
+
+
+def timed(function: Callable[[], None]) -> float:
+    """Seconds of one call."""
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def interleaved(runs: Mapping[Any, Callable[[], None]], rounds: int) -> dict[Any, list[float]]:
+    """Seconds of each run by round; all take turns, and a first round, which warms up, is not counted."""
+    seconds: dict[Any, list[float]] = {name: [] for name in runs}
+    for index in range(rounds + 1):
+        for name, run in runs.items():
+            value = timed(run)
+            if index:
+                seconds[name].append(value)
+    return seconds
+
+
+def spread(over: list[float], under: list[float]) -> dict[str, float]:
+    """Ratios within rounds: median, lowest, highest."""
+    ratios = [a / b for a, b in zip(over, under, strict=True)]
+    return {"median": statistics.median(ratios), "low": min(ratios), "high": max(ratios)}
+
+
+class Side:
+    """One model with its optimizer; `step` is one training step as the Trainer does it."""
+
+    clip = staticmethod(torch.nn.utils.clip_grad_norm_)
+
+    def __init__(self, model: torch.nn.Module, bf16: bool) -> None:
+        self.model, self.bf16 = model.train(), bf16
+        self.optimizer = torch.optim.AdamW(model.parameters(), 1e-3, fused=True)
+
+    def step(self, batch: dict[str, torch.Tensor]) -> None:
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+            loss = self.model(**batch).loss
+        loss.backward()
+        self.clip(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    def encoder_step(self, batch: dict[str, torch.Tensor]) -> None:
+        """The encoder alone, forward and backward."""
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+            hidden = self.model.model(batch["input_ids"], batch["attention_mask"]).last_hidden_state
+        hidden.backward(torch.ones_like(hidden))
+        self.optimizer.zero_grad()
+
+    def optimizer_seconds(self) -> float:
+        """Time of clipping and the optimizer alone, on gradients that are there."""
+        for parameter in self.model.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+
+        def run() -> None:
+            self.clip(self.model.parameters(), 1.0)
+            self.optimizer.step()
+
+        seconds = timed(run)
+        self.optimizer.zero_grad()
+        return seconds
+
+
+def peak_bytes(side: Any, batch: dict[str, torch.Tensor]) -> int:
+    """Most bytes that one step takes from PyTorch's allocator beside weights and optimizer state."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        side.step(batch)
+    changes = [event.nbytes() for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
+    return int(np.cumsum(changes).max())
+
+
+def report_header(**machine: Any) -> dict:
+    """Machine, versions and commit.
+
+    Args:
+        **machine: What else the machine or the set-up is described by.
+    """
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    return {
+        "machine": {
+            "processor": processor(),
+            "threads": torch.get_num_threads(),
+            "kernel": bool(kernels_glintru.library()),
+            **machine,
+        },
+        "versions": library_versions(),
+        "commit": commit,
+    }
+
+
+def write_report(path: Path, report: dict) -> None:
+    """Writes a benchmark's JSON."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    print(f"\nwritten to {path}")
+
+
+def processor() -> str:
+    """The name and vector units of the CPU."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        name = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        name = platform.processor() or platform.machine()
+    return f"{name}, {torch.backends.cpu.get_cpu_capability()}"
