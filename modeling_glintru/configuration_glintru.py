@@ -79,6 +79,7 @@ class NextItemConfig(PreTrainedConfig):
     gbce_t: float | int = 0.75
     label_smoothing: float | int = 0.0
     temperature: float | int = 1.0
+    normalize_scores: bool = False
     padding_in_softmax: bool = False
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -105,6 +106,8 @@ class NextItemConfig(PreTrainedConfig):
             raise GlintRUError(f"popularity_exponent must be 0 or above and finite, got {self.popularity_exponent}")
         one_of(self, "loss", LOSSES)
         one_of(self, "negative_sampling", NEGATIVE_SAMPLING)
+        if self.normalize_scores and self.padding_in_softmax:
+            raise GlintRUError("normalize_scores and padding_in_softmax exclude each other: padding has no direction")
         if self.label_smoothing and self.loss != "cross_entropy":
             raise GlintRUError(f"label_smoothing is for loss 'cross_entropy' only, got loss {self.loss!r}")
 
@@ -145,6 +148,8 @@ class GlintRUConfig(NextItemConfig):
         gbce_t (`float`, defaults to 0.75): Calibration t of gBCE, 0 (plain BCE) to 1 (fully calibrated).
         label_smoothing (`float`, defaults to 0.0): Smoothing of the full cross-entropy, in [0, 1).
         temperature (`float`, defaults to 1.0): Scores are divided by it in the loss and in `logits`; above 0.
+        normalize_scores (`bool`, defaults to `False`): Scores are cosines instead of inner products: representation and
+            item embedding are divided by their lengths first. Needs a small temperature, 0.05 to 0.1.
         padding_mode (`str`, defaults to `"masked"`): `"masked"`: padding never changes a number. `"official"`
             reproduces the authors' padding leak, for conversion and checking only: unmasked, bidirectional, right
             padding, one target a row.

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers.utils import ModelOutput, can_return_tuple
 
 from .configuration_glintru import GlintRUError
-from .losses_glintru import next_item_loss
+from .losses_glintru import next_item_loss, unit
 from .negatives_glintru import ItemPopularity
 from .state_glintru import GlintRUState
 
@@ -300,11 +300,22 @@ class NextItemHead:
             state=outputs.state if carried and use_cache is not False else None,
         )
 
-    def _logits(self, hidden: Tensor, exclude_item_ids: Tensor | None) -> Tensor:
+    def item_vectors(self) -> Tensor:
+        """(vocab_size, hidden_size) vectors whose inner products with `query_vectors` are the scores of the items."""
         weight = self.model.embed_items.weight
+        return unit(weight).to(weight.dtype) if self.config.normalize_scores else weight
+
+    def query_vectors(self, hidden: Tensor) -> Tensor:
+        """(..., hidden_size) vectors of representations, see `item_vectors`."""
+        hidden = hidden.to(self.model.embed_items.weight.dtype)
+        if self.config.normalize_scores:
+            hidden = unit(hidden).to(hidden.dtype)
+        return hidden / self.config.temperature
+
+    def _logits(self, hidden: Tensor, exclude_item_ids: Tensor | None) -> Tensor:
         # Scores in bf16 would tie: autocast stops here.
         with nullcontext() if hidden.is_meta else torch.autocast(hidden.device.type, enabled=False):
-            logits = hidden.to(weight.dtype) @ weight.T / self.config.temperature
+            logits = self.query_vectors(hidden) @ self.item_vectors().T
         hidden_items = torch.zeros_like(logits, dtype=torch.bool)
         hidden_items[..., 0] = True
         if exclude_item_ids is not None:

@@ -18,6 +18,17 @@ def at_least_float32(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
+def unit(x: Tensor) -> Tensor:
+    """Rows of length one, in at least float32; zeros stay zeros."""
+    return F.normalize(at_least_float32(x), dim=-1)
+
+
+def item_rows(items: Tensor, weight: Tensor, sparse: bool, normalize: bool) -> Tensor:
+    """The rows that (any,) items are scored with; with `sparse`, `weight` gets a gradient of these rows alone."""
+    rows = F.embedding(items, weight, sparse=sparse)
+    return unit(rows) if normalize else rows
+
+
 def softmax_gradient(
     scores: Tensor, targets: Tensor, temperature: float, smoothing: float, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
@@ -118,24 +129,37 @@ def full_cross_entropy(
 
 
 def bpr(
-    hidden: Tensor, targets: Tensor, negatives: Tensor, weight: Tensor, temperature: float, sparse: bool = False
+    hidden: Tensor,
+    targets: Tensor,
+    negatives: Tensor,
+    weight: Tensor,
+    temperature: float,
+    sparse: bool = False,
+    normalize: bool = False,
 ) -> Tensor:
     """Bayesian personalised ranking, `-log sigmoid(s⁺ - s⁻)` (Rendle et al. 2009), the paper's alternative.
 
     Args:
         negatives: (targets,) int64, one negative item for each target.
-        sparse: Whether the gradient of `weight` is sparse: the rows that were used. Other arguments as above.
+        sparse: Whether the gradient of `weight` is sparse: the rows that were used.
+        normalize: Whether the rows of `weight` are divided by their lengths. Other arguments as above.
     """
-    rows = F.embedding(targets, weight, sparse=sparse) - F.embedding(negatives, weight, sparse=sparse)
+    rows = item_rows(targets, weight, sparse, normalize) - item_rows(negatives, weight, sparse, normalize)
     return -F.logsigmoid(at_least_float32((hidden * rows).sum(-1)) / temperature).sum()
 
 
 def sampled_scores(
-    hidden: Tensor, targets: Tensor, negatives: Tensor, weight: Tensor, temperature: float, sparse: bool
+    hidden: Tensor,
+    targets: Tensor,
+    negatives: Tensor,
+    weight: Tensor,
+    temperature: float,
+    sparse: bool,
+    normalize: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Scores of targets (targets,) and of shared negatives (targets, negatives), and which negatives are the target."""
-    positive = (hidden * F.embedding(targets, weight, sparse=sparse)).sum(-1) / temperature
-    negative = F.linear(hidden, F.embedding(negatives, weight, sparse=sparse)) / temperature
+    positive = (hidden * item_rows(targets, weight, sparse, normalize)).sum(-1) / temperature
+    negative = F.linear(hidden, item_rows(negatives, weight, sparse, normalize)) / temperature
     return at_least_float32(positive), at_least_float32(negative), targets[:, None] == negatives[None]
 
 
@@ -147,15 +171,16 @@ def sampled_softmax(
     weight: Tensor,
     temperature: float,
     sparse: bool = False,
+    normalize: bool = False,
 ) -> Tensor:
     """Softmax over the target and shared negatives, each score less the log of its probability (Yi et al. 2019).
 
     Args:
         negatives: (num_negatives,) int64 drawn with replacement; those that hit the target are left out.
         log_q: From items to the log-probability of drawing each; `None` for uniform, where the correction cancels.
-        sparse: As in `bpr`.
+        sparse, normalize: As in `bpr`.
     """
-    positive, negative, hits = sampled_scores(hidden, targets, negatives, weight, temperature, sparse)
+    positive, negative, hits = sampled_scores(hidden, targets, negatives, weight, temperature, sparse, normalize)
     if log_q is not None:
         positive, negative = positive - log_q(targets), negative - log_q(negatives)
     negative = negative.masked_fill(hits, float("-inf"))
@@ -170,6 +195,7 @@ def gbce(
     temperature: float,
     calibration: float,
     sparse: bool = False,
+    normalize: bool = False,
 ) -> Tensor:
     """Generalised binary cross-entropy (Petrov and Macdonald 2023, gSASRec, equations 8 and 9).
 
@@ -179,9 +205,9 @@ def gbce(
     Args:
         negatives: (num_negatives,) int64; those that hit the target are left out of the sum.
         calibration: t, between 0 (plain BCE) and 1.
-        sparse: As in `bpr`.
+        sparse, normalize: As in `bpr`.
     """
-    positive, negative, hits = sampled_scores(hidden, targets, negatives, weight, temperature, sparse)
+    positive, negative, hits = sampled_scores(hidden, targets, negatives, weight, temperature, sparse, normalize)
     count = max(1, len(negatives))
     rate = min(1.0, count / max(1, weight.shape[0] - 2))
     beta = rate * (calibration * (1 - 1 / rate) + 1 / rate)
@@ -201,13 +227,17 @@ def next_item_loss(
 
     With `sparse`, all losses but the full cross-entropy give a sparse gradient of `weight`.
     """
-    temperature = float(config.temperature)
+    temperature, normalize = float(config.temperature), bool(config.normalize_scores)
+    if normalize:
+        hidden = unit(hidden)
     if config.loss == "cross_entropy":
         first_item = 0 if config.padding_in_softmax else 1
+        weight = unit(weight) if normalize else weight
         return full_cross_entropy(hidden, targets, weight, temperature, float(config.label_smoothing), first_item)
     if config.loss == "bpr":
-        return bpr(hidden, targets, draw_other_items(targets, config.vocab_size), weight, temperature, sparse)
+        negatives = draw_other_items(targets, config.vocab_size)
+        return bpr(hidden, targets, negatives, weight, temperature, sparse, normalize)
     negatives, log_q = draw_shared_negatives(config, popularity, targets)
     if config.loss == "sampled_softmax":
-        return sampled_softmax(hidden, targets, negatives, log_q, weight, temperature, sparse)
-    return gbce(hidden, targets, negatives, weight, temperature, float(config.gbce_t), sparse)
+        return sampled_softmax(hidden, targets, negatives, log_q, weight, temperature, sparse, normalize)
+    return gbce(hidden, targets, negatives, weight, temperature, float(config.gbce_t), sparse, normalize)

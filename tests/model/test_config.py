@@ -41,6 +41,7 @@ OWN_FIELDS = {f.name for f in dataclasses.fields(GlintRUConfig)} - {
         ({"padding_mode": "left"}, "padding_mode must be one of masked, official"),
         ({"use_gru": False, "use_linear_attention": False}, "cannot both be off"),
         ({"use_gru": 1}, "use_gru"),
+        ({"normalize_scores": True, "padding_in_softmax": True}, "padding has no direction"),
         ({"label_smoothing": 0.1, "loss": "bpr"}, "label_smoothing is for loss 'cross_entropy' only"),
         ({"padding_mode": "official", "num_hidden_layers": 2}, "one-layer"),
     ],

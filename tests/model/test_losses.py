@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from modeling_glintru import GlintRUError
+from modeling_glintru import GlintRUConfig, GlintRUError
 from modeling_glintru import kernels_glintru as kernels
 from modeling_glintru import losses_glintru as losses
 
@@ -151,6 +151,33 @@ def test_every_loss_learns_through_the_model(loss):
         last = output.loss.item()
         first = first or last
     assert last < 0.8 * first
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "bpr", "sampled_softmax", "gbce"])
+def test_normalised_scores_are_cosines(loss):
+    """The model's loss and scores are those of the inner product, of vectors that were normalised beforehand."""
+    torch.manual_seed(0)
+    model = small_model(loss=loss, num_negatives=8, temperature=0.07, normalize_scores=True).double()
+    hidden = torch.randn(7, model.config.hidden_size, dtype=torch.float64, requires_grad=True)
+    targets, weight = torch.tensor([1, 5, 9, 30, 5, 2, 30]), model.model.embed_items.weight
+
+    def plain_loss():
+        plain = GlintRUConfig(**{**model.config.to_dict(), "normalize_scores": False})
+        rows = weight / weight.norm(dim=1, keepdim=True).clamp_min(1e-12)
+        return losses.next_item_loss(plain, hidden / hidden.norm(dim=1, keepdim=True), targets, rows, None)
+
+    torch.manual_seed(1)
+    ours = losses.next_item_loss(model.config, hidden, targets, weight, None)
+    torch.manual_seed(1)
+    assert_same(ours, plain_loss(), (hidden, weight))
+
+    ids = random_history(3, 6)
+    output = model(ids)
+    cosines = F.cosine_similarity(output.last_hidden_state[:, -1, None], weight[None, 1:], dim=-1) / 0.07
+    torch.testing.assert_close(output.logits[:, 1:], cosines)
+    torch.testing.assert_close(
+        model.query_vectors(output.last_hidden_state[:, -1]) @ model.item_vectors()[1:].T, cosines
+    )
 
 
 def test_popularity_sampling_needs_counts():
