@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
+from itertools import chain
 from typing import Any
 
 from ..auto import MODELS
@@ -13,12 +14,20 @@ from ..errors import RecipeError, nearest_names
 from ..recipes import REFERENCE_MODELS, DataRecipe, TrainingRecipe, from_mapping, model_fields
 from ..yaml_text import configuration_folder, find_yaml, read_yaml
 
-__all__ = ["DROPOUT", "METRICS", "TOP_K", "DataProtocol", "Protocol", "Settings", "load_protocol"]
+__all__ = ["DROPOUT", "METRICS", "TOP_K", "DataProtocol", "Protocol", "Settings", "flat", "load_protocol"]
 
 TOP_K = (10, 20)
 METRICS = tuple(f"{metric}@{k}" for metric in ("ndcg", "hr", "mrr") for k in TOP_K)
 DROPOUT = "dropout"  # one value for every dropout of a model
 SETTABLE = {DROPOUT} | {item.name for item in fields(TrainingRecipe)} - {"num_train_epochs", "metric"}
+
+
+def flat(setting: Mapping[str, Any]) -> dict[str, Any]:
+    """A setting with the keys of its mappings instead of these."""
+    plain: dict[str, Any] = {}
+    for key, value in setting.items():
+        plain |= value if isinstance(value, Mapping) else {key: value}
+    return plain
 
 
 @dataclass(frozen=True)
@@ -28,20 +37,22 @@ class Settings:
     Args:
         fixed: Key of a recipe to value; the key `dropout` stands for all dropouts of a model, and a model leaves out
             the keys that it does not have.
-        space: Key to the list of its values; a value that stands twice is drawn twice as often.
+        space: Key to the list of its values; a value that stands twice is drawn twice as often. A value may be a
+            mapping of several keys that belong together, whatever the key above it is called.
     """
 
     fixed: dict[str, Any] = field(default_factory=dict)
     space: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        known = known_settings()
-        for key in (*self.fixed, *self.space):
-            if key not in known:
-                raise RecipeError(f"There is no setting {key!r} in a comparison; {nearest_names(str(key), known)}")
         for key, values in self.space.items():
             if not isinstance(values, list) or not values:
                 raise RecipeError(f"space.{key} must be a list of values, but got {values!r}.")
+        known = known_settings()
+        drawn = (flat({key: value}) for key, values in self.space.items() for value in values)
+        for key in chain(self.fixed, *drawn):
+            if key not in known:
+                raise RecipeError(f"There is no setting {key!r} in a comparison; {nearest_names(str(key), known)}")
 
 
 @dataclass(frozen=True)

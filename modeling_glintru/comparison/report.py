@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..auto import MODELS
 from .charts import draw_charts
+from .protocol import flat
 from .rerun import train_command
 from .rows import DataReport, row_label, verdict
 from .trials import FINAL, REFERENCE, TUNE
@@ -126,7 +127,7 @@ def _settings(report: DataReport) -> str:
     table = []
     for row in report.rows:
         line = row.lines[0]
-        setting = ", ".join(f"{key} {value}" for key, value in (line["setting"] or {}).items()) or "fixed"
+        setting = ", ".join(f"{key} {value}" for key, value in flat(line["setting"] or {}).items()) or "fixed"
         epochs = ", ".join(f"{entry['best_epoch']:g}" for entry in row.lines if "best_epoch" in entry) or "–"
         keys = " ".join(f"`{entry['key']}`" for entry in row.lines)
         table.append([row.label, setting, _value(row.mean("validation", "full", metric)), epochs, keys])

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..recipes import EvaluationRecipe, Recipe, TrainingRecipe, model_fields
-from .protocol import DROPOUT, TOP_K, DataProtocol, Protocol
+from .protocol import DROPOUT, TOP_K, DataProtocol, Protocol, flat
 
 __all__ = ["draw_settings", "make_recipe", "reference_recipe"]
 
@@ -64,7 +64,7 @@ def make_recipe(
     Raises:
         RecipeError: A value of a wrong type or out of range.
     """
-    values = {**protocol.settings(data, model).fixed, **setting}
+    values = {**protocol.settings(data, model).fixed, **flat(setting)}
     of_training = {item.name for item in fields(TrainingRecipe)}
     of_model = model_fields(model)
     training: dict[str, Any] = {"num_train_epochs": epochs, "metric": protocol.metric}

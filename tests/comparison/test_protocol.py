@@ -69,6 +69,7 @@ def test_the_more_special_setting_wins(tmp_path):
         ({"references": ["popular"]}, "popularity"),
         ({"space": {"learning_rat": [1.0]}}, "did you mean 'learning_rate'"),
         ({"space": {"learning_rate": 1.0}}, "must be a list"),
+        ({"space": {"scores": [{"normalise_scores": True}]}}, "did you mean 'normalize_scores'"),
         ({"fixed": {"num_train_epochs": 4}}, "There is no setting 'num_train_epochs'"),
         ({"fixed": [1]}, "the protocol.fixed must be a mapping"),
         ({"trails": 4}, "There is no key 'trails'"),

@@ -61,6 +61,17 @@ def test_the_first_setting_may_be_given(tmp_path):
     assert given[1:] == plain[1:]
 
 
+def test_values_that_belong_together(tmp_path):
+    cosine = {"normalize_scores": True, "temperature": 0.07}
+    protocol = tiny_protocol(tmp_path, space={"scores": [{"normalize_scores": False}, cosine]}, data={"trials": 4})
+    data = protocol.data["toy"]
+    settings = draw_settings(protocol, data, "sasrec")
+    assert [setting["scores"] for setting in settings].count(cosine) == 2
+    made = [make_recipe(protocol, data, "sasrec", setting, epochs=1, seed=1).model for setting in settings]
+    assert sorted(recipe.get("temperature", 1.0) for recipe in made) == [0.07, 0.07, 1.0, 1.0]
+    assert all(recipe["normalize_scores"] == ("temperature" in recipe) for recipe in made)
+
+
 def test_one_dropout_for_all_of_a_model_and_nothing_that_it_lacks(default):
     data = default.data["ml-1m"]
     setting = {"dropout": 0.4, "hidden_size": 32, "num_hidden_layers": 2, "alpha": 0.1, "num_attention_heads": 4}
