@@ -1,0 +1,61 @@
+"""`glintru evaluate`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import DataError
+from .options import DataOption, ItemColumn, JsonOption, ModelArgument, SetOption, TimeColumn, UserColumn, column_names
+from .printing import print_evaluations
+
+
+def evaluate(
+    model: ModelArgument,
+    data: DataOption = None,
+    split: Annotated[str, typer.Option("--split", help="test or validation.")] = "test",
+    changes: SetOption = None,
+    user_column: UserColumn = None,
+    item_column: ItemColumn = None,
+    time_column: TimeColumn = None,
+    output: Annotated[Path | None, typer.Option("--output", help="Also write the numbers to this JSON file.")] = None,
+    as_json: JsonOption = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+) -> None:
+    """Measure a trained model on interactions, split as in its own recipe.
+
+    Example: glintru evaluate outputs/ml-1m --data interactions.parquet --set protocols="[full, pop100]"
+    """
+    from ..errors import RecipeError
+    from ..evaluation import write_metrics_json
+    from ..recipes import change_recipe
+    from ..runs import evaluate_model, with_data
+
+    if split not in ("test", "validation"):
+        raise RecipeError(f"--split must be test or validation, but got {split!r}")
+    if output is not None and not output.absolute().parent.is_dir():
+        raise DataError(f"there is no folder {output.parent} for --output {output}")
+    if output is not None and output.is_dir():
+        raise DataError(f"--output must be a file, but {output} is a folder")
+    columns = column_names(user_column, item_column, time_column)
+    evaluations, metrics = evaluate_model(
+        model,
+        lambda recipe: with_data(change_recipe(recipe, changes or []), data, columns),
+        split,
+        progress=not quiet and not as_json,
+        say=_to_stderr if as_json else print,
+    )
+    if output is not None:
+        write_metrics_json(output, metrics)
+    if as_json:
+        print(json.dumps(metrics, indent=2))
+    else:
+        print_evaluations(evaluations, split)
+
+
+def _to_stderr(text: str) -> None:
+    print(text, file=sys.stderr)

@@ -1,0 +1,129 @@
+"""`glintru train`."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..launcher import is_main_process
+from .options import (
+    DataOption,
+    ItemColumn,
+    OverwriteOption,
+    RecipeOption,
+    SetOption,
+    TimeColumn,
+    TitlesOption,
+    UserColumn,
+    all_overrides,
+    chosen_recipe,
+    column_names,
+)
+from .printing import print_evaluations, print_recommendation
+
+
+def train(
+    output_dir: Annotated[Path, typer.Option("--output_dir", help="Where the model folder goes.")],
+    recipe: RecipeOption = None,
+    data: DataOption = None,
+    changes: SetOption = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="Another model than the recipe's, such as sasrec.", metavar="NAME")
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Seed of every random number.")] = None,
+    user_column: UserColumn = None,
+    item_column: ItemColumn = None,
+    time_column: TimeColumn = None,
+    item_titles: TitlesOption = None,
+    overwrite: OverwriteOption = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the stopped run in --output_dir.")] = False,
+    max_minutes: Annotated[
+        float | None, typer.Option("--max_minutes", help="Stop after so many minutes, with a checkpoint.")
+    ] = None,
+    save_minutes: Annotated[
+        float, typer.Option("--save_minutes", help="Minutes between two checkpoints within an epoch.")
+    ] = 5.0,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+) -> None:
+    """Train a model on interactions, measure it, and write a folder that from_pretrained loads.
+
+    Without --recipe, sizes and settings are chosen from the data; the run says which, and why.
+
+    Example: glintru train --data interactions.csv --output_dir outputs/mine
+    """
+    from ..runs import train_and_evaluate
+
+    columns = column_names(user_column, item_column, time_column, item_titles)
+    chosen = chosen_recipe(recipe, changes, data, columns, seed, model)
+    complete = None
+    if recipe is None:
+        complete = functools.partial(_completed, overrides=all_overrides(changes, seed, model))
+    elif is_main_process():
+        print(_plan(chosen))
+    result, prepared, evaluations = train_and_evaluate(
+        chosen,
+        output_dir,
+        overwrite=overwrite,
+        resume=resume,
+        max_minutes=max_minutes,
+        save_minutes=save_minutes,
+        complete=complete,
+        progress=not quiet,
+    )
+    if not is_main_process():
+        return
+    run = result.summary()
+    print(
+        f"\nTrained {run['epochs']:g} epochs in {run['seconds']:.0f} s ({run['seconds_per_epoch']:.1f} s each), "
+        f"kept epoch {run['best_epoch']:g}; {run['num_parameters']:,} parameters"
+    )
+    print_evaluations(evaluations, "test")
+    _print_examples(result.model, prepared)
+    _print_loading_lines(output_dir, prepared)
+
+
+def _completed(recipe: Any, data: Any, overrides: Sequence[str]) -> Any:
+    """The recipe with sizes and settings from the data's shape; says what was chosen and why."""
+    from ..presets import data_shape, describe, preset
+
+    whole, choices = preset(data_shape(data), recipe, overrides)
+    if is_main_process():
+        print(f"{describe(choices)}\n{_plan(whole)}")
+    return whole
+
+
+def _plan(recipe: Any) -> str:
+    from ..auto import MODELS
+
+    model = ", ".join(f"{key} {value}" for key, value in recipe.model.items())
+    training = recipe.training
+    rows = MODELS[recipe.model_name].training_examples
+    batch = f"{training.train_batch_size} {rows}" if training.train_batch_targets is None else rows
+    targets = "" if training.train_batch_targets is None else f", {training.train_batch_targets} targets"
+    return (
+        f"Recipe    {recipe.name}, seed {recipe.seed}\nModel     {model}\n"
+        f"Training  up to {training.num_train_epochs} epochs, {batch} of {training.max_length}"
+        f"{targets} a step, learning rate {training.learning_rate:g}, best epoch by validation "
+        f"{training.metric}"
+    )
+
+
+def _print_examples(model: Any, prepared: Any, count: int = 3) -> None:
+    from ..serving import Recommender
+
+    recommender = Recommender(model, prepared.processor)
+    rows = prepared.dataset["test"].select(range(min(count, len(prepared.dataset["test"]))))
+    histories = [prepared.processor.decode(row["item_ids"]) for row in rows]
+    for row, history, found in zip(rows, histories, recommender.recommend(histories, 5), strict=True):
+        print_recommendation(prepared.processor, row["user_id"], history, found, as_json=False)
+
+
+def _print_loading_lines(output_dir: Path, prepared: Any) -> None:
+    from ..display import loading_lines
+
+    history = prepared.processor.decode(prepared.dataset["test"][0]["item_ids"][-3:])
+    print(f"\nThe model is in {output_dir}. Load it with\n\n{loading_lines(str(output_dir), history)}")
