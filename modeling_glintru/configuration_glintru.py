@@ -117,7 +117,7 @@ class GlintRUConfig(NextItemConfig):
     r"""Sizes and options of a GLINT-RU model. Symbols in brackets are the paper's.
 
     Args:
-        vocab_size (`int`, defaults to 3417): Number of items plus one [|V| + 1]; index 0 is padding.
+        vocab_size (`int`, defaults to 3417): Number of items plus one [`|V| + 1`]; index 0 is padding.
         hidden_size (`int`, defaults to 128): Width of embeddings and of every layer [d].
         num_attention_heads (`int`, defaults to 8): Heads of the linear-attention expert [H]; divides `hidden_size`.
         num_hidden_layers (`int`, defaults to 1): Number of blocks; the paper has one. Block n + 1 reads the prefix

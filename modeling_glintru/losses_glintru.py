@@ -12,6 +12,8 @@ from .configuration_glintru import GlintRUConfig
 from .kernels_glintru import cross_entropy_
 from .negatives_glintru import ItemPopularity, draw_other_items, draw_shared_negatives
 
+__all__ = ["bpr", "full_cross_entropy", "gbce", "next_item_loss", "sampled_softmax"]
+
 
 def at_least_float32(x: Tensor) -> Tensor:
     """Half-precision scores are widened before they are exponentiated."""

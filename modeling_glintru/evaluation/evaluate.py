@@ -22,8 +22,7 @@ from .scorers import Scorer
 
 __all__ = ["Evaluation", "MetricTable", "evaluate"]
 
-MetricTable = dict[str, dict[str, float]]
-"""`{"ndcg@10": {"value": …, "low": …, "high": …}, …}`."""
+MetricTable = dict[str, dict[str, float]]  # {"ndcg@10": {"value": …, "low": …, "high": …}, …}
 
 MAX_SCORES = 2**25  # scores held at once: 128 MB in float32
 

@@ -36,7 +36,7 @@ class LazyAdamW(torch.optim.AdamW):
     on from a checkpoint of AdamW.
 
     Args:
-        params, **options: As `torch.optim.AdamW` has them, `fused` included.
+        params, options: As `torch.optim.AdamW` has them, `fused` included.
     """
 
     @torch.no_grad()

@@ -1,0 +1,22 @@
+"""The API reference, from docstrings: `make docs` builds it into docs/_build."""
+
+from __future__ import annotations
+
+from modeling_glintru import __version__
+
+project = "GLINT-RU for Hugging Face"
+release = __version__
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+exclude_patterns = ["_build"]
+html_theme = "alabaster"
+html_theme_options = {"description": "Interactions in, a Hub model out, a recommendation after every click"}
+html_show_sourcelink = False
+templates_path: list[str] = []
+
+default_role = "code"  # docstrings write code in single backticks
+napoleon_google_docstring = True
+napoleon_use_rtype = False
+autodoc_typehints = "signature"
+autodoc_member_order = "bysource"
+autodoc_default_options = {"members": True, "show-inheritance": True}
+myst_heading_anchors = 3
