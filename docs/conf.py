@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from typing import Any
+
 from modeling_glintru import __version__
 
 project = "GLINT-RU for Hugging Face"
@@ -20,3 +24,15 @@ autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True, "show-inheritance": True}
 myst_heading_anchors = 3
+
+
+def write_commands(app: Any) -> None:
+    """The `--help` of every command as a page, by Typer's own generator."""
+    command = [sys.executable, "-m", "typer", "modeling_glintru.cli", "utils", "docs"]
+    command += ["--name", "glintru", "--title", "Commands", "--output", f"{app.srcdir}/commands.md"]
+    subprocess.run(command, check=True, capture_output=True)
+
+
+def setup(app: Any) -> None:
+    """Called by Sphinx."""
+    app.connect("builder-inited", write_commands)
