@@ -5,6 +5,7 @@ from ._version import __version__
 from .auto import AutoModelForSequentialRecommendation, register
 from .configuration_glintru import GlintRUConfig, GlintRUError
 from .modeling_glintru import GlintRUForSequentialRecommendation, GlintRUModel
+from .pipeline_glintru import SequentialRecommendationPipeline
 from .processing_glintru import GlintRUProcessor, UnknownItemError
 from .state_glintru import GlintRUState
 
@@ -18,6 +19,7 @@ __all__ = [
     "GlintRUModel",
     "GlintRUProcessor",
     "GlintRUState",
+    "SequentialRecommendationPipeline",
     "UnknownItemError",
     "__version__",
 ]

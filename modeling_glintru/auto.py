@@ -8,9 +8,11 @@ from typing import Any
 
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoProcessor
 from transformers.models.auto.auto_factory import _BaseAutoModelClass, _LazyAutoMapping
+from transformers.pipelines import PIPELINE_REGISTRY
 
 from .configuration_glintru import GlintRUConfig
 from .modeling_glintru import GlintRUForSequentialRecommendation
+from .pipeline_glintru import SequentialRecommendationPipeline
 from .processing_glintru import GlintRUProcessor
 
 __all__ = ["MODELS", "AutoModelForSequentialRecommendation", "model_label", "register", "register_model"]
@@ -63,6 +65,9 @@ def register() -> None:
     GlintRUConfig.register_for_auto_class()
     GlintRUProcessor.register_for_auto_class("AutoFeatureExtractor")
     GlintRUForSequentialRecommendation.register_for_auto_class("AutoModel")
+    PIPELINE_REGISTRY.register_pipeline(
+        "sequential-recommendation", pipeline_class=SequentialRecommendationPipeline, pt_model=AutoModel
+    )
 
 
 def model_label(kind: type) -> str:

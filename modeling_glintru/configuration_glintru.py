@@ -22,6 +22,10 @@ _TRANSFORMERS_KEYS = frozenset(
 )
 
 
+# What `pipeline(task, model=folder, trust_remote_code=True)` looks up in config.json.
+_PIPELINE = {"impl": "pipeline_glintru.SequentialRecommendationPipeline", "pt": ["AutoModel"]}
+
+
 class GlintRUError(ValueError):
     """Base of every error that this package raises on bad input."""
 
@@ -88,6 +92,15 @@ class NextItemConfig(PreTrainedConfig):
             names = ", ".join(map(repr, unknown))
             logger.warning(f"{type(self).__name__} does not know {names}: kept as attributes, but not used.")
         super().__post_init__(**kwargs)
+
+    @property
+    def custom_pipelines(self) -> dict[str, Any]:
+        """Pipelines that come as remote code; none where the package is, which registers its own."""
+        return {"sequential-recommendation": dict(_PIPELINE)} if "transformers_modules" in __name__ else {}
+
+    @custom_pipelines.setter
+    def custom_pipelines(self, value: Any) -> None:
+        """What a file or `pipe.save_pretrained` says is known here."""
 
     def validate_head(self) -> None:
         """What all models share is in its range."""
@@ -181,6 +194,10 @@ class GlintRUConfig(NextItemConfig):
     use_block_gate: bool = True
     use_gated_mlp: bool = True
     padding_mode: str = "masked"
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields, and where the code of the pipeline is."""
+        return {**super().to_dict(), "custom_pipelines": {"sequential-recommendation": dict(_PIPELINE)}}
 
     def validate_block(self) -> None:
         """Sizes fit each other, and the parts that are on make a model."""

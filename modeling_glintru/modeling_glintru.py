@@ -14,6 +14,7 @@ from transformers import initialization as init
 from .configuration_glintru import GlintRUConfig, GlintRUError
 from .head_glintru import NextItemHead, PrefixEncoder, is_last_item
 from .layers_glintru import Border, Dropout, GlintRUBlock
+from .pipeline_glintru import SequentialRecommendationPipeline  # noqa: F401 (its file is saved with the model)
 from .state_glintru import GlintRUState, StateLayout, fingerprint_of
 
 __all__ = [

@@ -44,10 +44,9 @@ def answer(model, processor, histories):
     return {"scores": scores, "best": best, "losses": losses}
 """
 
-# Runs in a process that cannot import the package; prints what it computed as JSON.
-REMOTE = (
-    """
-import importlib.abc, json, sys
+# First lines of a process that cannot import the package.
+BLOCK = """
+import importlib.abc, sys
 
 class Block(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
@@ -60,6 +59,13 @@ try:
     raise SystemExit("the package must not be importable here")
 except ModuleNotFoundError:
     pass
+"""
+
+# Prints what it computed as JSON.
+REMOTE = (
+    BLOCK
+    + """
+import json
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoProcessor
 
 folder, again, histories = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
@@ -83,15 +89,16 @@ print(json.dumps(answer(model, processor, histories)))
 )
 
 
+def clean_environment(home):
+    """The environment of a process with empty caches in the new folder `home`."""
+    home.mkdir()
+    folders = {"HF_HOME": str(home / "home"), "HF_MODULES_CACHE": str(home / "modules")}
+    return {**os.environ, "HF_HUB_OFFLINE": "1", **folders}
+
+
 def answer_without_the_package(folder, again, home):
     """What the folder computes in a process of its own, with empty caches; also saves it again, to `again`."""
-    environment = {
-        **os.environ,
-        "HF_HUB_OFFLINE": "1",
-        "HF_HOME": str(home / "home"),
-        "HF_MODULES_CACHE": str(home / "modules"),
-    }
-    home.mkdir()
+    environment = clean_environment(home)
     command = [sys.executable, "-c", REMOTE, str(folder), str(again), json.dumps(HISTORIES)]
     done = subprocess.run(command, env=environment, cwd=home, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -119,7 +126,7 @@ def test_the_folder_says_where_its_code_is(saved):
     names = {file.name for file in saved.glob("*.py")}
     wanted = {
         *("block_source", "configuration", "fused", "head", "kernel_source", "kernels"),
-        *("layers", "losses", "modeling", "negatives", "processing", "state", "vocabulary"),
+        *("layers", "losses", "modeling", "negatives", "pipeline", "processing", "state", "vocabulary"),
     }
     assert names == {f"{name}_glintru.py" for name in wanted}
 

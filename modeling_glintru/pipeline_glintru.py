@@ -1,0 +1,228 @@
+"""`pipeline("sequential-recommendation")`: raw item ids in; raw ids, titles and scores out.
+
+This file travels to the Hub as remote code, hence its few imports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import chain, islice
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import Pipeline
+
+from .configuration_glintru import GlintRUError
+from .vocabulary_glintru import as_list
+
+__all__ = ["SequentialRecommendationPipeline"]
+
+BATCH_SIZE = 128
+KEYS = ("history", "state", "exclude")
+
+
+class SequentialRecommendationPipeline(Pipeline):
+    """Recommends what comes after histories of raw item ids.
+
+    Args:
+        model: Any recommender of this package.
+        feature_extractor: Its `GlintRUProcessor`.
+        batch_size: Histories at once, 128 by default.
+        top_k, exclude_seen, unknown_items, return_state: Defaults of the options of a call.
+
+    Example:
+        >>> pipe = pipeline("sequential-recommendation", model="outputs/ml-100k")
+        >>> pipe({"history": [50, 172, 181]}, top_k=5)["items"]
+    """
+
+    model: Any
+    feature_extractor: Any
+    _load_feature_extractor: Any = True
+    _load_tokenizer: Any = False
+    _load_image_processor: Any = False
+    _load_video_processor: Any = False
+    _load_processor: Any = False
+
+    def __init__(self, model: Any, feature_extractor: Any = None, **kwargs: Any) -> None:
+        if feature_extractor is None:
+            raise GlintRUError("the pipeline needs the model's vocabulary: pass feature_extractor=processor")
+        kwargs.setdefault("batch_size", BATCH_SIZE)
+        kwargs.pop("local_files_only", None)  # `pipeline()` hands it on
+        super().__init__(model=model, feature_extractor=feature_extractor, **kwargs)
+        if feature_extractor.vocab_size != model.config.vocab_size:
+            raise GlintRUError(
+                f"the vocabulary has {len(feature_extractor)} items, but the model is for "
+                f"{model.config.vocab_size - 1}: are they of the same folder?"
+            )
+        model.eval()  # `pipeline()` does not
+
+    def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """The best next items.
+
+        Args:
+            inputs: One history as a dict, a list of histories, or a generator of them (answered one batch at a time).
+                A history is a list of raw ids, oldest first, or a dict with
+
+                - `history`: the raw ids; may be empty.
+                - `state` (GLINT-RU only): bytes or a `GlintRUState` of one user that an earlier call returned;
+                  `history` is then only what came after it.
+                - `exclude`: further raw ids that are not to be recommended.
+            top_k: Items each, 10 by default, at most the number of items.
+            exclude_seen: Whether the items of `history` are left out; yes by default. What a state has absorbed is not
+                known by name: name it in `exclude`.
+            unknown_items: `"drop"` or `"error"`, the processor's own policy by default.
+            return_state: Whether to return the state after the history (GLINT-RU only). Without a state to go on from,
+                the newest `max_length` items are read, with one all that `history` holds.
+            batch_size: Histories at once.
+
+        Returns:
+            For each history `{"items": [{"item_id", "title", "score"}, ...], "num_unknown_items": int}`, with
+            `"title"` only where the model has titles, and with `"state"`, bytes, on request.
+
+        Raises:
+            GlintRUError: An input in another form, an option out of range, a state that is damaged or of other weights,
+                or a model without states.
+            UnknownItemError: An unknown item under the policy `"error"`.
+        """
+        if isinstance(inputs, (list, tuple)):
+            if inputs and not any(isinstance(one, (Mapping, list, tuple, np.ndarray)) for one in inputs):
+                raise GlintRUError(f'a list is a batch of histories, one history is {{"history": {_short(inputs)}}}')
+            if not inputs:
+                return []
+            inputs = list(inputs)
+        return super().__call__(inputs, *args, **kwargs)
+
+    def _sanitize_parameters(  # type: ignore[override]
+        self,
+        top_k: int | None = None,
+        exclude_seen: bool | None = None,
+        unknown_items: str | None = None,
+        return_state: bool | None = None,
+    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        most = len(self.feature_extractor)
+        if top_k is not None and (isinstance(top_k, bool) or not isinstance(top_k, int) or not 1 <= top_k <= most):
+            raise GlintRUError(f"top_k must be between 1 and the number of items ({most}), got {top_k!r}")
+        if return_state:
+            self._require_states()
+        before = {"exclude_seen": exclude_seen, "unknown_items": unknown_items, "return_state": return_state}
+        return {key: value for key, value in before.items() if value is not None}, {}, {"top_k": top_k} if top_k else {}
+
+    # ------------------------------------------------------------------ in batches of our own: states have no padding
+
+    def get_iterator(
+        self, inputs: Any, num_workers: int, batch_size: int, preprocess: dict, forward: dict, postprocess: dict
+    ) -> Iterator[dict[str, Any]]:
+        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+            raise GlintRUError(f"batch_size must be a positive integer, got {batch_size!r}")
+        return self._batches(iter(inputs), batch_size, preprocess, forward, postprocess)
+
+    def _batches(self, inputs: Iterator[Any], batch_size: int, *parameters: dict) -> Iterator[dict[str, Any]]:
+        preprocess, forward, postprocess = parameters
+        while batch := list(islice(inputs, batch_size)):
+            encoded = self.preprocess(batch, **preprocess)
+            yield from self.postprocess(self.forward(encoded, **forward), **postprocess)
+
+    def run_single(self, inputs: Any, preprocess: dict, forward: dict, postprocess: dict) -> dict[str, Any]:
+        return next(self._batches(iter([inputs]), 1, preprocess, forward, postprocess))
+
+    def preprocess(  # type: ignore[override]
+        self,
+        batch: list[Any],
+        exclude_seen: bool = True,
+        unknown_items: str | None = None,
+        return_state: bool = False,
+    ) -> dict[str, Any]:
+        """A batch of histories as tensors; `state` is None where no state is read or wanted."""
+        rows = [_parsed(row) for row in batch]
+        histories = [row["history"] for row in rows]
+        processor = self.feature_extractor
+        flat = processor.encode_ids(list(chain.from_iterable(histories)), unknown_items)
+        ends = np.cumsum([len(history) for history in histories])
+        items = [part[part > 0] for part in np.split(flat, ends[:-1])]
+        excluded = [processor.encode_ids(row["exclude"], "drop") for row in rows]
+        if exclude_seen:
+            excluded = [np.concatenate(both) for both in zip(excluded, items, strict=True)]
+        going_on = [row["state"] is not None for row in rows]
+        state = self._merged([row["state"] for row in rows]) if return_state or any(going_on) else None
+        read = [part if on else part[-processor.max_length :] for part, on in zip(items, going_on, strict=True)]
+        unknown = [len(history) - len(part) for history, part in zip(histories, items, strict=True)]
+        inputs = {"input_ids": _padded(read), "exclude_item_ids": _padded(excluded)}
+        return {"inputs": inputs, "state": state, "return_state": return_state, "num_unknown_items": unknown}
+
+    def _forward(self, model_inputs: dict[str, Any], **parameters: Any) -> Any:  # type: ignore[override]
+        inputs, state = model_inputs.pop("inputs"), model_inputs.pop("state")
+        options = {} if state is None else {"state": state.to(self.device)}
+        outputs = self.model(**inputs, **options)
+        return {**model_inputs, "logits": outputs.logits, "state": None if state is None else outputs.state}
+
+    def postprocess(self, model_outputs: dict[str, Any], top_k: int = 10) -> list[dict[str, Any]]:  # type: ignore[override]
+        processor = self.feature_extractor
+        found = processor.decode_top_k(model_outputs["logits"], min(top_k, len(processor)))
+        answers: list[dict[str, Any]] = [
+            {"items": items, "num_unknown_items": unknown}
+            for items, unknown in zip(found, model_outputs["num_unknown_items"], strict=True)
+        ]
+        if model_outputs["return_state"]:
+            for answer, state in zip(answers, model_outputs["state"].to_bytes(), strict=True):
+                answer["state"] = state
+        return answers
+
+    # ------------------------------------------------------------------ states
+
+    def _require_states(self) -> None:
+        if getattr(self.model, "state_class", None) is None:
+            raise GlintRUError(f"states are for GLINT-RU, a {type(self.model).__name__} reads the whole history")
+
+    def _merged(self, states: list[Any]) -> Any:
+        """The states of a batch as one, empty ones where there is none."""
+        self._require_states()
+        empty = self.model.model.empty_state().to("cpu")
+        merged = [empty if state is None else _checked_state(state, empty) for state in states]
+        dtype = merged[0].dtype
+        for state in merged:
+            dtype = torch.promote_types(dtype, state.dtype)
+        return type(empty).merge(state.to(dtype=dtype) for state in merged)
+
+
+def _checked_state(state: Any, empty: Any) -> Any:
+    """A user's state in this model's own class, which is another one where the model is remote code."""
+    if hasattr(state, "to_bytes") and hasattr(state, "count"):
+        if len(state) != 1:
+            raise GlintRUError(f"the state of a history must be of one user, got {len(state)} users")
+        (state,) = state.to_bytes()
+    if not isinstance(state, (bytes, bytearray, memoryview)):
+        raise GlintRUError(f"the state of a history must be bytes or a GlintRUState, got {type(state).__name__}")
+    state = type(empty).from_bytes(state)
+    state.check(empty.layout, empty.fingerprint, 1, empty.device)
+    return state
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _parsed(row: Any) -> dict[str, Any]:
+    """A history in either form, as lists and a state."""
+    if not isinstance(row, Mapping):
+        row = {"history": row}
+    unknown = [key for key in row if key not in KEYS]
+    if unknown or "history" not in row:
+        problem = f"has the unknown {unknown[0]!r}" if unknown else "has no 'history'"
+        raise GlintRUError(f"a history given as a dict {problem}: its keys are {', '.join(KEYS)}")
+    parsed = {"state": row.get("state")}
+    for key in ("history", "exclude"):
+        ids = row.get(key, ())
+        if isinstance(ids, Mapping):
+            raise GlintRUError(f"{key} must be a list of raw item ids, got {_short(ids)}")
+        parsed[key] = as_list(ids)
+    return parsed
+
+
+def _padded(rows: list[np.ndarray]) -> torch.Tensor:
+    """(rows, longest) int64, at least one column, with 0 on the right."""
+    padded = np.zeros((len(rows), max(1, *map(len, rows))), np.int64)
+    for target, row in zip(padded, rows, strict=True):
+        target[: len(row)] = row
+    return torch.from_numpy(padded)
