@@ -4,6 +4,7 @@
 """
 
 from .block_source_glintru import BLOCK
+from .step_source_glintru import STEP
 
 COMMON = r"""
 #include <stdlib.h>
@@ -263,4 +264,4 @@ BFLOAT16 = """
 #define NAME(name) name##_bfloat16
 """
 
-SOURCE = COMMON + FLOAT32 + BLOCK + BFLOAT16 + BLOCK
+SOURCE = COMMON + STEP + FLOAT32 + BLOCK + BFLOAT16 + BLOCK
