@@ -4,7 +4,7 @@
 """
 
 from .block_source_glintru import BLOCK
-from .step_source_glintru import STEP
+from .step_source_glintru import STEP, TOP_K
 
 COMMON = r"""
 #include <stdlib.h>
@@ -264,4 +264,4 @@ BFLOAT16 = """
 #define NAME(name) name##_bfloat16
 """
 
-SOURCE = COMMON + STEP + FLOAT32 + BLOCK + BFLOAT16 + BLOCK
+SOURCE = COMMON + STEP + TOP_K + FLOAT32 + BLOCK + BFLOAT16 + BLOCK

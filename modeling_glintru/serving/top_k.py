@@ -1,0 +1,196 @@
+"""Exact top-k: inner products with every item and a partial sort, in one pass and bounded memory."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from itertools import accumulate
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+
+from ..errors import GlintRUError
+from ..kernels_glintru import library
+from ..step_glintru import panels
+
+__all__ = ["Allowed", "ExactIndex", "check_k"]
+
+BLOCK = 1 << 24  # scores at once where there is no kernel: 64 MB
+
+Allowed = np.ndarray | Sequence[int] | Sequence[np.ndarray]
+
+
+def check_k(k: Any, num_items: int) -> int:
+    """`k` as an int.
+
+    Raises:
+        GlintRUError: It is no integer between 1 and `num_items`.
+    """
+    if not isinstance(k, (int, np.integer)) or isinstance(k, bool) or not 1 <= k <= num_items:
+        raise GlintRUError(f"k must be between 1 and the number of items ({num_items}), got {k!r}")
+    return int(k)
+
+
+def id_lists(name: str, lists: Any, users: int, shared: bool = False) -> tuple[np.ndarray, np.ndarray] | None:
+    """Lists of ids, one for each query or, with `shared`, one for all, as one array.
+
+    Returns:
+        Ids, int64, and where each query's begin and end in them, (users, 2) int64; `None` for no lists.
+
+    Raises:
+        GlintRUError: Ids that are no integers, or another number of lists than queries.
+    """
+    if lists is None:
+        return None
+    if shared and (isinstance(lists, np.ndarray) or not len(lists) or isinstance(lists[0], Integral)):
+        ids = _ids(name, lists)
+        return ids, np.array([[0, len(ids)]] * users, np.int64)
+    if len(lists) != users:
+        raise GlintRUError(f"{name} must have a list of ids for each of the {users} queries, got {len(lists)}")
+    parts = [_ids(name, part) for part in lists]
+    ends = list(accumulate(map(len, parts)))
+    spans = np.array(list(zip([0, *ends], ends, strict=False)), np.int64)
+    return parts[0] if users == 1 else np.concatenate([*parts, _ids(name, [])]), spans
+
+
+def _ids(name: str, values: Any) -> np.ndarray:
+    ids = np.asarray(values)
+    if ids.size == 0:
+        return np.empty(0, np.int64)
+    if ids.ndim != 1 or ids.dtype.kind not in "iu":
+        raise GlintRUError(f"{name} must be integers, one list a query, got {ids.dtype} of shape {ids.shape}")
+    return np.ascontiguousarray(ids, np.int64)
+
+
+def check_ids(name: str, ids: np.ndarray, vocab_size: int) -> None:
+    """Names the first id that is not in 0 ... vocab_size - 1.
+
+    Raises:
+        GlintRUError: There is one.
+    """
+    wrong = ids[(ids < 0) | (ids >= vocab_size)]
+    if len(wrong):
+        raise GlintRUError(f"{name} names item {wrong[0]}, but items are between 1 and {vocab_size - 1}")
+
+
+class ExactIndex:
+    """The best items for queries, by inner product; equal scores in the order of the ids.
+
+    A query's scores are the same bits whatever other queries are beside it.
+
+    Args:
+        vectors: (vocab_size, d) float32, `model.item_vectors()`; copied. Row 0 is padding and never returned.
+
+    Raises:
+        GlintRUError: The vectors are not a matrix of at least two rows.
+    """
+
+    def __init__(self, vectors: np.ndarray) -> None:
+        vectors = np.asarray(vectors, np.float32)
+        if vectors.ndim != 2 or len(vectors) < 2:
+            raise GlintRUError(f"vectors must be (vocab_size, d) with at least one item, got shape {vectors.shape}")
+        self.vocab_size, self.size = vectors.shape
+        kernels = library()
+        if kernels is None:
+            self._vectors = vectors.copy()
+            return
+        bias = np.zeros(self.vocab_size, np.float32)
+        bias[0] = -np.inf
+        self._vectors = panels(vectors, bias, fill=-np.inf)
+        self._top_k: Any = kernels.top_k
+        self._pointer = ctypes.c_void_p(self._vectors.ctypes.data)
+
+    @property
+    def num_items(self) -> int:
+        return self.vocab_size - 1
+
+    def top_k(
+        self,
+        queries: np.ndarray,
+        k: int,
+        exclude: Sequence[np.ndarray] | None = None,
+        allowed: Allowed | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The k best items for each query.
+
+        Args:
+            queries: (n, d) float32.
+            k: Between 1 and the number of items.
+            exclude: For each query the ids that are left out; 0 among them means nothing.
+            allowed: The only ids that may be returned, for all queries or a list for each.
+
+        Returns:
+            Ids, (n, k') int64, and scores, (n, k') float32, best first; k' is k or, where fewer items are allowed,
+            their number. Where fewer remain after the exclusion, the last ids are 0 and their scores -inf.
+
+        Raises:
+            GlintRUError: `k` is out of range, a list of allowed ids is empty, an id is no item, or a shape is wrong.
+        """
+        k = check_k(k, self.num_items)
+        queries = np.ascontiguousarray(queries, np.float32)
+        if queries.ndim != 2 or queries.shape[1] != self.size:
+            raise GlintRUError(f"queries must have shape (n, {self.size}), got {queries.shape}")
+        users = len(queries)
+        only, without = id_lists("allowed", allowed, users, shared=True), id_lists("exclude", exclude, users)
+        if self._vectors.ndim == 2:
+            ids, scores, found = self._plain(queries, k, only, without)
+        else:
+            ids, scores, found = self._compiled(queries, k, only, without)
+        if only is None or not users:
+            return ids, scores
+        if found.min() == 0:
+            raise GlintRUError(
+                f"the list of allowed items of query {int(found.argmin())} is empty: name an item, or give None to "
+                "allow all"
+            )
+        most = min(k, int(found.max()))
+        return ids[:, :most], scores[:, :most]
+
+    def _compiled(self, queries: np.ndarray, k: int, only: Any, without: Any) -> tuple[np.ndarray, ...]:
+        users = len(queries)
+        ids, scores, found = np.empty((users, k), np.int64), np.empty((users, k), np.float32), np.empty(users, np.int64)
+        lists = [*(only or (None, None)), *(without or (None, None))]
+        pointers = [ctypes.c_void_p(None if x is None else x.ctypes.data) for x in (*lists, ids, scores, found)]
+        query = ctypes.c_void_p(queries.ctypes.data)
+        code = self._top_k(self._pointer, ctypes.c_long(self.vocab_size), self.size, query, users, k, *pointers)
+        if code < 0:
+            raise MemoryError("no memory for the buffers of a kernel")
+        if code:
+            self._check(only, without)
+        return ids, scores, found
+
+    def _check(self, only: Any, without: Any) -> None:
+        for name, lists in (("allowed", only), ("exclude", without)):
+            if lists is not None:
+                check_ids(name, lists[0], self.vocab_size)
+
+    def _plain(self, queries: np.ndarray, k: int, only: Any, without: Any) -> tuple[np.ndarray, ...]:
+        """The same by numpy, for machines without a compiler."""
+        self._check(only, without)
+        users = len(queries)
+        ids, scores = np.zeros((users, k), np.int64), np.full((users, k), -np.inf, np.float32)
+        found = np.full(users, self.num_items)
+        step = max(1, BLOCK // self.vocab_size)
+        for start in range(0, users, step):
+            for row, values in enumerate(queries[start : start + step] @ self._vectors.T, start):
+                hidden = self._hidden(row, only, without)
+                if only is not None:
+                    found[row] = len(np.setdiff1d(only[0][slice(*only[1][row])], [0]))
+                values[hidden] = -np.inf
+                least = np.partition(values, -k)[-k]
+                best = np.flatnonzero(values >= least)
+                best = best[np.argsort(-values[best], kind="stable")[:k]]
+                best = best[values[best] > -np.inf]
+                ids[row, : len(best)], scores[row, : len(best)] = best, values[best]
+        return ids, scores, found
+
+    def _hidden(self, row: int, only: Any, without: Any) -> np.ndarray:
+        """(vocab_size,) bool: what a query may not get."""
+        hidden = np.full(self.vocab_size, only is not None)
+        if only is not None:
+            hidden[only[0][slice(*only[1][row])]] = False
+        if without is not None:
+            hidden[without[0][slice(*without[1][row])]] = True
+        hidden[0] = True
+        return hidden
