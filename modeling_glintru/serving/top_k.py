@@ -19,6 +19,7 @@ __all__ = ["Allowed", "ExactIndex", "check_k"]
 BLOCK = 1 << 24  # scores at once where there is no kernel: 64 MB
 
 Allowed = np.ndarray | Sequence[int] | Sequence[np.ndarray]
+IdLists = tuple[np.ndarray, np.ndarray] | None  # ids of all queries, and (n, 2): where each one's begin and end
 
 
 def check_k(k: Any, num_items: int) -> int:
@@ -32,7 +33,19 @@ def check_k(k: Any, num_items: int) -> int:
     return int(k)
 
 
-def id_lists(name: str, lists: Any, users: int, shared: bool = False) -> tuple[np.ndarray, np.ndarray] | None:
+def as_queries(queries: np.ndarray, size: int) -> np.ndarray:
+    """The queries as the kernels take them.
+
+    Raises:
+        GlintRUError: They are not (n, size).
+    """
+    queries = np.ascontiguousarray(queries, np.float32)
+    if queries.ndim != 2 or queries.shape[1] != size:
+        raise GlintRUError(f"queries must have shape (n, {size}), got {queries.shape}")
+    return queries
+
+
+def id_lists(name: str, lists: Any, users: int, shared: bool = False) -> IdLists:
     """Lists of ids, one for each query or, with `shared`, one for all, as one array.
 
     Returns:
@@ -128,9 +141,7 @@ class ExactIndex:
             GlintRUError: `k` is out of range, a list of allowed ids is empty, an id is no item, or a shape is wrong.
         """
         k = check_k(k, self.num_items)
-        queries = np.ascontiguousarray(queries, np.float32)
-        if queries.ndim != 2 or queries.shape[1] != self.size:
-            raise GlintRUError(f"queries must have shape (n, {self.size}), got {queries.shape}")
+        queries = as_queries(queries, self.size)
         users = len(queries)
         only, without = id_lists("allowed", allowed, users, shared=True), id_lists("exclude", exclude, users)
         if self._vectors.ndim == 2:
@@ -147,7 +158,7 @@ class ExactIndex:
         most = min(k, int(found.max()))
         return ids[:, :most], scores[:, :most]
 
-    def _compiled(self, queries: np.ndarray, k: int, only: Any, without: Any) -> tuple[np.ndarray, ...]:
+    def _compiled(self, queries: np.ndarray, k: int, only: IdLists, without: IdLists) -> tuple[np.ndarray, ...]:
         users = len(queries)
         ids, scores, found = np.empty((users, k), np.int64), np.empty((users, k), np.float32), np.empty(users, np.int64)
         lists = [*(only or (None, None)), *(without or (None, None))]
@@ -160,12 +171,12 @@ class ExactIndex:
             self._check(only, without)
         return ids, scores, found
 
-    def _check(self, only: Any, without: Any) -> None:
+    def _check(self, only: IdLists, without: IdLists) -> None:
         for name, lists in (("allowed", only), ("exclude", without)):
             if lists is not None:
                 check_ids(name, lists[0], self.vocab_size)
 
-    def _plain(self, queries: np.ndarray, k: int, only: Any, without: Any) -> tuple[np.ndarray, ...]:
+    def _plain(self, queries: np.ndarray, k: int, only: IdLists, without: IdLists) -> tuple[np.ndarray, ...]:
         """The same by numpy, for machines without a compiler."""
         self._check(only, without)
         users = len(queries)
@@ -185,7 +196,7 @@ class ExactIndex:
                 ids[row, : len(best)], scores[row, : len(best)] = best, values[best]
         return ids, scores, found
 
-    def _hidden(self, row: int, only: Any, without: Any) -> np.ndarray:
+    def _hidden(self, row: int, only: IdLists, without: IdLists) -> np.ndarray:
         """(vocab_size,) bool: what a query may not get."""
         hidden = np.full(self.vocab_size, only is not None)
         if only is not None:
