@@ -270,7 +270,7 @@ static long long banned_bits(unsigned long long *words, long count, long items, 
 /* The k best of `items` for each of n queries (n, d), best first, of equal ones the lower id first.
    panels: the items as columns; a column that is no item has the bias -inf. allowed_at, exclude_at (n, 2): where each
    query's ids begin and end in `allowed` and `exclude`; either list may be null. ids, scores (n, k), with id 0 and
-   score -inf where nothing is left; found (n): allowed items. Gives 0, -1 without memory, 1 for a wrong id. */
+   score -inf where nothing is left; found (n): allowed items, or null. Gives 0, -1 without memory, 1 for a wrong id. */
 int top_k(const float *panels, long items, int d, const float *queries, int n, int k, const long long *allowed,
           const long long *allowed_at, const long long *exclude, const long long *exclude_at, long long *ids,
           float *scores, long long *found) {
@@ -286,13 +286,13 @@ int top_k(const float *panels, long items, int d, const float *queries, int n, i
         float floors[QUERIES];
         for (int i = 0; i < rows; i++) {
             floors[i] = -__builtin_inff();
-            found[first + i] = items - 1;
             if (!filters) continue;
             const long long *a = allowed ? allowed_at + 2 * (first + i) : 0;
             const long long *e = exclude ? exclude_at + 2 * (first + i) : 0;
-            found[first + i] = banned_bits(words + i * count, count, items, a ? allowed + a[0] : 0, a ? a[1] - a[0] : 0,
-                                           e ? exclude + e[0] : 0, e ? e[1] - e[0] : 0);
-            if (found[first + i] < 0) wrong = 1;
+            const long long open = banned_bits(words + i * count, count, items, a ? allowed + a[0] : 0,
+                                               a ? a[1] - a[0] : 0, e ? exclude + e[0] : 0, e ? e[1] - e[0] : 0);
+            if (open < 0) wrong = 1;
+            if (found) found[first + i] = open;
         }
         for (long panel = 0; panel < count && !wrong; panel++) {
             for (int i = 0; i < rows; i += TOGETHER) {

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import GlintRUError
 from ..kernels_glintru import library
-from ..step_glintru import panels
+from ..step_glintru import panels, pointer
 
 __all__ = ["Allowed", "ExactIndex", "check_k"]
 
@@ -20,6 +20,7 @@ BLOCK = 1 << 24  # scores at once where there is no kernel: 64 MB
 
 Allowed = np.ndarray | Sequence[int] | Sequence[np.ndarray]
 IdLists = tuple[np.ndarray, np.ndarray] | None  # ids of all queries, and (n, 2): where each one's begin and end
+Found = tuple[np.ndarray, np.ndarray, np.ndarray | None]  # ids, scores, allowed items of each query
 
 
 def check_k(k: Any, num_items: int) -> int:
@@ -112,7 +113,7 @@ class ExactIndex:
         bias[0] = -np.inf
         self._vectors = panels(vectors, bias, fill=-np.inf)
         self._top_k: Any = kernels.top_k
-        self._pointer = ctypes.c_void_p(self._vectors.ctypes.data)
+        self._fixed = (pointer(self._vectors), ctypes.c_long(self.vocab_size), self.size)
 
     @property
     def num_items(self) -> int:
@@ -148,7 +149,7 @@ class ExactIndex:
             ids, scores, found = self._plain(queries, k, only, without)
         else:
             ids, scores, found = self._compiled(queries, k, only, without)
-        if only is None or not users:
+        if found is None or not users:
             return ids, scores
         if found.min() == 0:
             raise GlintRUError(
@@ -158,13 +159,12 @@ class ExactIndex:
         most = min(k, int(found.max()))
         return ids[:, :most], scores[:, :most]
 
-    def _compiled(self, queries: np.ndarray, k: int, only: IdLists, without: IdLists) -> tuple[np.ndarray, ...]:
+    def _compiled(self, queries: np.ndarray, k: int, only: IdLists, without: IdLists) -> Found:
         users = len(queries)
-        ids, scores, found = np.empty((users, k), np.int64), np.empty((users, k), np.float32), np.empty(users, np.int64)
-        lists = [*(only or (None, None)), *(without or (None, None))]
-        pointers = [ctypes.c_void_p(None if x is None else x.ctypes.data) for x in (*lists, ids, scores, found)]
-        query = ctypes.c_void_p(queries.ctypes.data)
-        code = self._top_k(self._pointer, ctypes.c_long(self.vocab_size), self.size, query, users, k, *pointers)
+        ids, scores = np.empty((users, k), np.int64), np.empty((users, k), np.float32)
+        found = None if only is None else np.empty(users, np.int64)
+        lists = map(pointer, (*(only or (None, None)), *(without or (None, None)), ids, scores, found))
+        code = self._top_k(*self._fixed, pointer(queries), users, k, *lists)
         if code < 0:
             raise MemoryError("no memory for the buffers of a kernel")
         if code:
@@ -176,17 +176,17 @@ class ExactIndex:
             if lists is not None:
                 check_ids(name, lists[0], self.vocab_size)
 
-    def _plain(self, queries: np.ndarray, k: int, only: IdLists, without: IdLists) -> tuple[np.ndarray, ...]:
+    def _plain(self, queries: np.ndarray, k: int, only: IdLists, without: IdLists) -> Found:
         """The same by numpy, for machines without a compiler."""
         self._check(only, without)
         users = len(queries)
         ids, scores = np.zeros((users, k), np.int64), np.full((users, k), -np.inf, np.float32)
-        found = np.full(users, self.num_items)
+        found = None if only is None else np.empty(users, np.int64)
         step = max(1, BLOCK // self.vocab_size)
         for start in range(0, users, step):
             for row, values in enumerate(queries[start : start + step] @ self._vectors.T, start):
                 hidden = self._hidden(row, only, without)
-                if only is not None:
+                if found is not None and only is not None:
                     found[row] = len(np.setdiff1d(only[0][slice(*only[1][row])], [0]))
                 values[hidden] = -np.inf
                 least = np.partition(values, -k)[-k]

@@ -111,6 +111,18 @@ def test_new_and_old_users_in_one_batch():
 
 
 @needs_kernel
+def test_rows_that_cannot_be_written_to_and_rows_with_gaps():
+    """As they come from bytes, and as parts of a larger array."""
+    step = make_step(small_model())
+    rows = step.advance(step.empty(4), np.zeros(4, int), np.array([3, 4, 5, 6]))
+    counts, items = np.ones(4, int), np.array([7, 8, 9, 1])
+    after = step.advance(rows, counts, items)
+    frozen = np.frombuffer(rows.tobytes(), np.float32).reshape(rows.shape)
+    assert (step.advance(frozen, counts.astype(np.int32), items) == after).all()
+    assert (step.advance(rows[::2], counts[::2], items[::2]) == after[::2]).all()
+
+
+@needs_kernel
 def test_what_is_refused():
     step = make_step(small_model())
     one = np.array([1])

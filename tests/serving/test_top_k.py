@@ -110,6 +110,14 @@ def test_lists_of_plain_integers_and_no_query(make):
     assert index.top_k(np.full((1, 1), np.nan), 2)[0].tolist() == [[0, 0]]
 
 
+def test_arrays_that_cannot_be_written_to(make):
+    index = make(np.arange(10, dtype=np.float32)[:, None])
+    query, seen, allowed = np.ones((1, 1), np.float32), np.array([9, 8]), np.array([9, 7, 6])
+    for x in (query, seen, allowed):
+        x.flags.writeable = False
+    assert index.top_k(query, 2, [seen], allowed)[0].tolist() == [[7, 6]]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
