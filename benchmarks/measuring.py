@@ -8,6 +8,7 @@ import statistics
 import subprocess
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from modeling_glintru import kernels_glintru
 from modeling_glintru.evaluation import library_versions
 
 
-def timed(function: Callable[[], None]) -> float:
+def timed(function: Callable[[], Any]) -> float:
     """Seconds of one call."""
     start = time.perf_counter()
     function()
@@ -34,6 +35,32 @@ def interleaved(runs: Mapping[Any, Callable[[], None]], rounds: int) -> dict[Any
             if index:
                 seconds[name].append(value)
     return seconds
+
+
+@dataclass
+class Latencies:
+    """Seconds of each call, by round, and the processor's seconds a call, all threads together."""
+
+    seconds: list[list[float]]
+    cpu_seconds: float
+
+
+def latencies(runs: Mapping[str, tuple[Callable[[], Any], int]], rounds: int) -> dict[str, Latencies]:
+    """Each call timed alone; all runs take turns, and a first round, which warms up, is not counted.
+
+    Args:
+        runs: What to call, and how often in a round.
+    """
+    found = {name: Latencies([], 0.0) for name in runs}
+    for index in range(rounds + 1):
+        for name, (run, calls) in runs.items():
+            before = time.process_time()
+            seconds = [timed(run) for _ in range(calls)]
+            used = time.process_time() - before
+            if index:
+                found[name].seconds.append(seconds)
+                found[name].cpu_seconds += used / calls / rounds
+    return found
 
 
 def spread(over: list[float], under: list[float]) -> dict[str, float]:
