@@ -9,20 +9,32 @@ STEP = r"""
 #define TOGETHER 4
 #define PADDED(n, to) (((n) + (to) - 1) / (to) * (to))
 
-#define PANEL_TILE(MR)                                                                                 \
-    case MR: {                                                                                         \
-        vec acc[MR][4];                                                                                \
-        UNROLL for (int i = 0; i < MR; i++)                                                            \
-            UNROLL for (int j = 0; j < 4; j++) acc[i][j] = READ(b + j * WIDTH);                        \
-        for (int q = 0; q < k; q++) {                                                                  \
-            const float *row = b + (long)(q + 1) * PANEL;                                              \
-            UNROLL for (int i = 0; i < MR; i++)                                                        \
-                UNROLL for (int j = 0; j < 4; j++) acc[i][j] += a[(long)i * lda + q] * READ(row + j * WIDTH); \
-        }                                                                                              \
-        UNROLL for (int i = 0; i < MR; i++)                                                            \
-            UNROLL for (int j = 0; j < 4; j++) AT(c + (long)i * ldc + j * WIDTH) = acc[i][j];          \
-        break;                                                                                         \
-    }
+/* Vectors as wide as a register here: wider ones, which the compiler splits, made a click ten times slower. */
+#if defined(__AVX512F__)
+#define LANES 16
+#elif defined(__AVX__)
+#define LANES 8
+#else
+#define LANES 4
+#endif
+typedef float part __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+#define PART(pointer, j) (*(const part *)((pointer) + (j) * LANES))
+
+#define PANEL_TILE(MR)                                                                             \
+    case MR:                                                                                       \
+        for (int first = 0; first < PANEL; first += 4 * LANES) {                                   \
+            part acc[MR][4];                                                                       \
+            UNROLL for (int i = 0; i < MR; i++)                                                    \
+                UNROLL for (int j = 0; j < 4; j++) acc[i][j] = PART(b + first, j);                 \
+            for (int q = 0; q < k; q++) {                                                          \
+                const float *row = b + (long)(q + 1) * PANEL + first;                              \
+                UNROLL for (int i = 0; i < MR; i++)                                                \
+                    UNROLL for (int j = 0; j < 4; j++) acc[i][j] += a[i * lda + q] * PART(row, j); \
+            }                                                                                      \
+            UNROLL for (int i = 0; i < MR; i++)                                                    \
+                UNROLL for (int j = 0; j < 4; j++) *(part *)(c + i * ldc + first + j * LANES) = acc[i][j]; \
+        }                                                                                          \
+        break;
 
 /* C (rows, 64) = A (rows, k) times a panel, plus its biases. A sum has the same order whatever the rows beside it. */
 static void panel_product(int rows, int k, const float *a, long lda, const float *b, float *c, long ldc) {
@@ -305,11 +317,10 @@ int top_k(const float *panels, long items, int d, const float *queries, int n, i
                               PANEL);
                 for (int u = 0; u < some; u++) {
                     const int query = i + u;
-                    const vec *sum = (const vec *)sums[u];
                     const float floor = floors[query];
-                    const ivec above = (sum[0] > floor) | (sum[1] > floor) | (sum[2] > floor) | (sum[3] > floor);
-                    const long long *any = (const long long *)&above;
-                    if (!(any[0] | any[1] | any[2] | any[3] | any[4] | any[5] | any[6] | any[7])) continue;
+                    int any = 0;
+                    for (int q = 0; q < PANEL; q++) any |= sums[u][q] > floor;
+                    if (!any) continue;
                     const unsigned long long banned = filters ? words[query * count + panel] : 0;
                     struct candidate *heap = heaps + (long)query * k;
                     for (int q = 0; q < PANEL; q++) {
