@@ -7,7 +7,18 @@ from collections.abc import Iterable
 
 from .configuration_glintru import GlintRUError
 
-__all__ = ["DataError", "GlintRUError", "ModelFolderError", "RecipeError", "nearest_names"]
+__all__ = [
+    "DataError",
+    "GlintRUError",
+    "ModelFolderError",
+    "RecipeError",
+    "StateError",
+    "StoreBusyError",
+    "StoreError",
+    "StoreFullError",
+    "StoreReadOnlyError",
+    "nearest_names",
+]
 
 
 class DataError(GlintRUError):
@@ -20,6 +31,26 @@ class RecipeError(GlintRUError):
 
 class ModelFolderError(GlintRUError):
     """A model folder is incomplete, damaged, or in the way."""
+
+
+class StoreError(GlintRUError):
+    """A store of user states cannot do what was asked; nothing was written."""
+
+
+class StoreBusyError(StoreError):
+    """Another process or thread holds the store's lock for too long."""
+
+
+class StoreFullError(StoreError):
+    """The disk has no room left, or the store has reached its largest size."""
+
+
+class StoreReadOnlyError(StoreError):
+    """The store cannot be written."""
+
+
+class StateError(StoreError):
+    """A stored state is damaged, or of other weights than the model's."""
 
 
 def nearest_names(name: str, known: Iterable[str], count: int = 3) -> str:
