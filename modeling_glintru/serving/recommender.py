@@ -25,10 +25,12 @@ class Recommendation:
     Args:
         items: Best first, `{"item_id": raw id, "score": float}`, with `"title"` where the model knows titles.
         num_unknown_items: Items of the history that the model does not know; they were left out.
+        cold_start: Whether a `StreamingRecommender` knew no item of the user: the order is one for everybody then.
     """
 
     items: list[dict[str, Any]]
     num_unknown_items: int
+    cold_start: bool = False
 
 
 class Recommender:

@@ -1,0 +1,145 @@
+"""From stored states and the events after them to new states: what a store's `absorb` calls, and rebuilding too."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..errors import GlintRUError, StateError
+from ..processing_glintru import GlintRUProcessor, VocabularyError
+from ..state_glintru import GlintRUState
+from .plain_step import rows_of_state, state_of_rows
+from .step_types import Step
+from .store import Pending, RawId, Record
+
+__all__ = ["STATE_DTYPES", "StateAdvancer"]
+
+STATE_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+MOST_CLICKS = 16  # events of one user that are absorbed one by one; more go through the model in one pass
+CHUNK = 512  # columns of such a pass: a history of any length takes the memory of one chunk
+TOKENS = 16_384  # rows times columns of a chunk
+
+
+class StateAdvancer:
+    """Computes states; calls from several threads take turns.
+
+    Args:
+        model: The recommender, on its device.
+        processor: Its vocabulary; events with other items change no state.
+        step: The fast path of one click, of the same weights.
+        dtype: Of the stored numbers: `"float32"`, `"float16"` or `"bfloat16"`; states of each of them can be read.
+
+    Raises:
+        GlintRUError: Another dtype.
+    """
+
+    def __init__(self, model: Any, processor: GlintRUProcessor, step: Step, dtype: str = "float32") -> None:
+        if dtype not in STATE_DTYPES:
+            raise GlintRUError(f"dtype must be one of {', '.join(STATE_DTYPES)}, got {dtype!r}")
+        self.model, self.processor, self.step = model, processor, step
+        self.dtype = STATE_DTYPES[dtype]
+        self._lock = threading.Lock()
+
+    def __call__(self, pending: Sequence[Pending]) -> list[bytes]:
+        """The bytes of each user's state after its events.
+
+        Raises:
+            StateError: A stored state is damaged or of another model.
+            GlintRUError: A number does not fit the dtype.
+        """
+        return self.encode(*self.advance(pending))
+
+    def encode(self, rows: np.ndarray, counts: np.ndarray) -> list[bytes]:
+        """What a store keeps of rows; errors as above."""
+        return state_of_rows(self.step.layout, rows, counts, self.step.fingerprint).to(dtype=self.dtype).to_bytes()
+
+    def advance(self, pending: Sequence[Pending]) -> tuple[np.ndarray, np.ndarray]:
+        """Rows (n, row_size) float32 and counts (n,) int64 after the events of each user."""
+        rows, counts = self._decode([each.record for each in pending])
+        items = [self.known_indices([event.item for event in each.events]) for each in pending]
+        with self._lock:
+            longest = [n for n, ids in enumerate(items) if len(ids) > MOST_CLICKS]
+            if longest:
+                self._pass(rows, counts, items, longest)
+            self._clicks(rows, counts, items, [n for n, ids in enumerate(items) if 0 < len(ids) <= MOST_CLICKS])
+        return rows, counts + [len(ids) for ids in items]
+
+    def queries(self, rows: np.ndarray) -> np.ndarray:
+        """See `Step.queries`."""
+        with self._lock:
+            return self.step.queries(rows)
+
+    def known_indices(self, items: Sequence[RawId]) -> np.ndarray:
+        """Indices of the items that the vocabulary holds, in order; the others are left out."""
+        try:
+            indices = self.processor.encode_ids(list(items), "drop")
+        except VocabularyError:  # ids of another type, from the time of another model: unknown like others
+            known = [item for item in items if item in self.processor]
+            indices = np.array([self.processor.index_of(item) for item in known], np.int64)
+        return indices[indices > 0]
+
+    # ------------------------------------------------------------------ bytes to rows
+
+    def _decode(self, records: Sequence[Record]) -> tuple[np.ndarray, np.ndarray]:
+        rows, counts = self.step.empty(len(records)), np.zeros(len(records), np.int64)
+        stored = [n for n, record in enumerate(records) if record.state is not None]
+        if stored:
+            blobs = [records[n].state or b"" for n in stored]
+            try:
+                state = self._checked(blobs)
+                rows[stored], counts[stored] = rows_of_state(state), state.count.numpy()
+            except GlintRUError:  # one of them, or they are of several dtypes
+                for n in stored:
+                    rows[n], counts[n] = self._decode_one(records[n])
+        return rows, counts
+
+    def _decode_one(self, record: Record) -> tuple[np.ndarray, int]:
+        try:
+            state = self._checked([record.state or b""])
+        except GlintRUError as error:
+            raise StateError(
+                f"the stored state of user {record.user!r} cannot be used: {error}; "
+                "rebuild(user) computes it again from the user's events"
+            ) from error
+        return rows_of_state(state)[0], int(state.count[0])
+
+    def _checked(self, blobs: list[bytes]) -> GlintRUState:
+        state = GlintRUState.from_bytes(blobs)
+        state.check(self.step.layout, self.step.fingerprint, len(blobs), state.device)
+        return state
+
+    # ------------------------------------------------------------------ items into rows, in place
+
+    def _clicks(self, rows: np.ndarray, counts: np.ndarray, items: list[np.ndarray], users: list[int]) -> None:
+        """One step for the n-th event of every user that has one."""
+        place = 0
+        while users:
+            ids = np.array([items[n][place] for n in users], np.int64)
+            rows[users] = self.step.advance(rows[users], counts[users] + place, ids)
+            place += 1
+            users = [n for n in users if len(items[n]) > place]
+
+    @torch.inference_mode()
+    def _pass(self, rows: np.ndarray, counts: np.ndarray, items: list[np.ndarray], users: list[int]) -> None:
+        """Passes of the model over users of like length."""
+        users = sorted(users, key=lambda n: len(items[n]))
+        while users:
+            width = min(CHUNK, len(items[users[-1]]))
+            batch, users = users[-max(1, TOKENS // width) :], users[: -max(1, TOKENS // width)]
+            state = None
+            if counts[batch].any():
+                layout, fingerprint = self.step.layout, self.step.fingerprint
+                state = state_of_rows(layout, rows[batch], counts[batch], fingerprint, self.model.device)
+            for start in range(0, len(items[batch[-1]]), width):
+                chunk = np.zeros((len(batch), width), np.int64)
+                for row, n in zip(chunk, batch, strict=True):
+                    part = items[n][start : start + width]
+                    row[: len(part)] = part
+                ids = torch.from_numpy(chunk).to(self.model.device)
+                state = self.model.model(ids, state=state, use_cache=True).state
+            assert state is not None
+            rows[batch] = rows_of_state(state)
