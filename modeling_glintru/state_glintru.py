@@ -30,7 +30,7 @@ VERSION = 1
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)  # their index is what the bytes hold
 # Magic, version, dtype, layers, hidden size, heads, parts, fingerprint, items absorbed; then the checksum of it all.
 HEADER = struct.Struct("<4sBBHIHB8sQ")
-CHECKSUM = struct.Struct("<I")
+COUNT, CHECKSUM = struct.Struct("<Q"), struct.Struct("<I")
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,42 @@ def fingerprint_of(model: nn.Module, layout: StateLayout) -> str:
         digest.update(f"{name}{tuple(parameter.shape)}".encode())
         digest.update(parameter.detach().to("cpu", torch.float32).contiguous().numpy().data)
     return digest.hexdigest()
+
+
+def state_kind(layout: StateLayout, dtype: torch.dtype, fingerprint: str) -> bytes:
+    """The header of `GlintRUState.to_bytes` without the count: equal for states that can be in one batch."""
+    parts = layout.attention | layout.gru << 1 | layout.convolutions << 2
+    sizes = (layout.num_layers, layout.hidden_size, layout.num_heads, parts, bytes.fromhex(fingerprint))
+    return HEADER.pack(MAGIC, VERSION, DTYPES.index(dtype), *sizes, 0)[: -COUNT.size]
+
+
+def pack_states(kind: bytes, counts: Iterable[int], rows: Any) -> list[bytes]:
+    """The strings of `GlintRUState.to_bytes` for contiguous NumPy rows of the dtype (or the bytes) of `kind`."""
+    blobs = []
+    for count, row in zip(counts, rows, strict=True):
+        header, body = kind + COUNT.pack(count), row.tobytes()
+        blobs.append(header + CHECKSUM.pack(zlib.crc32(body, zlib.crc32(header))) + body)
+    return blobs
+
+
+def unpack_states(blobs: Sequence[bytes]) -> tuple[bytes, list[int], bytearray]:
+    """The `state_kind` that all strings share, their counts, and their numbers end to end; errors as `from_bytes`."""
+    start = HEADER.size + CHECKSUM.size
+    counts, kind = [], b""
+    for number, blob in enumerate(blobs):
+        if blob[: len(MAGIC)] != MAGIC or len(blob) < start:
+            raise GlintRUError(f"bytes {number} are not a state of GLINT-RU, or were cut short")
+        if blob[len(MAGIC)] != VERSION:
+            raise GlintRUError(f"state {number} has version {blob[len(MAGIC)]}, this package reads {VERSION}")
+        (checksum,) = CHECKSUM.unpack_from(blob, HEADER.size)
+        if zlib.crc32(memoryview(blob)[start:], zlib.crc32(blob[: HEADER.size])) != checksum:
+            raise GlintRUError(f"state {number} was cut short or altered: its checksum is wrong")
+        header = blob[: HEADER.size - COUNT.size]
+        kind = kind or header
+        if header != kind:
+            raise GlintRUError(f"state {number} is of other weights, sizes or dtype than the first one")
+        counts.extend(COUNT.unpack_from(blob, len(header)))
+    return kind, counts, bytearray().join(memoryview(blob)[start:] for blob in blobs)
 
 
 @dataclass(frozen=True)
@@ -302,16 +338,9 @@ class GlintRUState:
             GlintRUError: The state is one of training mode.
         """
         self._require_fingerprint()
-        layout, dtype = self.layout, DTYPES.index(self.dtype)
-        parts = layout.attention | layout.gru << 1 | layout.convolutions << 2
-        sizes = (layout.num_layers, layout.hidden_size, layout.num_heads, parts, bytes.fromhex(self.fingerprint))
-        rows = torch.cat([self.tensors[name].detach().flatten(1) for name in layout.shapes()], dim=1)
+        rows = torch.cat([self.tensors[name].detach().flatten(1) for name in self.layout.shapes()], dim=1)
         numbers = rows.cpu().contiguous().view(torch.uint8).numpy()
-        blobs = []
-        for count, row in zip(self.count.tolist(), numbers, strict=True):
-            header, body = HEADER.pack(MAGIC, VERSION, dtype, *sizes, count), row.tobytes()
-            blobs.append(header + CHECKSUM.pack(zlib.crc32(body, zlib.crc32(header))) + body)
-        return blobs
+        return pack_states(state_kind(self.layout, self.dtype, self.fingerprint), self.count.tolist(), numbers)
 
     @classmethod
     def from_bytes(cls, blobs: bytes | Iterable[bytes]) -> GlintRUState:
@@ -324,25 +353,11 @@ class GlintRUState:
         blobs = [bytes(blobs)] if isinstance(blobs, (bytes, bytearray, memoryview)) else list(blobs)
         if not blobs:
             raise GlintRUError("from_bytes needs at least one state")
-        start = HEADER.size + CHECKSUM.size
-        counts, shared = [], b""
-        for number, blob in enumerate(blobs):
-            if blob[: len(MAGIC)] != MAGIC or len(blob) < start:
-                raise GlintRUError(f"bytes {number} are not a state of GLINT-RU, or were cut short")
-            if blob[len(MAGIC)] != VERSION:
-                raise GlintRUError(f"state {number} has version {blob[len(MAGIC)]}, this package reads {VERSION}")
-            (checksum,) = CHECKSUM.unpack_from(blob, HEADER.size)
-            if zlib.crc32(memoryview(blob)[start:], zlib.crc32(blob[: HEADER.size])) != checksum:
-                raise GlintRUError(f"state {number} was cut short or altered: its checksum is wrong")
-            header = blob[: HEADER.size - 8]  # everything but the count
-            shared = shared or header
-            if header != shared:
-                raise GlintRUError(f"state {number} is of other weights, sizes or dtype than the first one")
-            counts.append(int.from_bytes(blob[HEADER.size - 8 : HEADER.size], "little"))
+        _, counts, numbers = unpack_states(blobs)
         _, _, dtype, layers, size, heads, parts, fingerprint, _ = HEADER.unpack_from(blobs[0])
         layout = StateLayout(layers, size, heads, *(bool(parts >> bit & 1) for bit in range(3)))
         shapes = layout.shapes()
-        body = torch.frombuffer(bytearray().join(blob[start:] for blob in blobs), dtype=DTYPES[dtype])
+        body = torch.frombuffer(numbers, dtype=DTYPES[dtype])
         widths = [torch.Size(shape).numel() for shape in shapes.values()]
         pieces = body.view(len(blobs), sum(widths)).split(widths, dim=1)
         tensors = {name: x.reshape(len(blobs), *shape) for (name, shape), x in zip(shapes.items(), pieces, strict=True)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 
 from ..errors import GlintRUError, StateError
 from ..processing_glintru import GlintRUProcessor, VocabularyError
-from ..state_glintru import GlintRUState
+from ..state_glintru import GlintRUState, pack_states, state_kind, unpack_states
 from .plain_step import rows_of_state, state_of_rows
 from .step_types import Step
 from .store import Pending, RawId, Record
@@ -42,6 +43,7 @@ class StateAdvancer:
             raise GlintRUError(f"dtype must be one of {', '.join(STATE_DTYPES)}, got {dtype!r}")
         self.model, self.processor, self.step = model, processor, step
         self.dtype = STATE_DTYPES[dtype]
+        self._kind = state_kind(step.layout, torch.float32, step.fingerprint)
         self._lock = threading.Lock()
 
     def __call__(self, pending: Sequence[Pending]) -> list[bytes]:
@@ -55,12 +57,14 @@ class StateAdvancer:
 
     def encode(self, rows: np.ndarray, counts: np.ndarray) -> list[bytes]:
         """What a store keeps of rows; errors as above."""
+        if self.dtype == torch.float32:
+            return pack_states(self._kind, counts.tolist(), rows)
         return state_of_rows(self.step.layout, rows, counts, self.step.fingerprint).to(dtype=self.dtype).to_bytes()
 
     def advance(self, pending: Sequence[Pending]) -> tuple[np.ndarray, np.ndarray]:
         """Rows (n, row_size) float32 and counts (n,) int64 after the events of each user."""
         rows, counts = self._decode([each.record for each in pending])
-        items = [self.known_indices([event.item for event in each.events]) for each in pending]
+        items = self._known(pending)
         with self._lock:
             longest = [n for n, ids in enumerate(items) if len(ids) > MOST_CLICKS]
             if longest:
@@ -82,7 +86,17 @@ class StateAdvancer:
             indices = np.array([self.processor.index_of(item) for item in known], np.int64)
         return indices[indices > 0]
 
-    # ------------------------------------------------------------------ bytes to rows
+    def _known(self, pending: Sequence[Pending]) -> list[np.ndarray]:
+        """For each user the indices of the known items of the events."""
+        try:  # all at once
+            indices = self.processor.encode_ids([event.item for each in pending for event in each.events], "drop")
+        except VocabularyError:
+            return [self.known_indices([event.item for event in each.events]) for each in pending]
+        ends = list(accumulate(len(each.events) for each in pending))
+        parts = [indices[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+        return parts if indices.all() else [part[part > 0] for part in parts]
+
+    # ------------------------------------------------------------------ bytes and rows
 
     def _decode(self, records: Sequence[Record]) -> tuple[np.ndarray, np.ndarray]:
         rows, counts = self.step.empty(len(records)), np.zeros(len(records), np.int64)
@@ -90,8 +104,7 @@ class StateAdvancer:
         if stored:
             blobs = [records[n].state or b"" for n in stored]
             try:
-                state = self._checked(blobs)
-                rows[stored], counts[stored] = rows_of_state(state), state.count.numpy()
+                rows[stored], counts[stored] = self._decode_batch(blobs)
             except GlintRUError:  # one of them, or they are of several dtypes
                 for n in stored:
                     rows[n], counts[n] = self._decode_one(records[n])
@@ -99,18 +112,21 @@ class StateAdvancer:
 
     def _decode_one(self, record: Record) -> tuple[np.ndarray, int]:
         try:
-            state = self._checked([record.state or b""])
+            (row,), (count,) = self._decode_batch([record.state or b""])
         except GlintRUError as error:
             raise StateError(
                 f"the stored state of user {record.user!r} cannot be used: {error}; "
                 "rebuild(user) computes it again from the user's events"
             ) from error
-        return rows_of_state(state)[0], int(state.count[0])
+        return row, int(count)
 
-    def _checked(self, blobs: list[bytes]) -> GlintRUState:
+    def _decode_batch(self, blobs: list[bytes]) -> tuple[np.ndarray, Any]:
+        kind, found, numbers = unpack_states(blobs)
+        if kind == self._kind:  # the usual case, without tensors
+            return np.frombuffer(numbers, np.float32).reshape(len(blobs), -1), found
         state = GlintRUState.from_bytes(blobs)
         state.check(self.step.layout, self.step.fingerprint, len(blobs), state.device)
-        return state
+        return rows_of_state(state), state.count.numpy()
 
     # ------------------------------------------------------------------ items into rows, in place
 

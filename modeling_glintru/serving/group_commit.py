@@ -5,8 +5,6 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass, field
 
 from ..errors import StoreBusyError, StoreError, StoreFullError, StoreReadOnlyError
 from .store import Absorbed, Event
@@ -20,13 +18,35 @@ MOST_WAITING = 65_536  # events in the queue above which `submit` waits
 GATHER_SECONDS = 0.001  # longest wait for callers that were in the last transaction to come again
 
 
-@dataclass
 class Request:
-    """Events of one call, and what becomes of them."""
+    """Events of one call, and what becomes of them.
 
-    events: Sequence[Event]
-    watched: bool
-    result: Future[list[Absorbed]] = field(default_factory=Future)
+    A `Future` of fewer parts: one lock, held until the end, that as many as like can wait for.
+    """
+
+    def __init__(self, events: Sequence[Event], watched: bool) -> None:
+        self.events, self.watched = events, watched
+        self._absorbed: list[Absorbed] = []
+        self._error: BaseException | None = None
+        self._running = threading.Lock()
+        self._running.acquire()
+
+    def finish(self, absorbed: list[Absorbed], error: BaseException | None = None) -> None:
+        """Lets those go who wait."""
+        self._absorbed, self._error = absorbed, error
+        self._running.release()
+
+    def error(self) -> BaseException | None:
+        """Waits for the end; what went wrong."""
+        with self._running:
+            return self._error
+
+    def result(self) -> list[Absorbed]:
+        """Waits for the end; raises what went wrong."""
+        error = self.error()
+        if error is not None:
+            raise error
+        return self._absorbed
 
 
 class GroupCommit:
@@ -48,7 +68,7 @@ class GroupCommit:
         self._thread = threading.Thread(target=self._run, name="glintru-writer", daemon=True)
         self._thread.start()
 
-    def submit(self, events: Sequence[Event], watched: bool = True) -> Future[list[Absorbed]]:
+    def submit(self, events: Sequence[Event], watched: bool = True) -> Request:
         """Queues events; they are written in the order of the calls.
 
         Args:
@@ -68,7 +88,7 @@ class GroupCommit:
             self._waiting += len(events)
             if len(self._queue) >= self._wanted:
                 self._changed.notify_all()
-        return request.result
+        return request
 
     def flush(self) -> None:
         """Returns when all that was submitted so far is durable.
@@ -76,9 +96,10 @@ class GroupCommit:
         Raises:
             StoreError: Events that nobody waited for could not be written; they are lost.
         """
+        newest = self._newest
+        if newest is not None:
+            newest.error()  # they are written in order
         with self._changed:
-            newest = self._newest
-            self._changed.wait_for(lambda: newest is None or newest.result.done())
             errors, self._unseen = self._unseen, []
         if errors:
             raise StoreError(f"{len(errors)} calls with durable=False could not be written: {errors[0]}") from errors[0]
@@ -125,9 +146,9 @@ class GroupCommit:
                 return
             self._unseen += [error for request in group if not request.watched]
             for request in group:
-                request.result.set_exception(error)
+                request.finish([], error)
         else:
             start = 0
             for request in group:
-                request.result.set_result(absorbed[start : start + len(request.events)])
+                request.finish(absorbed[start : start + len(request.events)])
                 start += len(request.events)
