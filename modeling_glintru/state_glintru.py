@@ -113,7 +113,8 @@ def pack_states(kind: bytes, counts: Iterable[int], rows: Any) -> list[bytes]:
 def unpack_states(blobs: Sequence[bytes]) -> tuple[bytes, list[int], bytearray]:
     """The `state_kind` that all strings share, their counts, and their numbers end to end; errors as `from_bytes`."""
     start = HEADER.size + CHECKSUM.size
-    counts, kind = [], b""
+    counts: list[int] = []
+    kind = b""
     for number, blob in enumerate(blobs):
         if blob[: len(MAGIC)] != MAGIC or len(blob) < start:
             raise GlintRUError(f"bytes {number} are not a state of GLINT-RU, or were cut short")
