@@ -1,5 +1,22 @@
 """Weights and histories to items."""
 
+from .item_sets import ItemSet
+from .rebuild import RebuildReport, rebuild_all
 from .recommender import Recommendation, Recommender
+from .sqlite_store import SQLiteStateStore
+from .store import Event, MemoryStateStore, UserStateStore
+from .streaming import Observed, StreamingRecommender
 
-__all__ = ["Recommendation", "Recommender"]
+__all__ = [
+    "Event",
+    "ItemSet",
+    "MemoryStateStore",
+    "Observed",
+    "RebuildReport",
+    "Recommendation",
+    "Recommender",
+    "SQLiteStateStore",
+    "StreamingRecommender",
+    "UserStateStore",
+    "rebuild_all",
+]
