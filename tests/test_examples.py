@@ -81,6 +81,13 @@ def test_quickstart(tmp_path):
     assert (folder / "model.safetensors").read_bytes() == weights and notes.read_text() == "precious"
 
 
+@pytest.mark.slow
+def test_streaming(tmp_path):
+    output = run("streaming.py", tmp_path / "unused", "--days", "40", "--num_train_epochs", "3")
+    rates = [float(line.rsplit(" ", 1)[1]) for line in output.splitlines() if "hit rate at 10" in line]
+    assert len(rates) == 6 and rates[-1] > 0.4  # ten items of some hundreds by chance: below 0.1
+
+
 @pytest.mark.parametrize("name", [file.name for file in sorted(EXAMPLES.glob("*.py"))])
 def test_examples_are_short(name):
     assert len((EXAMPLES / name).read_text().splitlines()) < 75
