@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -64,6 +65,7 @@ class GroupCommit:
         self._waiting = 0  # events submitted and not written yet
         self._newest: Request | None = None
         self._closed = False
+        self._process = os.getpid()
         self._unseen: list[BaseException] = []  # errors of requests that nobody waits for
         self._thread = threading.Thread(target=self._run, name="glintru-writer", daemon=True)
         self._thread.start()
@@ -76,9 +78,11 @@ class GroupCommit:
             watched: Whether somebody waits for the result; errors of the others come out of `flush`.
 
         Raises:
-            StoreError: It was closed.
+            StoreError: It was closed, or this process is a fork of the one that made it.
         """
         request = Request(events, watched)
+        if os.getpid() != self._process:  # the thread that writes stayed behind
+            raise StoreError("this recommender was made before a fork: make one in each process")
         with self._changed:
             self._changed.wait_for(lambda: self._closed or self._waiting < MOST_WAITING)
             if self._closed:

@@ -7,6 +7,7 @@ position, state). Columns of raw ids have no type, so that 1 and "1" stay two id
 
 from __future__ import annotations
 
+import os
 import re
 import sqlite3
 import threading
@@ -55,13 +56,14 @@ class SQLiteStateStore:
         StoreError: The file is of another kind or version, damaged, or out of reach.
     """
 
-    def __init__(self, path: str | Path, timeout: float = 5.0) -> None:
+    def __init__(self, path: str | Path, timeout: float = 10.0) -> None:
         self.path = Path(path)
         self.timeout = timeout
         self._lock = threading.Lock()  # of the one connection that writes
         self._readers: list[sqlite3.Connection] = []  # at rest; as many as ever read at the same time
         self._tables: set[str] = set()
         self._closed = False
+        self._process = os.getpid()
         with self._errors():
             self._writer = self._connect()
             try:
@@ -133,6 +135,8 @@ class SQLiteStateStore:
     def _check_open(self) -> None:
         if self._closed:
             raise StoreError(f"{self.path} was closed")
+        if os.getpid() != self._process:
+            raise StoreError(f"{self.path} was opened before a fork: open it in each process")
 
     def _table(self, connection: sqlite3.Connection, fingerprint: str, create: bool = False) -> str | None:
         """The table of a fingerprint's states, None where there is none."""

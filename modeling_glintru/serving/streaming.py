@@ -80,7 +80,7 @@ class StreamingRecommender:
             `PreparedData.item_counts`, or a mapping from raw id to number. Without them such users get the items in
             the order of the vocabulary.
         rebuild_on_demand: Whether to take a store whose states are of other weights, and compute each user's state from
-            the events at the user's next visit. Otherwise `rebuild_all` comes first.
+            the events when the user comes, each time until a click writes it. Otherwise `rebuild_all` comes first.
         cache_users: Users whose seen items are kept in memory.
         step, index: Other implementations of one click and of the top k, by default the fastest of this machine and
             the exact ones.

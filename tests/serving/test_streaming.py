@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 
@@ -417,6 +418,22 @@ def test_a_store_of_ones_own_stays_open(file):
         with make(first.store) as second:
             second.observe("anna", ITEMS[0])
         assert first.recommend("anna").items
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_process_is_told_to_open_its_own(file):
+    with make(file) as recommender:
+        recommender.observe("anna", ITEMS[0])
+        child = os.fork()
+        if not child:
+            errors = []
+            for call in (lambda: recommender.observe("anna", ITEMS[1]), lambda: recommender.recommend("anna")):
+                try:
+                    call()
+                except StoreError as error:
+                    errors.append(str(error))
+            os._exit(0 if len(errors) == 2 and all("before a fork" in error for error in errors) else 1)
+        assert os.waitpid(child, 0)[1] == 0
 
 
 @pytest.mark.parametrize("event", ["anna", ("anna",), ["anna", ITEMS[0]], ("anna", ITEMS[0], "x", 1, 2), None])
