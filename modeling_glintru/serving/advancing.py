@@ -64,6 +64,8 @@ class StateAdvancer:
     def advance(self, pending: Sequence[Pending]) -> tuple[np.ndarray, np.ndarray]:
         """Rows (n, row_size) float32 and counts (n,) int64 after the events of each user."""
         rows, counts = self._decode([each.record for each in pending])
+        if not any(each.events for each in pending):
+            return rows, counts
         items = self._known(pending)
         with self._lock:
             longest = [n for n, ids in enumerate(items) if len(ids) > MOST_CLICKS]
