@@ -24,15 +24,17 @@ class ItemSet:
         unknown_items: `"drop"` or `"error"`, the processor's own policy by default.
 
     Attributes:
+        processor: As given; indices mean nothing to another one.
         indices: The known items' indices, int64, ascending, each once.
         num_unknown_items: How many of the ids the model does not know.
 
     Raises:
         UnknownItemError: The policy is `"error"` and there are unknown items.
-        VocabularyError: Ids of another type than the vocabulary's.
+        GlintRUError: Ids of another type than the vocabulary's.
     """
 
     def __init__(self, processor: GlintRUProcessor, item_ids: Any, unknown_items: str | None = None) -> None:
+        self.processor = processor
         found = processor.encode_ids(item_ids, unknown_items)
         self.indices = np.unique(found[found > 0])
         self.num_unknown_items = int((found == 0).sum())

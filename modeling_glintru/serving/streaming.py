@@ -166,7 +166,7 @@ class StreamingRecommender:
 
         Raises:
             UnknownItemError: The model does not know the item and the policy is `"error"`; nothing was stored.
-            VocabularyError: The id's type is not the vocabulary's.
+            GlintRUError: The id's type is not the vocabulary's.
             StoreError: It could not be written; it is not in the store.
         """
         return self.observe_many([Event(user, item, event_id, time)], durable=durable, unknown_items=unknown_items)[0]
@@ -181,7 +181,7 @@ class StreamingRecommender:
         """Takes clicks in, in order, all of them in one transaction or, on an error, none.
 
         Args:
-            events: `Event`s, or tuples `(user, item)`, `(user, item, event_id)`, `(user, item, event_id, time)`.
+            events: `Event` objects, or tuples `(user, item)`, `(user, item, event_id)`, `(user, item, event_id, time)`.
             durable, unknown_items: See `observe`, whose errors this has too.
         """
         checked = [checked_event(_as_event(event)) for event in events]
@@ -236,7 +236,7 @@ class StreamingRecommender:
             exclude: Raw ids, or an `ItemSet`: not recommended, whatever their score.
 
         Raises:
-            GlintRUError: `k` out of range, or the model knows no item of `allowed`.
+            GlintRUError: `k` out of range, the model knows no item of `allowed`, or an `ItemSet` is of another one.
             StateError: A stored state is damaged.
             StoreError: The store cannot be read.
         """
@@ -268,7 +268,10 @@ class StreamingRecommender:
         return Pending(record, self.store.events(record.user, record.position) if behind else ())
 
     def _as_set(self, items: Any) -> ItemSet:
-        return items if isinstance(items, ItemSet) else self.item_set(items)
+        found = items if isinstance(items, ItemSet) else self.item_set(items)
+        if found.processor is not self.processor:
+            raise GlintRUError("an ItemSet belongs to the recommender whose item_set made it: make it again")
+        return found
 
     def _item(self, index: int, score: float) -> dict[str, Any]:
         titles = self.processor.item_titles
@@ -303,8 +306,8 @@ class StreamingRecommender:
 
         Args:
             user: Raw id.
-            history: Takes the place of all events of the user: raw item ids, oldest first, or `Event`s of this user,
-                whose ids are remembered (those of the events before are forgotten). None: the events of the store.
+            history: Takes the place of all events of the user: raw item ids, oldest first, or `Event` objects of this
+                user, whose ids are remembered (those of events before are forgotten). None: the events of the store.
             unknown_items: See `observe`.
 
         Raises:

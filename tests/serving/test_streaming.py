@@ -250,6 +250,8 @@ def test_filters(recommender):
         assert ids(k=10, allowed=allowed) == ranking[5:9]
     assert ids(k=2, allowed=category, exclude=recommender.item_set(ranking[:6])) == ranking[6:8]
     assert ids(k=2, allowed=category, exclude=category) == []
+    with pytest.raises(GlintRUError, match="belongs to the recommender whose item_set made it"):
+        recommender.recommend("anna", allowed=make().item_set(ITEMS[:3]))
     with pytest.raises(UnknownItemError):
         recommender.item_set(["unheard"], unknown_items="error")
 
