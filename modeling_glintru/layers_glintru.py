@@ -313,6 +313,11 @@ class GlintRUBlock(GradientCheckpointingLayer):
         assert mixed is not None
         return mixed if self.gate_proj is None else mixed * F.gelu(self.gate_proj(reads))
 
+    def finish(self, x: Tensor, reads: Tensor, recurrent: Tensor | None, attended: Tensor | None) -> Tensor:
+        """The block's output from its input (`reads`: as the products read it) and what the experts made of it."""
+        z = add_norm(self.mix_proj(self._mix(x, reads, recurrent, attended)), x, self.dropout, self.norm)
+        return z if self.mlp is None else add_norm(self.mlp(z), z, self.dropout, self.norm)
+
     def forward(
         self,
         x: Tensor,
@@ -337,6 +342,5 @@ class GlintRUBlock(GradientCheckpointingLayer):
             recurrent, attended = self._experts(x, reads, mask)
         else:
             recurrent, attended, new = self._advance(x, reads, mask, memory, border)
-        z = add_norm(self.mix_proj(self._mix(x, reads, recurrent, attended)), x, self.dropout, self.norm)
-        out = z if self.mlp is None else add_norm(self.mlp(z), z, self.dropout, self.norm)
+        out = self.finish(x, reads, recurrent, attended)
         return out if new is None else (out, new)

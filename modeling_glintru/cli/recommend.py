@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from ..errors import DataError
-from .options import ItemColumn, JsonOption, ModelArgument, TimeColumn, UserColumn, parse_ids
+from .interactive import recommend_interactively
+from .options import (
+    ItemColumn,
+    JsonOption,
+    ModelArgument,
+    OverwriteOption,
+    TimeColumn,
+    UserColumn,
+    parse_ids,
+)
 from .printing import print_recommendation
+from .recommend_all import recommend_everyone
 
 
 def recommend(
@@ -30,8 +41,20 @@ def recommend(
     item_column: ItemColumn = None,
     time_column: TimeColumn = None,
     as_json: JsonOption = False,
+    everyone: Annotated[
+        bool, typer.Option("--all", help="For all users of --data, into the file --output, as fast as possible.")
+    ] = False,
+    data: Annotated[str | None, typer.Option("--data", help="With --all: interactions, as for glintru train.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", help="With --all: the file to write, .parquet, .csv or .jsonl.")
+    ] = None,
+    overwrite: OverwriteOption = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
+    interactive: Annotated[
+        bool, typer.Option("--interactive", help="Type ids or titles and see the next items after each.")
+    ] = False,
 ) -> None:
-    """Recommend the next items after a history, or for each user of a table.
+    """Recommend the next items: after a history, for users of a table, for all of them, or as you type.
 
     With --json each user is one line.
 
@@ -39,10 +62,35 @@ def recommend(
     """
     from ..serving import Recommender
 
-    if (history is None) == (users is None):
-        raise DataError("say for whom: either --history IDS or --users FILE")
+    if [history is not None, users is not None, everyone, interactive].count(True) != 1:
+        raise DataError(
+            "say for whom: either --history IDS or --users FILE, or --all with --data and --output, or --interactive"
+        )
+    if not everyone and (data is not None or output is not None or overwrite):
+        raise DataError("--data, --output and --overwrite belong to --all")
+    if everyone and (data is None or output is None):
+        raise DataError("--all needs --data FILE and --output FILE")
+    if (everyone or interactive) and as_json:
+        raise DataError("--json is for --history and --users; with --all, let --output end in .jsonl")
     if user_ids is not None and users is None:
         raise DataError("--user_ids chooses among the users of --users FILE")
+    if everyone:
+        assert data is not None and output is not None
+        recommend_everyone(
+            model,
+            data,
+            output,
+            top_k=top_k,
+            exclude_seen=not include_seen,
+            unknown_items=unknown_items,
+            columns={"user_column": user_column, "item_column": item_column, "time_column": time_column},
+            overwrite=overwrite,
+            quiet=quiet,
+        )
+        return
+    if interactive:
+        recommend_interactively(model, top_k=top_k, exclude_seen=not include_seen)
+        return
     recommender = Recommender.from_pretrained(model)
     if history is not None:
         names = [None]

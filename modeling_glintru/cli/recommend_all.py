@@ -1,0 +1,55 @@
+"""`glintru recommend --all`: every user of a table, into a file."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+
+def recommend_everyone(
+    model: str,
+    data: str,
+    output: Path,
+    *,
+    top_k: int,
+    exclude_seen: bool,
+    unknown_items: str,
+    columns: dict[str, Any],
+    overwrite: bool,
+    quiet: bool,
+) -> None:
+    """Reads the table, recommends for all of its users, and writes the file whole or not at all."""
+    from tqdm.auto import tqdm
+
+    from ..data import load_source
+    from ..loading import load_model_folder
+    from ..serving.offline import UserHistories, recommend_all
+    from ..serving.recommendation_file import check_output, open_output
+
+    check_output(output, overwrite)
+    recommender, processor = load_model_folder(model)
+    interactions = load_source(data, **columns)
+    users = UserHistories.of(interactions.frame, processor, unknown_items)
+    del interactions
+    started, done = time.perf_counter(), 0
+    blocks = recommend_all(recommender, users, processor.max_length, top_k, exclude_seen=exclude_seen)
+    with (
+        open_output(output, processor, users.user_ids) as writer,
+        tqdm(total=len(users), desc="Recommending", unit="user", disable=quiet) as bar,
+    ):
+        for items, scores in blocks:
+            writer.add(users.user_ids[done : done + len(items)], items, scores)
+            done += len(items)
+            bar.update(len(items))
+    seconds = time.perf_counter() - started
+    print(f"{len(users):,} users in {seconds:.1f} s ({len(users) / seconds:,.0f} a second), written to {output}")
+    if users.num_unknown_items:
+        total = users.num_unknown_items + len(users.items)
+        print(
+            f"{users.num_unknown_items:,} of {total:,} interactions are with items that are unknown to the model; they "
+            "were left out"
+        )
+    without = int((users.starts[1:] == users.starts[:-1]).sum())
+    if without:
+        print(f"Users without an item that the model knows: {without:,}; all their scores are 0")

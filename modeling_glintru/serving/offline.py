@@ -1,0 +1,149 @@
+"""Recommendations for every user of a table in one pass: rows of similar length together, scores by matrix products."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from ..errors import GlintRUError
+from ..processing_glintru import GlintRUProcessor
+from .last_item import LastItemEncoder
+
+__all__ = ["UserHistories", "recommend_all"]
+
+BLOCK_USERS = 8192  # rows are sorted by length within a block, and handed out a block at a time
+BATCH_ITEMS = 12_800  # of histories, padding counted, that the model reads at once
+SCORES = 2**23  # numbers in one matrix of scores
+
+
+@dataclass(frozen=True)
+class UserHistories:
+    """The histories of many users, four bytes an item.
+
+    Args:
+        user_ids: Raw ids, N.
+        items: int32, all histories one after the other: indices of the items, oldest first.
+        starts: int64, N + 1: where each user's history begins and ends in `items`.
+        num_unknown_items: Interactions with items that the model does not know; they are left out.
+    """
+
+    user_ids: pl.Series
+    items: np.ndarray
+    starts: np.ndarray
+    num_unknown_items: int
+
+    def __len__(self) -> int:
+        return len(self.user_ids)
+
+    @classmethod
+    def of(cls, frame: pl.DataFrame, processor: GlintRUProcessor, unknown_items: str | None = None) -> UserHistories:
+        """From a table of interactions, in order of user ids and of time, file order within one time.
+
+        Args:
+            frame: Columns `user_id`, `item_id` and `timestamp`, as `Interactions.frame`.
+            processor: The model's vocabulary. Integers are taken as text where its ids are strings.
+            unknown_items: `"drop"` or `"error"`, the processor's own policy by default.
+
+        Raises:
+            UnknownItemError: The policy is `"error"` and there are unknown items.
+            VocabularyError: The ids are text and the model's are integers.
+        """
+        distinct = frame["item_id"].unique()
+        raw = distinct.cast(pl.String) if processor.id_type == "string" else distinct
+        index = pl.Series(processor.encode_ids(raw, unknown_items), dtype=pl.Int32)
+        frame = frame.select(
+            "user_id", "timestamp", index=pl.col("item_id").replace_strict(distinct, index, return_dtype=pl.Int32)
+        )
+        frame = frame.sort("user_id", "timestamp", maintain_order=True).select("user_id", "index")
+        users = frame.group_by("user_id", maintain_order=True).agg(pl.col("index").gt(0).sum().cast(pl.Int64))
+        items = frame["index"].to_numpy()
+        known = items[items > 0]
+        starts = np.concatenate(([0], np.cumsum(users["index"].to_numpy()))).astype(np.int64)
+        return cls(users["user_id"], known, starts, len(items) - len(known))
+
+
+@torch.inference_mode()
+def recommend_all(
+    model: PreTrainedModel,
+    users: UserHistories,
+    max_length: int,
+    top_k: int = 10,
+    *,
+    exclude_seen: bool = True,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The best next items of every user, in the order of `users`, a block at a time.
+
+    Args:
+        model: Any recommender of this package.
+        users: Their histories.
+        max_length: Newest items of a history that the model reads.
+        top_k: Items each, between 1 and the number of items.
+        exclude_seen: Whether the items of the history, all of it, are left out.
+
+    Yields:
+        For up to `BLOCK_USERS` users indices (n, top_k) int64 and scores (n, top_k) float32, best first; index 0 and
+        minus infinity where a user has no further item.
+
+    Raises:
+        GlintRUError: `top_k` is out of range.
+    """
+    most = model.config.vocab_size - 1
+    if isinstance(top_k, bool) or not isinstance(top_k, Integral) or not 1 <= top_k <= most:
+        raise GlintRUError(f"top_k must be between 1 and the number of items ({most}), got {top_k!r}")
+    model.eval()
+    recommender: Any = model
+    encode = LastItemEncoder(model, min(len(users.items), len(users) * max_length))
+    vectors = recommender.item_vectors().T
+    at_once = max(1, SCORES // model.config.vocab_size)
+    for start in range(0, len(users), BLOCK_USERS):
+        starts = users.starts[start : start + BLOCK_USERS + 1]
+        hidden = _representations(encode, users.items, starts, max_length, vectors.shape[0], model)
+        found = []
+        for row in range(0, len(hidden), at_once):
+            scores = recommender.query_vectors(hidden[row : row + at_once]) @ vectors
+            scores[:, 0] = -torch.inf
+            if exclude_seen:
+                part = starts[row : row + at_once + 1]
+                rows = np.repeat(np.arange(len(part) - 1), np.diff(part))
+                columns = users.items[part[0] : part[-1]]
+                scores[_index(rows, scores), _index(columns, scores)] = -torch.inf
+            found.append(_best(scores, int(top_k)))
+        yield tuple(np.concatenate(parts) for parts in zip(*found, strict=True))
+
+
+def _representations(
+    encode: LastItemEncoder, items: np.ndarray, starts: np.ndarray, max_length: int, size: int, model: PreTrainedModel
+) -> Tensor:
+    """(users, size), in their order; computed in order of their lengths, so that little is padding."""
+    lengths = np.minimum(np.diff(starts), max_length)
+    hidden = torch.zeros(len(lengths), size, dtype=model.dtype, device=model.device)
+    order = np.argsort(-lengths, kind="stable")[: np.count_nonzero(lengths)]
+    done = 0
+    while done < len(order):
+        longest = int(lengths[order[done]])
+        rows = order[done : done + max(1, BATCH_ITEMS // longest)]
+        places = np.arange(longest)
+        inside = places < lengths[rows, None]
+        source = (starts[rows + 1] - lengths[rows])[:, None] + places
+        input_ids = np.where(inside, items[np.where(inside, source, 0)], 0).astype(np.int64)
+        hidden[_index(rows, hidden)] = encode(torch.from_numpy(input_ids).to(model.device))
+        done += len(rows)
+    return hidden
+
+
+def _index(values: np.ndarray, like: Tensor) -> Tensor:
+    return torch.from_numpy(values.astype(np.int64)).to(like.device)
+
+
+def _best(scores: Tensor, top_k: int) -> tuple[np.ndarray, np.ndarray]:
+    best, items = scores.float().topk(top_k, dim=1)
+    items = items.masked_fill(best == -torch.inf, 0)
+    return items.cpu().numpy(), best.cpu().numpy()

@@ -1,0 +1,135 @@
+"""Writes recommendations of many users to one file: parquet and csv with a row an item, jsonl with a line a user."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..errors import DataError
+from ..processing_glintru import GlintRUProcessor
+
+__all__ = ["check_output", "open_output"]
+
+
+def check_output(path: Path, overwrite: bool) -> None:
+    """Finds out before a long computation whether its result may be written.
+
+    Raises:
+        DataError: Another suffix, a folder, no such folder, or a file that may not be replaced.
+    """
+    if path.suffix.lower() not in WRITERS:
+        raise DataError(f"--output must end in {', '.join(WRITERS)}, but got {path}")
+    if path.is_dir():
+        raise DataError(f"--output must be a file, but {path} is a folder")
+    if not path.absolute().parent.is_dir():
+        raise DataError(f"there is no folder {path.parent} for --output {path}")
+    if path.exists() and not overwrite:
+        raise DataError(f"{path} is there already; choose another --output or add --overwrite")
+
+
+@contextmanager
+def open_output(path: Path, processor: GlintRUProcessor, user_ids: pl.Series) -> Iterator[Any]:
+    """A writer, `writer.add(user_ids, items, scores)`; the file appears at the end, whole, or not at all.
+
+    Args:
+        path: Ends in `.parquet`, `.csv` or `.jsonl`; replaced if it exists.
+        processor: Gives raw ids and titles.
+        user_ids: Any user ids, for their type.
+    """
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with WRITERS[path.suffix.lower()](unfinished, processor, user_ids.dtype) as writer:
+            yield writer
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+class _Rows:
+    """Raw ids and titles of indices, and a row for each recommendation."""
+
+    def __init__(self, path: Path, processor: GlintRUProcessor, user_type: Any) -> None:
+        self.file = open(path, "wb")  # noqa: SIM115 (closed in __exit__)
+        self.item_ids = pl.Series("item_id", processor.item_ids)
+        titles = processor.item_titles
+        self.titles = None if titles is None else pl.Series("title", titles, dtype=pl.String)
+        self.begin(pl.DataFrame(schema={"user_id": user_type}))
+
+    def __enter__(self) -> _Rows:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self.end()
+        self.file.close()
+
+    def rows(self, user_ids: pl.Series, items: np.ndarray, scores: np.ndarray) -> pl.DataFrame:
+        """`user_id`, `rank` (1 is the best), `item_id`, `title` where there are titles, `score`."""
+        there = items.ravel() > 0
+        places = pl.Series(items.ravel()[there] - 1)
+        frame = pl.DataFrame(
+            {
+                "user_id": user_ids.gather(np.repeat(np.arange(len(items)), items.shape[1])[there]),
+                "rank": np.tile(np.arange(1, items.shape[1] + 1, dtype=np.int32), len(items))[there],
+                "item_id": self.item_ids.gather(places),
+            }
+        )
+        if self.titles is not None:
+            frame = frame.with_columns(self.titles.gather(places))
+        return frame.with_columns(pl.Series("score", scores.ravel()[there], dtype=pl.Float32))
+
+    def begin(self, users: pl.DataFrame) -> None:
+        """What stands at the head of the file; `users` is an empty frame with their column."""
+
+    def add(self, user_ids: pl.Series, items: np.ndarray, scores: np.ndarray) -> None:
+        """Users, their items (n, k) as indices, 0 where there is none, and the scores (n, k)."""
+        raise NotImplementedError
+
+    def end(self) -> None:
+        """What stands at the end of the file."""
+
+
+class _Parquet(_Rows):
+    def begin(self, users: pl.DataFrame) -> None:
+        nobody = np.zeros((0, 1), np.int64)
+        schema = self.rows(users["user_id"], nobody, nobody.astype(np.float32)).to_arrow().schema
+        self.writer = pq.ParquetWriter(self.file, schema, compression="zstd")
+
+    def add(self, user_ids: pl.Series, items: np.ndarray, scores: np.ndarray) -> None:
+        table: pa.Table = self.rows(user_ids, items, scores).to_arrow()
+        self.writer.write_table(table.cast(self.writer.schema))
+
+    def end(self) -> None:
+        self.writer.close()
+
+
+class _Csv(_Rows):
+    def begin(self, users: pl.DataFrame) -> None:
+        nobody = np.zeros((0, 1), np.int64)
+        self.rows(users["user_id"], nobody, nobody.astype(np.float32)).write_csv(self.file)
+
+    def add(self, user_ids: pl.Series, items: np.ndarray, scores: np.ndarray) -> None:
+        self.rows(user_ids, items, scores).write_csv(self.file, include_header=False)
+
+
+class _JsonLines(_Rows):
+    """The lines of `glintru recommend --users FILE --json`."""
+
+    def add(self, user_ids: pl.Series, items: np.ndarray, scores: np.ndarray) -> None:
+        found = self.rows(user_ids, items, scores).drop("user_id", "rank").to_dicts()
+        start = 0
+        for user, count in zip(user_ids.to_list(), (items > 0).sum(1).tolist(), strict=True):
+            row = {"user_id": user, "recommendations": found[start : start + count]}
+            self.file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+            start += count
+
+
+WRITERS: dict[str, type[_Rows]] = {".parquet": _Parquet, ".csv": _Csv, ".jsonl": _JsonLines}

@@ -1,0 +1,55 @@
+"""The last representation alone, against the whole pass."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from modeling_glintru.auto import MODELS
+from modeling_glintru.head_glintru import last_item
+from modeling_glintru.serving.last_item import LastItemEncoder
+
+from ..model.helpers import random_history, small_model
+
+SWITCHES = [
+    {},
+    {"num_hidden_layers": 3},
+    {"use_temporal_convolutions": False},
+    {"use_linear_attention": False},
+    {"use_gru": False},
+    {"use_selective_gate": False, "use_block_gate": False, "use_gated_mlp": False, "use_expert_mixing": False},
+    {"normalize_scores": True, "hidden_size": 64, "num_attention_heads": 2},
+    {"padding_mode": "official"},
+]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("options", SWITCHES, ids=[" ".join(options) or "published" for options in SWITCHES])
+def test_it_equals_the_whole_pass(options, dtype):
+    model = small_model(**options).to(dtype)
+    tolerance = 1e-5 if dtype == torch.float32 else 1e-10
+    for length in (1, 2, 3, 4, 9):
+        ids = random_history(10, length, seed=length)
+        ids = ids * (torch.arange(length) < torch.arange(10)[:, None])  # rows of all lengths, none too
+        with torch.no_grad():
+            expected = last_item(model.model(ids).last_hidden_state, ids != 0)
+        for num_positions in (0, 10**6):  # without and with tables
+            encoder = LastItemEncoder(model, num_positions)
+            torch.testing.assert_close(encoder(ids), expected, rtol=0, atol=tolerance)
+            assert not encoder(ids)[0].any()
+
+
+def test_tables_are_made_where_they_pay():
+    assert LastItemEncoder(small_model(), 31).queries is not None
+    assert LastItemEncoder(small_model(), 30).queries is None
+    assert LastItemEncoder(small_model(num_hidden_layers=2), 10**6).queries is None
+
+
+@pytest.mark.parametrize("name", ["sasrec", "fmlprec"])
+def test_other_models_give_their_last_hidden_state(name):
+    kind = MODELS[name]
+    model = kind(kind.config_class(vocab_size=31, hidden_size=16)).eval()
+    ids = random_history(4, 5) * (torch.arange(5) < torch.tensor([5, 1, 3, 0])[:, None])
+    with torch.no_grad():
+        expected = last_item(model.model(ids).last_hidden_state, ids != 0)
+    torch.testing.assert_close(LastItemEncoder(model, 10**6)(ids), expected)
