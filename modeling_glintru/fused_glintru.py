@@ -88,13 +88,15 @@ def causal_linear_attention(query: Tensor, key: Tensor, value: Tensor, chunk: in
         (batch, heads, length, features).
     """
     batch, heads, length, size = query.shape
-    chunk = max(1, min(chunk, length))
+    symbolic = isinstance(length, torch.SymInt)  # in an export the graph serves any length: no choice may depend on it
+    if not symbolic:
+        chunk = max(1, min(chunk, length))
     padding = -length % chunk
     # (batch · heads · chunks, chunk, features): plain batched products are the fastest form on CPUs
     query, key, value = (F.pad(x, (0, 0, 0, padding)).reshape(-1, chunk, size) for x in (query, key, value))
     causal = torch.ones(chunk, chunk, dtype=query.dtype, device=query.device).tril()
     out = torch.bmm(torch.bmm(query, key.transpose(1, 2)) * causal, value)
-    if length > chunk:
+    if symbolic or length > chunk:
         sums = torch.bmm(key.transpose(1, 2), value).view(batch * heads, -1, size, size)
         # The running sum is kept in float32 even where the products are in half precision.
         running = sums.to(torch.promote_types(sums.dtype, torch.float32)).cumsum(1)[:, :-1]
