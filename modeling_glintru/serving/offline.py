@@ -54,7 +54,7 @@ class UserHistories:
 
         Raises:
             UnknownItemError: The policy is `"error"` and there are unknown items.
-            VocabularyError: The ids are text and the model's are integers.
+            GlintRUError: The ids are text and the model's are integers.
         """
         distinct = frame["item_id"].unique()
         raw = distinct.cast(pl.String) if processor.id_type == "string" else distinct
