@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from .hub_server import LoopbackHub, start_for_session
+
+HUB = start_for_session()  # before anything imports huggingface_hub, which reads the address once
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -25,3 +30,14 @@ def official_golden() -> Path:
     if not file.is_file():
         pytest.skip("the golden numbers (shared/reference) are not on this machine")
     return file
+
+
+@pytest.fixture
+def hub() -> Iterator[LoopbackHub]:
+    """The Hub that this process and its children talk to, empty; see hub_server/README.md."""
+    from huggingface_hub import constants
+
+    assert constants.ENDPOINT == HUB.url, "huggingface_hub was imported before tests/conftest.py"
+    HUB.reset()
+    yield HUB
+    HUB.reset()
