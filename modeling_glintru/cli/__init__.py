@@ -1,4 +1,4 @@
-"""The command `glintru`: prepare, train, evaluate, recommend, compare."""
+"""The command `glintru`: prepare, train, evaluate, recommend, push, compare."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from huggingface_hub.errors import StrictDataclassError
 from .._version import __version__
 from ..errors import GlintRUError
 from ..launcher import is_main_process, leave, num_processes
-from . import compare, evaluate, prepare, recommend, train
+from . import compare, evaluate, prepare, push, recommend, train
 
 __all__ = ["app", "main"]
 
@@ -34,6 +34,7 @@ VERBS: tuple[Callable[..., None], ...] = (
     train.train,
     evaluate.evaluate,
     recommend.recommend,
+    push.push,
     compare.compare,
 )
 
