@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from .auto import MODELS, AutoModelForSequentialRecommendation
 from .errors import GlintRUError, ModelFolderError
 from .hub_errors import first_line, hub_errors
-from .processing_glintru import VOCABULARY_FILE, GlintRUProcessor
+from .processing_glintru import VOCABULARY_FILE, GlintRUProcessor, VocabularyFileError
 from .recipes import Recipe, load_recipe
 from .repository import MODEL_FILES
 
@@ -104,14 +104,16 @@ def _check_folder(folder: Path, name: str) -> None:
     kind = _json_object(folder, name, "config.json").get("model_type")
     if kind not in list(MODELS):
         raise ModelFolderError(f"{name} holds a model of type {kind!r}, not one of {', '.join(sorted(MODELS))}")
-    if (folder / "preprocessor_config.json").exists():
-        _json_object(folder, name, "preprocessor_config.json")
+    for file in ("preprocessor_config.json", VOCABULARY_FILE):
+        if not (folder / file).exists():
+            raise VocabularyFileError(f"{name} has no item vocabulary ({file}); weights are of no use without it")
+    _json_object(folder, name, "preprocessor_config.json")
     weights = ["model.safetensors"]
     if (folder / WEIGHTS_INDEX).exists():
         weights = sorted(set(map(str, _json_object(folder, name, WEIGHTS_INDEX).get("weight_map", {}).values())))
     elif not (folder / weights[0]).exists():
         raise ModelFolderError(f"{name} has no weights (model.safetensors)")
-    for file in [*weights, *([VOCABULARY_FILE] if (folder / VOCABULARY_FILE).exists() else [])]:
+    for file in [*weights, VOCABULARY_FILE]:
         try:
             with safe_open(folder / file, "pt"):
                 pass

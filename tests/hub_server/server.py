@@ -22,9 +22,9 @@ CUT_BODY = "body"
 class HubError(Exception):
     """An answer that is no success."""
 
-    def __init__(self, status: int, code: str | None = None, message: str = "") -> None:
+    def __init__(self, status: int, code: str | None = None, message: str = "", **fields: str) -> None:
         super().__init__(message)
-        self.status, self.code, self.message = status, code, message
+        self.status, self.code, self.message, self.fields = status, code, message, fields
 
 
 class LoopbackHub:
@@ -58,6 +58,9 @@ class LoopbackHub:
     def close(self) -> None:
         self._server.shutdown()
         self._server.server_close()
+
+    def page(self, kind: str, repo_id: str) -> str:
+        return f"{self.url}/{'datasets/' if kind == 'dataset' else ''}{repo_id}"
 
     def repo(self, repo_id: str, kind: str = "model") -> Repo:
         """A repository that is there."""
@@ -110,7 +113,7 @@ class LoopbackHub:
         kind, repo_id = body.get("type") or "model", f"{owner}/{body['name']}"
         with self._lock:
             if (kind, repo_id) in self.repos:
-                raise HubError(409, None, "You already created this repo")
+                raise HubError(409, None, "You already created this repo", url=self.page(kind, repo_id))
             private = body.get("visibility") == "private" or bool(body.get("private"))
             repo = self.repos[kind, repo_id] = Repo(repo_id, kind, private=private)
         return repo
@@ -246,7 +249,7 @@ def _handler(hub: LoopbackHub) -> type[BaseHTTPRequestHandler]:
             headers = {"Content-Type": "application/json", "X-Error-Message": error.message}
             if error.code:
                 headers["X-Error-Code"] = error.code
-            self._send(error.status, json.dumps({"error": error.message}).encode(), headers)
+            self._send(error.status, json.dumps({"error": error.message, **error.fields}).encode(), headers)
 
         # -------------------------------------------------------------- routes
 
@@ -264,8 +267,7 @@ def _handler(hub: LoopbackHub) -> type[BaseHTTPRequestHandler]:
 
         def create(self, body: bytes) -> None:
             repo = hub.create(self.who, json.loads(body))
-            prefix = "datasets/" if repo.kind == "dataset" else ""
-            self._json({"url": f"{hub.url}/{prefix}{repo.id}", "name": repo.id})
+            self._json({"url": hub.page(repo.kind, repo.id), "name": repo.id})
 
         def validate_yaml(self, body: bytes) -> None:
             errors = card_errors(json.loads(body)["content"])
