@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,10 +36,12 @@ def official_golden() -> Path:
 
 @pytest.fixture
 def hub() -> Iterator[LoopbackHub]:
-    """The Hub that this process and its children talk to, empty; see hub_server/README.md."""
+    """The Hub that this process and its children talk to, and the client's cache, both empty; see hub_server/."""
     from huggingface_hub import constants
 
     assert constants.ENDPOINT == HUB.url, "huggingface_hub was imported before tests/conftest.py"
+    assert constants.HF_HUB_CACHE.startswith(os.environ["HF_HOME"])  # the one of the tests, which may be removed
     HUB.reset()
+    shutil.rmtree(constants.HF_HUB_CACHE, ignore_errors=True)
     yield HUB
     HUB.reset()
