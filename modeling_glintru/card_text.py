@@ -15,7 +15,9 @@ __all__ = ["CARD_FILE", "PLACEHOLDER", "CardError", "card_header", "check_card",
 
 CARD_FILE = "README.md"
 PLACEHOLDER = "YOUR_NAME/"  # before the model's name, until a push knows the repository
-SIGNATURE = re.compile(r"\n*<!-- Written by glintru, ([0-9a-f]{16})\. A push replaces it only where unchanged\. -->\s*$")
+SIGNATURE = re.compile(
+    r"\n*<!-- Written by glintru, ([0-9a-f]{16})\. A push replaces it only where unchanged\. -->\s*$"
+)
 HEADER = re.compile(r"\A\s*---[ \t]*\n(.*?)^---[ \t]*$", flags=re.DOTALL | re.MULTILINE)
 
 

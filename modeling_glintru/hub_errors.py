@@ -18,7 +18,7 @@ from huggingface_hub.errors import (
 
 from .errors import GlintRUError, HubError
 
-__all__ = ["first_line", "hub_errors"]
+__all__ = ["first_line", "hub_advice", "hub_errors"]
 
 LOGIN = "log in with `hf auth login` or set HF_TOKEN"
 
@@ -45,18 +45,31 @@ def hub_errors(name: str, revision: str | None = None, *, writing: bool = False)
     except GlintRUError:
         raise
     except Exception as error:
-        advice = _advice(error, name, revision, writing)
+        advice = hub_advice(error, name, revision, writing)
         if advice is None:
             raise
         raise HubError(f"{advice} ({first_line(error).rstrip('.')})") from error
 
 
-def _advice(error: Exception, name: str, revision: str | None, writing: bool) -> str | None:
+def hub_advice(
+    error: BaseException | None, name: str, revision: str | None = None, writing: bool = False
+) -> str | None:
+    """What to do about an error of the client, or of a library that had one from the client; None where unknown."""
+    while error is not None:
+        if (advice := _advice(error, name, revision, writing)) is not None:
+            return advice
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _advice(error: BaseException, name: str, revision: str | None, writing: bool) -> str | None:
     status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
     if isinstance(error, GatedRepoError):
         return f"{name} is gated: ask for access on its page, then {LOGIN}"
     if isinstance(error, RepositoryNotFoundError):
-        return f"{name} is not on the Hub, or it is private: check the name, and {LOGIN} with an account that may see it"
+        return (
+            f"{name} is not on the Hub, or it is private: check the name, and {LOGIN} with an account that may see it"
+        )
     if isinstance(error, RevisionNotFoundError):
         return f"{name} has no revision {revision or 'main'!r}: give a branch or a commit that it has, or leave it out"
     if isinstance(error, LocalTokenNotFoundError) or status == 401:
@@ -70,16 +83,9 @@ def _advice(error: Exception, name: str, revision: str | None, writing: bool) ->
         return f"{name!r} is no name of a repository, which is owner/name"
     if status is not None:
         return f"the Hub did not do what was asked for {name}: try again later"
-    if isinstance(error, (OfflineModeIsEnabled, LocalEntryNotFoundError)) or _is_connection_error(error):
+    # httpx, whose name moved, is the client's HTTP library.
+    network = isinstance(error, ConnectionError) or type(error).__module__.partition(".")[0] in ("httpx", "httpx2")
+    if network or isinstance(error, (OfflineModeIsEnabled, LocalEntryNotFoundError)):
         instead = "" if writing else f", or fetch it once with a connection: hf download {name}"
         return f"the Hub cannot be reached for {name}: check the network, HF_ENDPOINT and HF_HUB_OFFLINE{instead}"
     return None
-
-
-def _is_connection_error(error: BaseException | None) -> bool:
-    """Whether the client's HTTP library (httpx, whose name moved), or the system, had no connection."""
-    while error is not None:
-        if isinstance(error, ConnectionError) or type(error).__module__.partition(".")[0] in ("httpx", "httpx2"):
-            return True
-        error = error.__cause__
-    return False

@@ -207,7 +207,9 @@ def _ask_about_card(files: Iterable[SharedFile], kind: str) -> None:
         try:
             RepoCard(text, ignore_metadata_errors=True).validate(repo_type=kind)
         except ValueError as error:
-            raise CardError(f"the Hub does not take the header of {CARD_FILE}: {' '.join(str(error).split())}") from error
+            raise CardError(
+                f"the Hub does not take the header of {CARD_FILE}: {' '.join(str(error).split())}"
+            ) from error
 
 
 def _contents(api: HfApi, repo_id: str, kind: str, revision: str | None) -> dict[str, str]:

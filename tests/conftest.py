@@ -39,7 +39,7 @@ def hub() -> Iterator[LoopbackHub]:
     """The Hub that this process and its children talk to, and the client's cache, both empty; see hub_server/."""
     from huggingface_hub import constants
 
-    assert constants.ENDPOINT == HUB.url, "huggingface_hub was imported before tests/conftest.py"
+    assert HUB.url == constants.ENDPOINT, "huggingface_hub was imported before tests/conftest.py"
     assert constants.HF_HUB_CACHE.startswith(os.environ["HF_HOME"])  # the one of the tests, which may be removed
     HUB.reset()
     shutil.rmtree(constants.HF_HUB_CACHE, ignore_errors=True)

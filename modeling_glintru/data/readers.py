@@ -15,6 +15,7 @@ import polars as pl
 import pyarrow as pa
 
 from ..errors import DataError
+from ..hub_errors import hub_advice
 
 __all__ = ["SUFFIXES", "Table", "open_table"]
 
@@ -245,7 +246,7 @@ def _open_hub_dataset(name: str, split: str) -> Table:
         loaded = datasets.load_dataset(repo, config or None)
     except Exception as error:
         raise DataError(
-            f"There is no file {name!r}, and it cannot be loaded as a Hub data set either ({_first_line(error)})."
+            f"There is no file {name!r}, and it cannot be loaded as a Hub data set either{_what_to_do(error, repo)}."
         ) from error
     return _open_dataset(loaded, split, name)
 
@@ -260,7 +261,12 @@ def _hub_file(url: str) -> Path:
     try:
         return Path(hf_hub_download(repo, "/".join(parts[3:]), repo_type="dataset", revision=revision or None))
     except Exception as error:
-        raise DataError(f"{url!r} cannot be had from the Hub ({_first_line(error)}).") from error
+        raise DataError(f"{url!r} cannot be had from the Hub{_what_to_do(error, repo)}.") from error
+
+
+def _what_to_do(error: Exception, repo: str) -> str:
+    advice = hub_advice(error, repo)
+    return f"{'' if advice is None else f': {advice}'} ({_first_line(error)})"
 
 
 def _unreadable(path: Path, kind: str, error: BaseException) -> DataError:

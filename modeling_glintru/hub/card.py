@@ -182,7 +182,9 @@ def _results(label: str, metrics: dict[str, Any], recipe: Recipe) -> str:
 def _protocol(column: str, items: int) -> str:
     seen = column.endswith("_with_history")
     protocol = column.removeprefix("test").removesuffix("_with_history").removeprefix("_")
-    past = "the user's past items may be in the ranking" if seen else "the user's past items are left out of the ranking"
+    past = (
+        "the user's past items may be in the ranking" if seen else "the user's past items are left out of the ranking"
+    )
     if not protocol:
         return f"All {items:,} items ranked; {past}:"
     how = "by their popularity" if protocol.startswith("pop") else "uniformly"

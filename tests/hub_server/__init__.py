@@ -24,7 +24,14 @@ def start_for_session() -> LoopbackHub:
     home = tempfile.mkdtemp(prefix="glintru-hub-")
     atexit.register(shutil.rmtree, home, ignore_errors=True)
     atexit.register(hub.close)
-    for name in ("HF_HUB_OFFLINE", "HF_TOKEN", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_MODULES_CACHE", "HF_DATASETS_CACHE"):
+    for name in (
+        "HF_HUB_OFFLINE",
+        "HF_TOKEN",
+        "HF_HUB_CACHE",
+        "HUGGINGFACE_HUB_CACHE",
+        "HF_MODULES_CACHE",
+        "HF_DATASETS_CACHE",
+    ):
         os.environ.pop(name, None)
     os.environ |= {
         "HF_ENDPOINT": hub.url,
