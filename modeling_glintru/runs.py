@@ -187,8 +187,8 @@ def train_and_evaluate(
     """Prepares, trains, evaluates on the test split and writes the model folder.
 
     The folder gets weights, vocabulary, remote code, `metrics.json`, `recipe.yaml`, `training_log.json`,
-    `learning_curves.png` and a card (`README.md`); an earlier model in it is replaced only by a finished one. Started by
-    `torchrun` or `accelerate launch`, all processes train, and the first one alone evaluates, writes and prints.
+    `learning_curves.png` and a card (`README.md`); an earlier model in it is replaced only by a finished one. Started
+    by `torchrun` or `accelerate launch`, all processes train, and the first one alone evaluates, writes and prints.
 
     Args:
         recipe: With a data source.

@@ -24,12 +24,12 @@ LICENCES = {
     "ml-100k": LICENCE_NOTICE,
 }
 SPLITS = {
-    "leave_one_out": "leave-one-out: the last item of each user is the target of the test, the one before it that of the "
-    "validation, the rest is learnt from",
-    "temporal": "temporal: the newest {test:.0%} of all interactions are the test, the {validation:.0%} before them the "
-    "validation",
-    "user": "by users: {test:.0%} of the users are the test and {validation:.0%} the validation, and nothing of theirs is "
-    "learnt from",
+    "leave_one_out": "leave-one-out: the last item of each user is the target of the test, the one before it that of "
+    "the validation, the rest is learnt from",
+    "temporal": "temporal: the newest {test:.0%} of all interactions are the test, the {validation:.0%} before them "
+    "the validation",
+    "user": "by users: {test:.0%} of the users are the test and {validation:.0%} the validation, and nothing of theirs "
+    "is learnt from",
 }
 REFERENCES = {"popularity": "popularity", "item_knn": "item-kNN"}
 
@@ -136,8 +136,8 @@ def _recommend(repo: str, processor: GlintRUProcessor, remote: bool) -> str:
 def _stream(processor: GlintRUProcessor) -> str:
     new = processor.item_ids[min(3, len(processor) - 1)]
     return (
-        "\n## Stream\n\nA user's history is a state of fixed size that goes on with each new item, exactly as if the whole "
-        "history were read again:\n\n```python\n"
+        "\n## Stream\n\nA user's history is a state of fixed size that goes on with each new item, exactly as if the "
+        "whole history were read again:\n\n```python\n"
         "import torch\n\n"
         "with torch.inference_mode():\n"
         "    state = model(**inputs, use_cache=True).state\n"
@@ -159,8 +159,8 @@ def _data(data: dict[str, Any], recipe: Recipe) -> str:
         lines.append(f"Left out by the filters of the recipe: {left_out}.")
     split = SPLITS[data["split"]].format(test=recipe.data.test_fraction, validation=recipe.data.validation_fraction)
     lines.append(
-        f"Split {split}. {data['train_interactions']:,} interactions were learnt from; {data['validation_users']:,} users "
-        f"were evaluated in the validation and {data['test_users']:,} in the test."
+        f"Split {split}. {data['train_interactions']:,} interactions were learnt from; {data['validation_users']:,} "
+        f"users were evaluated in the validation and {data['test_users']:,} in the test."
     )
     lines.append(f"Licence: {LICENCES.get(source, 'not known to the package; ask whoever published the data.')}")
     return "\n\n".join(lines)
@@ -170,8 +170,8 @@ def _results(label: str, metrics: dict[str, Any], recipe: Recipe) -> str:
     ranked = metrics["data"]["items"]
     blocks = [
         f"On the test split ({metrics['num_test_users']:,} users), with 95 % bootstrap intervals over users "
-        f"({recipe.evaluation.num_bootstrap:,} resamples). An item counts as behind the target only where its score is lower: "
-        "ties count against the model. The epoch was chosen on the validation split."
+        f"({recipe.evaluation.num_bootstrap:,} resamples). An item counts as behind the target only where its score is "
+        "lower: ties count against the model. The epoch was chosen on the validation split."
     ]
     rows = {label: metrics} | {title: metrics[key] for key, title in REFERENCES.items() if key in metrics}
     for column in (key for key in metrics if key == "test" or key.startswith("test_")):
@@ -205,9 +205,9 @@ def _training(metrics: dict[str, Any]) -> str:
     run, versions = metrics["training"], metrics["versions"]
     machine = run.get("processor") or run["device"]
     threads = f", {run['threads']} thread{'s' if run['threads'] != 1 else ''}" if run["device"] == "cpu" else ""
+    words = ", ".join(f"{name} {version}" for name, version in versions.items())
     return (
-        f"{run['num_parameters']:,} parameters; {run['epochs']:g} epochs, {run['steps']:,} steps, epoch {run['best_epoch']:g} "
-        f"kept; {run['seconds']:,.0f} seconds on {machine}{threads}; seed {metrics['seed']}.\n\nVersions: "
-        + ", ".join(f"{name} {version}" for name, version in versions.items())
-        + "."
+        f"{run['num_parameters']:,} parameters; {run['epochs']:g} epochs, {run['steps']:,} steps, "
+        f"epoch {run['best_epoch']:g} kept; {run['seconds']:,.0f} seconds on {machine}{threads}; "
+        f"seed {metrics['seed']}.\n\nVersions: {words}."
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from ..card_text import CARD_FILE, PLACEHOLDER, sign, with_repository
@@ -69,7 +70,7 @@ def push_interactions(
 
 
 def _card(interactions: Interactions, frame: pl.DataFrame, repo_id: str) -> str:
-    lengths = frame["user_id"].value_counts()["count"]
+    median = float(np.median(frame["user_id"].value_counts()["count"]))
     text = Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
         name=repo_id.rpartition("/")[2],
         repo=PLACEHOLDER + "data",
@@ -78,7 +79,7 @@ def _card(interactions: Interactions, frame: pl.DataFrame, repo_id: str) -> str:
         interactions=f"{frame.height:,}",
         users=f"{interactions.num_users:,}",
         items=f"{interactions.num_items:,}",
-        median=f"{lengths.median():g}",
+        median=f"{median:g}",
         titles="\n| `title` | the item's title, where known |" if "title" in frame.columns else "",
     )
     return sign(with_repository(text, repo_id))

@@ -77,7 +77,8 @@ def test_what_to_do_where_a_data_set_is_not_to_be_had(hub, monkeypatch):
     with pytest.raises(HubError, match="this login may not write ann/clicks"):
         push_interactions(read_interactions(FRAME), "ann/clicks")
     hub.add("ann/secret", {"a.csv": b"user_id,item_id,timestamp\n1,2,3\n"}, "dataset", private=True)
-    for name in ("ann/secret", "ann/nowhere"):
+    hub.add("ann/gated", {"a.csv": b"user_id,item_id,timestamp\n1,2,3\n"}, "dataset", gated=True)
+    for name in ("ann/secret", "ann/nowhere", "ann/gated"):
         with pytest.raises(DataError, match=f"'{name}'.* log in with `hf auth login`"):
             load_source(name)
         with pytest.raises(DataError, match="log in with `hf auth login`"):

@@ -283,6 +283,10 @@ def _handler(hub: LoopbackHub) -> type[BaseHTTPRequestHandler]:
         def info(self, body: bytes, kind: str, repo: str, revision: str = "") -> None:
             self._json(_repo_json(*self._at(kind, repo, revision, files=False)))
 
+        def auth_check(self, body: bytes, kind: str, repo: str) -> None:
+            hub.readable(kind, repo, self.who[0], files=True)
+            self._json({})
+
         def refs(self, body: bytes, kind: str, repo: str) -> None:
             branches = hub.readable(kind, repo, self.who[0], files=False).branches
             named = [{"name": n, "ref": f"refs/heads/{n}", "targetCommit": c[-1].sha} for n, c in branches.items()]
@@ -379,6 +383,7 @@ def _handler(hub: LoopbackHub) -> type[BaseHTTPRequestHandler]:
         ("POST", r"/api/validate-yaml"): Handler.validate_yaml,
         ("GET", api): Handler.info,
         ("GET", api + r"/revision/(?P<revision>[^/]+)"): Handler.info,
+        ("GET", api + r"/auth-check"): Handler.auth_check,
         ("GET", api + r"/refs"): Handler.refs,
         ("GET", api + r"/commits/(?P<revision>[^/]+)"): Handler.commits,
         ("GET", api + r"/tree/(?P<revision>[^/]+)(?P<inside>/.*)?"): Handler.tree,
