@@ -123,8 +123,12 @@ def _recommend(repo: str, processor: GlintRUProcessor, remote: bool) -> str:
             f"print(recommender.recommend([{history!r}], top_k=5)[0].items)"
         )
     return (
-        "from transformers import AutoModel, AutoProcessor\n\n"
+        "from transformers import pipeline\n\n"
         f'name = "{repo}"\n'
+        'recommend = pipeline("sequential-recommendation", model=name, trust_remote_code=True)\n'
+        f'print(recommend({{"history": {history!r}}}, top_k=5)["items"])\n'
+        "```\n\nThe same with the model itself:\n\n```python\n"
+        "from transformers import AutoModel, AutoProcessor\n\n"
         "model = AutoModel.from_pretrained(name, trust_remote_code=True)\n"
         "processor = AutoProcessor.from_pretrained(name, trust_remote_code=True)\n\n"
         f"inputs = processor([{history!r}])\n"

@@ -8,7 +8,7 @@ import socket
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModel, AutoProcessor
+from transformers import AutoConfig, AutoModel, AutoProcessor, pipeline
 
 from modeling_glintru import GlintRUConfig, GlintRUForSequentialRecommendation, GlintRUProcessor
 from modeling_glintru.errors import HubError, ModelFolderError
@@ -24,7 +24,7 @@ from .conftest import copy_of
 def code_of(card: str) -> str:
     """The Python blocks of a card, top to bottom."""
     blocks = re.findall(r"^```python\n(.*?)^```$", card, flags=re.DOTALL | re.MULTILINE)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     return "\n".join(blocks)
 
 
@@ -70,7 +70,9 @@ def test_the_card_s_code_runs_and_runs_again_offline(hub, demo, python):
     push_folder(demo[0], "ann/demo")
     code = code_of(hub.repo("ann/demo").files()["README.md"].decode())
     online = python(code)
-    assert online.count("'item_id': 'saga-") == 10 and "'title': 'Saga 1" in online
+    assert online.count("'item_id': 'saga-") == 15 and "'title': 'Saga 1" in online
+    with_pipeline, with_model, _ = online.splitlines()[-3:]
+    assert re.findall("'item_id': '(.*?)'", with_pipeline) == re.findall("'item_id': '(.*?)'", with_model)
     asked = len(hub.requests)
     assert python(code, HF_HUB_OFFLINE="1") == online
     assert len(hub.requests) == asked
@@ -108,6 +110,14 @@ def test_auto_classes_and_revisions(hub, folder):
     assert load_model_recipe("ann/small") == load_recipe("demo")
     with pytest.raises(ModelFolderError, match="is a folder on this machine, which has no revision"):
         load_model_folder(folder, revision="next")
+
+
+def test_the_pipeline_of_a_repository(hub, folder):
+    push_folder(folder, "ann/small")
+    recommend = pipeline("sequential-recommendation", model="ann/small")
+    assert {item["item_id"] for item in recommend({"history": ["tea"]})["items"]} == {"milk", "bread", "jam"}
+    config = json.loads(hub.repo("ann/small").files()["config.json"])
+    assert "pipeline_glintru.py" in hub.repo("ann/small").files() and "custom_pipelines" in config
 
 
 def test_the_cache_is_used(hub, folder):
