@@ -106,7 +106,9 @@ def _check_folder(folder: Path, name: str) -> None:
         raise ModelFolderError(f"{name} holds a model of type {kind!r}, not one of {', '.join(sorted(MODELS))}")
     for file in ("preprocessor_config.json", VOCABULARY_FILE):
         if not (folder / file).exists():
-            raise VocabularyFileError(f"{name} has no item vocabulary, {file} is missing; weights are of no use without it")
+            raise VocabularyFileError(
+                f"{name} has no item vocabulary, {file} is missing; weights are of no use without it"
+            )
     _json_object(folder, name, "preprocessor_config.json")
     weights = ["model.safetensors"]
     if (folder / WEIGHTS_INDEX).exists():

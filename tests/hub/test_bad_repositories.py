@@ -46,7 +46,7 @@ def test_a_repository_of_another_kind_of_model(pushed):
 
 def test_weights_without_vocabulary(pushed):
     pushed(item_vocabulary__safetensors=None)
-    refused(r"ann/bad has no item vocabulary, item_vocabulary\.safetensors is missing; weights are of no use without it")
+    refused(r"ann/bad has no item vocabulary, item_vocabulary\.safetensors is missing; weights are of no use")
     pushed(preprocessor_config__json=None)
     refused(r"ann/bad has no item vocabulary, preprocessor_config\.json is missing")
 
