@@ -10,6 +10,7 @@ from .configuration_glintru import GlintRUError
 __all__ = [
     "DataError",
     "GlintRUError",
+    "HubError",
     "ModelFolderError",
     "RecipeError",
     "StateError",
@@ -27,6 +28,10 @@ class DataError(GlintRUError):
 
 class RecipeError(GlintRUError):
     """A recipe, or an override of one, says something that is not understood."""
+
+
+class HubError(GlintRUError):
+    """The Hub does not give or take what was asked for."""
 
 
 class ModelFolderError(GlintRUError):

@@ -28,15 +28,17 @@ from .evaluation import (
     target_ranks,
     write_metrics_json,
 )
+from .hub import push_interactions, write_card
 from .launcher import is_main_process
 from .loading import load_model_folder, load_model_recipe
 from .recipes import DataRecipe, Recipe
+from .repository import PushResult
 from .training import TrainingResult, check_run_folder, save_model_folder, train
 from .training.folder import run_folder
 from .training.identity import run_identity
 from .training.stopping import Interruptions
 
-__all__ = ["evaluate_model", "prepare_data", "train_and_evaluate", "with_data"]
+__all__ = ["evaluate_model", "prepare_data", "push_data", "train_and_evaluate", "with_data"]
 
 Say = Callable[[str], None]
 
@@ -117,6 +119,19 @@ def _is_prepared(source: str) -> bool:
     return (Path(source) / SUMMARY_FILE).is_file()
 
 
+def push_data(data: DataRecipe, repo_id: str, *, private: bool = True) -> PushResult:
+    """Uploads the interactions that a recipe names, as they are before filters and split, with titles where known.
+
+    Raises:
+        DataError: As `read_data`, or the data is prepared already and has no times any more.
+        HubError: As `push_interactions`.
+    """
+    if _is_prepared(str(data.source)):
+        raise DataError(f"{data.source} is prepared already; --push_to_hub wants the interactions themselves")
+    titles = load_titles(data.item_titles or data.source)
+    return push_interactions(read_data(data), repo_id, item_titles=titles, private=private)
+
+
 def as_prepared(recipe: Recipe, data: PreparedData) -> Recipe:
     """The recipe with the split and the filters that the data really has: a prepared folder may have others."""
     options = dict(data.summary["options"])
@@ -171,9 +186,9 @@ def train_and_evaluate(
 ) -> tuple[TrainingResult, PreparedData, dict[str, Evaluation]]:
     """Prepares, trains, evaluates on the test split and writes the model folder.
 
-    The folder gets weights, vocabulary, remote code, `metrics.json`, `recipe.yaml`, `training_log.json` and
-    `learning_curves.png`; an earlier model in it is replaced only by a finished one. Started by `torchrun` or
-    `accelerate launch`, all processes train, and the first one alone evaluates, writes and prints.
+    The folder gets weights, vocabulary, remote code, `metrics.json`, `recipe.yaml`, `training_log.json`,
+    `learning_curves.png` and a card (`README.md`); an earlier model in it is replaced only by a finished one. Started
+    by `torchrun` or `accelerate launch`, all processes train, and the first one alone evaluates, writes and prints.
 
     Args:
         recipe: With a data source.
@@ -238,6 +253,7 @@ def train_and_evaluate(
             training=result.summary(),
         )
         write_metrics_json(finished / "metrics.json", metrics)
+        write_card(finished, output_dir.absolute().name)
     return result, data, tests
 
 

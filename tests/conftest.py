@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from .hub_server import LoopbackHub, start_for_session
+
+HUB = start_for_session()  # before anything imports huggingface_hub, which reads the address once
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -25,3 +32,16 @@ def official_golden() -> Path:
     if not file.is_file():
         pytest.skip("the golden numbers (shared/reference) are not on this machine")
     return file
+
+
+@pytest.fixture
+def hub() -> Iterator[LoopbackHub]:
+    """The Hub that this process and its children talk to, and the client's cache, both empty; see hub_server/."""
+    from huggingface_hub import constants
+
+    assert HUB.url == constants.ENDPOINT, "huggingface_hub was imported before tests/conftest.py"
+    assert constants.HF_HUB_CACHE.startswith(os.environ["HF_HOME"])  # the one of the tests, which may be removed
+    HUB.reset()
+    shutil.rmtree(constants.HF_HUB_CACHE, ignore_errors=True)
+    yield HUB
+    HUB.reset()

@@ -14,6 +14,8 @@ from typer.testing import CliRunner
 from modeling_glintru.cli import app
 from modeling_glintru.data import synthetic_interactions
 
+from .hub_server import ANN
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)
@@ -47,8 +49,9 @@ def test_the_readme_has_blocks_of_both_kinds():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("language", "code"), BLOCKS, ids=[f"block {number}" for number in range(1, len(BLOCKS) + 1)])
-def test_block(folder, language, code, monkeypatch):
+def test_block(folder, language, code, monkeypatch, hub):
     monkeypatch.chdir(folder)
+    monkeypatch.setenv("HF_TOKEN", ANN)
     if language == "python":
         exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
         return

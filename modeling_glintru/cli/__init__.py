@@ -1,4 +1,4 @@
-"""The command `glintru`: prepare, train, evaluate, recommend, export, compare."""
+"""The command `glintru`: prepare, train, evaluate, recommend, rebuild, export, push, compare."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from huggingface_hub.errors import StrictDataclassError
 from .._version import __version__
 from ..errors import GlintRUError
 from ..launcher import is_main_process, leave, num_processes
-from . import compare, evaluate, export, prepare, recommend, train
+from . import compare, evaluate, export, prepare, push, rebuild, recommend, train
 
 __all__ = ["app", "main"]
 
@@ -34,7 +34,9 @@ VERBS: tuple[Callable[..., None], ...] = (
     train.train,
     evaluate.evaluate,
     recommend.recommend,
+    rebuild.rebuild,
     export.export,
+    push.push,
     compare.compare,
 )
 

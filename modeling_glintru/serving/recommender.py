@@ -51,9 +51,11 @@ class Recommender:
         self.batch_size = batch_size
 
     @classmethod
-    def from_pretrained(cls, name_or_path: str | Path, batch_size: int = 128) -> Recommender:
-        """From a model folder or Hub repository; errors as `load_model_folder`."""
-        return cls(*load_model_folder(name_or_path), batch_size=batch_size)
+    def from_pretrained(
+        cls, name_or_path: str | Path, batch_size: int = 128, *, revision: str | None = None
+    ) -> Recommender:
+        """From a model folder, or a Hub repository at a branch or commit; errors as `load_model_folder`."""
+        return cls(*load_model_folder(name_or_path, revision=revision), batch_size=batch_size)
 
     def recommend(
         self,

@@ -13,7 +13,9 @@ from typing import Any
 from safetensors import SafetensorError
 
 from ..auto import MODELS
+from ..card_text import CARD_FILE, is_signed
 from ..errors import ModelFolderError
+from ..repository import MODEL_FILES
 from .checkpoint import has_checkpoints, replace_json
 from .identity import check_identity
 
@@ -23,11 +25,7 @@ CHECKPOINTS = "checkpoints"
 IDENTITY = "run.json"  # in CHECKPOINTS
 FINISHED = "checkpoint-finished"  # in CHECKPOINTS: what moves up when all of it is written
 # What a run, or saving its model and processor, puts into the folder; nothing else is ever removed.
-OWN_FILES = (
-    *("config.json", "model.safetensors", "model-*.safetensors", "model.safetensors.index.json"),
-    *("preprocessor_config.json", "item_vocabulary.safetensors", "*_glintru.py"),
-    *("metrics.json", "recipe.yaml", "training_log.json", "learning_curves.png"),
-)
+OWN_FILES = (*MODEL_FILES, "training_log.json")
 
 
 def check_run_folder(folder: Path, *, overwrite: bool = False, resume: bool = False) -> None:
@@ -115,6 +113,8 @@ def is_own(entry: Path) -> bool:
         return entry.name == CHECKPOINTS and all(
             inside.name.startswith(("checkpoint-", IDENTITY)) for inside in entry.iterdir()
         )
+    if entry.name == CARD_FILE and not is_signed(entry.read_text(encoding="utf-8", errors="replace")):
+        return False  # somebody wrote or edited it: not to be lost with an earlier model
     return any(fnmatch.fnmatch(entry.name, pattern) for pattern in OWN_FILES)
 
 

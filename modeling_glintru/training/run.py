@@ -21,6 +21,7 @@ from ..data import PreparedData, SequenceCollator, TrainingPrefixes, TrainingWin
 from ..data.windows import history_lengths
 from ..errors import ModelFolderError, RecipeError
 from ..launcher import is_main_process
+from ..machine import processor_name
 from ..recipes import Recipe
 from .checkpoint import has_checkpoints, newest_checkpoint, remove_other_checkpoints
 from .folder import CHECKPOINTS
@@ -60,6 +61,7 @@ class TrainingResult:
             "num_parameters": self.model.num_parameters(),
             "threads": torch.get_num_threads(),
             "device": self.model.device.type,
+            "processor": processor_name(self.model.device.type),
         }
 
 

@@ -9,13 +9,14 @@ import torch
 from accelerate.data_loader import prepare_data_loader
 from torch.utils.data import DataLoader, Dataset, Sampler
 from tqdm.auto import tqdm
-from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from ..data import LengthBucketSampler, TargetBatchSampler
 from ..data.sampler import HasLengths
 from ..errors import RecipeError
 from .optimizer import LazyAdamW, can_train_rows, clip_grad_norm_
+from .pushing import ModelPushes
 from .shares import ProcessShare, ShareCollator
 
 __all__ = ["EpochProgress", "GlintRUTrainer"]
@@ -72,13 +73,14 @@ class EpochProgress(ProgressCallback):
             print(line, flush=True)
 
 
-class GlintRUTrainer(Trainer):
+class GlintRUTrainer(ModelPushes):
     """`transformers.Trainer` whose training batches hold windows of similar length.
 
     Where the loss is sampled (any but the full cross-entropy) and the optimizer is AdamW, as it is by default, a step
     touches only the rows of the item embedding that it uses: see `LazyAdamW`. Everything else, arguments included, is
     the plain Trainer's. A training set without `lengths` is sampled as usual.
     Several processes share the rows of each batch, so that they do together what one process does with that batch.
+    With `push_to_hub=True` only the model leaves: see `ModelPushes`.
 
     Args:
         batch_targets: Batches hold about this many targets each, instead of `per_device_train_batch_size` windows.
