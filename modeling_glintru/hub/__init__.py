@@ -1,0 +1,1 @@
+"""Weights and numbers to a repository."""
