@@ -28,7 +28,7 @@ from .evaluation import (
     target_ranks,
     write_metrics_json,
 )
-from .hub import push_interactions, write_card
+from .hub import push_interactions, write_card, write_handler
 from .launcher import is_main_process
 from .loading import load_model_folder, load_model_recipe
 from .recipes import DataRecipe, Recipe
@@ -253,6 +253,7 @@ def train_and_evaluate(
             training=result.summary(),
         )
         write_metrics_json(finished / "metrics.json", metrics)
+        write_handler(finished)
         write_card(finished, output_dir.absolute().name)
     return result, data, tests
 

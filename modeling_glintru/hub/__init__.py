@@ -2,6 +2,7 @@
 
 from .card import write_card
 from .dataset import push_interactions
+from .endpoint import write_handler
 from .push import PushPlan, plan_push, push_folder
 
-__all__ = ["PushPlan", "plan_push", "push_folder", "push_interactions", "write_card"]
+__all__ = ["PushPlan", "plan_push", "push_folder", "push_interactions", "write_card", "write_handler"]

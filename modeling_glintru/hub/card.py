@@ -15,6 +15,7 @@ from ..card_text import CARD_FILE, PLACEHOLDER, sign
 from ..data.movielens import LICENCE_NOTICE
 from ..processing_glintru import GlintRUProcessor
 from ..recipes import Recipe, load_recipe
+from .endpoint import HANDLER_FILE
 
 __all__ = ["write_card"]
 
@@ -56,6 +57,7 @@ def write_card(folder: Path, name: str) -> None:
         what=_what(label, config),
         recommend=_recommend(repo, processor, "auto_map" in config),
         stream=_stream(processor) if streams else "",
+        endpoint=_endpoint(processor) if (folder / HANDLER_FILE).exists() else "",
         num_items=f"{len(processor):,}",
         max_length=processor.max_length,
         repo=repo,
@@ -67,6 +69,19 @@ def write_card(folder: Path, name: str) -> None:
     )
     header = _header(name, label, metrics, recipe)
     (folder / CARD_FILE).write_text(sign(f"---\n{header}\n---\n\n{text}"), encoding="utf-8")
+
+
+def _endpoint(processor: GlintRUProcessor) -> str:
+    request = json.dumps({"inputs": list(processor.item_ids[:3]), "parameters": {"top_k": 5}}, ensure_ascii=False)
+    return f"""
+## Serve
+
+An Inference Endpoint of this repository runs its `{HANDLER_FILE}`, which also says how it keeps states for users:
+
+```json
+{request}
+```
+"""
 
 
 def _header(name: str, label: str, metrics: dict[str, Any], recipe: Recipe) -> str:
