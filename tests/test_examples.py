@@ -17,6 +17,8 @@ from modeling_glintru.data import load_source
 from modeling_glintru.data.prepare import prepare
 from modeling_glintru.evaluation import ModelScorer, evaluate
 
+from .hub_server import ANN
+
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
@@ -25,8 +27,8 @@ def demo():
     return prepare(load_source("demo"))
 
 
-def run(name: str, folder: Path, *arguments: str) -> str:
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+def run(name: str, folder: Path, *arguments: str, offline: bool = True) -> str:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"} | ({"HF_HUB_OFFLINE": "1"} if offline else {})
     command = [sys.executable, str(EXAMPLES / name), *arguments]
     done = subprocess.run(command, cwd=folder.parent, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -86,6 +88,29 @@ def test_streaming(tmp_path):
     output = run("streaming.py", tmp_path / "unused", "--days", "40", "--num_train_epochs", "3")
     rates = [float(line.rsplit(" ", 1)[1]) for line in output.splitlines() if "hit rate at 10" in line]
     assert len(rates) == 6 and rates[-1] > 0.4  # ten items of some hundreds by chance: below 0.1
+
+
+@pytest.mark.slow
+def test_train_on_your_table(tmp_path):
+    folder = tmp_path / "model"
+    output = run("train_on_your_table.py", folder, "--output_dir", str(folder), "--set", "num_train_epochs=3")
+    assert "one published block" in output  # the reason of a choice
+    lines = re.findall(r"^([\w-]+): test ndcg@10 ([\d.]+)", output, re.MULTILINE)
+    found = {name: float(value) for name, value in lines}
+    assert list(found) == ["GLINT-RU", "popularity", "item_knn"] and found["GLINT-RU"] > 10 * found["popularity"]
+    assert re.search(r"after .*saga-01-volume-3: .*saga-01-volume-4", output)
+
+
+@pytest.mark.slow
+def test_push_and_pull(hub, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", ANN)
+    folder = tmp_path / "model"
+    run("quickstart.py", folder, "--output_dir", str(folder), "--num_train_epochs", "2")
+    output = run("push_and_pull.py", folder, str(folder), "ann/demo", offline=False)
+    assert hub.repo("ann/demo").private and "model.safetensors" in output
+    recommended = [line.split(": ")[1] for line in output.splitlines() if ": " in line][-2:]
+    assert recommended[0] == recommended[1] and recommended[0].count(", ") == 2
+    assert "changed: nothing" in run("push_and_pull.py", folder, str(folder), "ann/demo", offline=False)
 
 
 @pytest.mark.parametrize("name", [file.name for file in sorted(EXAMPLES.glob("*.py"))])
