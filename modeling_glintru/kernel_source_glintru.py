@@ -10,7 +10,7 @@ COMMON = r"""
 #include <stdlib.h>
 #include <string.h>
 
-/* Vectors as wide as a register here: wider ones, which the compiler splits, took fifteen times as long. */
+/* Vectors as wide as a register here: wider ones, which the compiler splits, took up to twenty times as long. */
 #if defined(__AVX512F__)
 #define WIDTH 16
 #define NUMBERS 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
