@@ -1,11 +1,11 @@
 """The C text of the kernels for the parts of a block; see `kernel_source_glintru`."""
 
-BLOCK = r"""/* Parts of the block, for T float and bfloat16; GET and PUT move sixteen elements, sums are float32.
+BLOCK = r"""/* Parts of the block, for T float and bfloat16; GET and PUT move a vector, sums are float32.
    All work on rows first ... last of the batch; `keep` (batch, length) is 1 at items and 0 at padding, or null. */
 
 /* y = elu(x) / its norm, hd values; gives the norm. */
 static INLINE float NAME(features)(const T *x, float *y, const int hd) {
-    vec e[4], square = {0};
+    vec e[64 / WIDTH], square = {0};
     for (int j = 0; j < hd / WIDTH; j++) {
         vec z = GET(x + j * WIDTH);
         e[j] = pick(z > (vec){0}, z, expm1_(pick(z > (vec){0}, (vec){0}, z)));
@@ -35,7 +35,7 @@ static INLINE void NAME(attend)(const T *qkv, const float *keep, T *out, int len
         const T *row = qkv + (long)t * 3 * d + at;
         NAME(features)(row, q, hd);
         NAME(features)(row + d, k, hd);
-        vec v[4], total[4];
+        vec v[64 / WIDTH], total[64 / WIDTH];
         for (int j = 0; j < hd / WIDTH; j++) {
             v[j] = GET(row + 2 * d + j * WIDTH) * (keep ? keep[t] : 1.0f);
             total[j] = (vec){0};
@@ -61,7 +61,7 @@ static INLINE void NAME(attend_back)(const T *g, const T *qkv, const float *keep
         float *q = s + (long)t * 2 * hd, *k = q + hd;
         norms[2 * t] = NAME(features)(row, q, hd);
         norms[2 * t + 1] = NAME(features)(row + d, k, hd);
-        vec total[4];
+        vec total[64 / WIDTH];
         for (int j = 0; j < hd / WIDTH; j++) {
             AT(v + j * WIDTH) = GET(row + 2 * d + j * WIDTH) * (keep ? keep[t] : 1.0f);
             AT(go + j * WIDTH) = GET(g + (long)t * d + at + j * WIDTH) * scale;
@@ -81,7 +81,7 @@ static INLINE void NAME(attend_back)(const T *g, const T *qkv, const float *keep
         const T *row = qkv + (long)t * 3 * d + at;
         T *to = out + (long)t * 3 * d + at;
         const float *q = s + (long)t * 2 * hd, *k = q + hd;
-        vec gv[4], gk[4];
+        vec gv[64 / WIDTH], gk[64 / WIDTH];
         for (int j = 0; j < hd / WIDTH; j++) {
             AT(v + j * WIDTH) = GET(row + 2 * d + j * WIDTH) * (keep ? keep[t] : 1.0f);
             AT(go + j * WIDTH) = GET(g + (long)t * d + at + j * WIDTH) * scale;

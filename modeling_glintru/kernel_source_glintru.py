@@ -10,9 +10,25 @@ COMMON = r"""
 #include <stdlib.h>
 #include <string.h>
 
-typedef float vec __attribute__((vector_size(64), aligned(4), may_alias));
-typedef int ivec __attribute__((vector_size(64), aligned(4), may_alias));
+/* Vectors as wide as a register here: wider ones, which the compiler splits, took up to twenty times as long. */
+#if defined(__AVX512F__)
 #define WIDTH 16
+#define NUMBERS 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
+#elif defined(__AVX__)
+#define WIDTH 8
+#define NUMBERS 0, 1, 2, 3, 4, 5, 6, 7
+#else
+#define WIDTH 4
+#define NUMBERS 0, 1, 2, 3
+#endif
+#if defined(__AVX512F__) || defined(__aarch64__) /* 32 registers, elsewhere 16: what a tile of sums may take of them */
+#define TILE_ROWS 8
+#else
+#define TILE_ROWS 4
+#endif
+#define GRAIN 16 /* sizes are multiples of it, or filled up to it, whatever the machine */
+typedef float vec __attribute__((vector_size(4 * WIDTH), aligned(4), may_alias));
+typedef int ivec __attribute__((vector_size(4 * WIDTH), aligned(4), may_alias));
 #define NORM_FLOOR 1e-6f
 #define INLINE inline __attribute__((always_inline))
 #define AT(pointer) (*(vec *)(pointer))
@@ -46,8 +62,8 @@ static inline vec expm1_(vec x) {
 }
 static inline vec sigmoid_(vec x) { return 1.0f / (1.0f + exp_(-x)); }
 
-typedef unsigned short hvec __attribute__((vector_size(32), aligned(2), may_alias));
-typedef unsigned int uvec __attribute__((vector_size(64), may_alias));
+typedef unsigned short hvec __attribute__((vector_size(2 * WIDTH), aligned(2), may_alias));
+typedef unsigned int uvec __attribute__((vector_size(4 * WIDTH), may_alias));
 
 static inline vec widen(const unsigned short *p) {
     return (vec)(__builtin_convertvector(*(const hvec *)p, uvec) << 16);
@@ -83,21 +99,21 @@ static inline uvec mixed_(uvec x) {
 }
 static inline vec drop_(vec x, long place, struct drop drop) {
     if (!drop.threshold) return x;
-    const uvec lanes = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    const uvec lanes = {NUMBERS};
     uvec bits = mixed_(mixed_((lanes + (unsigned)place) ^ drop.seed) + drop.more);
     return pick((ivec)(bits >= drop.threshold), x * drop.scale, (vec){0});
 }
 
-/* C (mr, n) = A (mr, k) B (k, n); n is a multiple of 32, B and C are packed to it. */
+/* C (rows, n) = A (rows, k) B (k, n); n is a multiple of 32, B and C are packed to it. */
 #define UNROLL _Pragma("GCC unroll 8")
 #define TILE(MR)                                                                             \
     case MR:                                                                                 \
-        for (int j = 0; j < n; j += 32) {                                                    \
+        for (int j = 0; j < n; j += 2 * WIDTH) {                                             \
             vec acc[MR][2];                                                                  \
             UNROLL for (int i = 0; i < MR; i++) acc[i][0] = acc[i][1] = (vec){0};                   \
             for (int q = 0; q < k; q++) {                                                    \
                 vec b0 = *(const vec *)(b + (long)q * n + j);                                \
-                vec b1 = *(const vec *)(b + (long)q * n + j + 16);                           \
+                vec b1 = *(const vec *)(b + (long)q * n + j + WIDTH);                        \
                 UNROLL for (int i = 0; i < MR; i++) {                                            \
                     acc[i][0] += a[i * lda + q] * b0;                                        \
                     acc[i][1] += a[i * lda + q] * b1;                                        \
@@ -105,13 +121,18 @@ static inline vec drop_(vec x, long place, struct drop drop) {
             }                                                                                \
             UNROLL for (int i = 0; i < MR; i++) {                                            \
                 *(vec *)(c + (long)i * n + j) = acc[i][0];                                   \
-                *(vec *)(c + (long)i * n + j + 16) = acc[i][1];                              \
+                *(vec *)(c + (long)i * n + j + WIDTH) = acc[i][1];                           \
             }                                                                                \
         }                                                                                    \
         break;
 
-static void product(int mr, int k, int n, const float *a, long lda, const float *b, float *c) {
-    switch (mr) { TILE(1) TILE(2) TILE(3) TILE(4) TILE(5) TILE(6) TILE(7) TILE(8) }
+static void product(int rows, int k, int n, const float *a, long lda, const float *b, float *c) {
+#if TILE_ROWS == 8
+    switch (rows) { TILE(1) TILE(2) TILE(3) TILE(4) TILE(5) TILE(6) TILE(7) TILE(8) }
+#else
+    for (; rows > 0; rows -= 4, a += 4 * lda, c += 4L * n)
+        switch (rows) { TILE(1) TILE(2) TILE(3) default: TILE(4) }
+#endif
 }
 
 /* One GRU step of a row: gates from the input (xg) and from the state before (hg); keep gets reset, update, new. */
@@ -205,7 +226,7 @@ int gru_backward(const float *gh, const float *ge, const float *w, const float *
    (rows) float32. A row stays in the cache from its maximum to its gradient. */
 int cross_entropy(void *scores, const long long *targets, float *losses, int first, int last, int n, int bf16,
                   float temperature, float smoothing) {
-    const int padded = (n + WIDTH - 1) / WIDTH * WIDTH;
+    const int padded = (n + GRAIN - 1) / GRAIN * GRAIN;
     const float scale = 1.0f / temperature;
     float *row = aligned_alloc(64, sizeof(float) * padded);
     if (!row) return 1;

@@ -29,7 +29,7 @@ from .kernel_source_glintru import SOURCE
 logger = logging.getLogger(__name__)
 
 ROWS = 8  # rows of a batch that one register tile holds
-WIDTH = 16  # floats that one vector of the kernel holds
+WIDTH = 16  # floats of the widest vectors that a kernel is built with; sizes are multiples of it
 # Not -ffast-math: linked into a library it would flush denormals in the whole process.
 FLAGS = [
     *("-O3", "-march=native", "-std=gnu11", "-shared", "-fPIC", "-fno-math-errno", "-fno-trapping-math"),

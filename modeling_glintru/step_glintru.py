@@ -21,7 +21,7 @@ from .layers_glintru import GlintRUBlock, GlintRUSelectiveGRU
 __all__ = ["CompiledStep", "panels", "pointer"]
 
 PANEL = 64  # columns of a matrix that the kernels read together
-WIDTH = 16  # floats of a vector; sizes are filled up to it
+WIDTH = 16  # floats of the widest vectors; sizes are filled up to it
 
 
 class Click(ctypes.Structure):

@@ -9,30 +9,19 @@ STEP = r"""
 #define TOGETHER 4
 #define PADDED(n, to) (((n) + (to) - 1) / (to) * (to))
 
-/* Vectors as wide as a register here: wider ones, which the compiler splits, made a click ten times slower. */
-#if defined(__AVX512F__)
-#define LANES 16
-#elif defined(__AVX__)
-#define LANES 8
-#else
-#define LANES 4
-#endif
-typedef float part __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
-#define PART(pointer, j) (*(const part *)((pointer) + (j) * LANES))
-
 #define PANEL_TILE(MR)                                                                             \
     case MR:                                                                                       \
-        for (int first = 0; first < PANEL; first += 4 * LANES) {                                   \
-            part acc[MR][4];                                                                       \
+        for (int first = 0; first < PANEL; first += 4 * WIDTH) {                                   \
+            vec acc[MR][4];                                                                        \
             UNROLL for (int i = 0; i < MR; i++)                                                    \
-                UNROLL for (int j = 0; j < 4; j++) acc[i][j] = PART(b + first, j);                 \
+                UNROLL for (int j = 0; j < 4; j++) acc[i][j] = READ(b + first + j * WIDTH);        \
             for (int q = 0; q < k; q++) {                                                          \
                 const float *row = b + (long)(q + 1) * PANEL + first;                              \
                 UNROLL for (int i = 0; i < MR; i++)                                                \
-                    UNROLL for (int j = 0; j < 4; j++) acc[i][j] += a[i * lda + q] * PART(row, j); \
+                    UNROLL for (int j = 0; j < 4; j++) acc[i][j] += a[i * lda + q] * READ(row + j * WIDTH); \
             }                                                                                      \
             UNROLL for (int i = 0; i < MR; i++)                                                    \
-                UNROLL for (int j = 0; j < 4; j++) *(part *)(c + i * ldc + first + j * LANES) = acc[i][j]; \
+                UNROLL for (int j = 0; j < 4; j++) AT(c + i * ldc + first + j * WIDTH) = acc[i][j]; \
         }                                                                                          \
         break;
 
@@ -105,7 +94,7 @@ static void head_step(const float *q, const float *k, const float *v, const floa
 static void recurrence(const struct click *s, int users, const float *in, long wide, const float **at,
                        const float *const *old, float *const *now, const long long *counts, float *scratch,
                        float *result) {
-    const int d = s->d, p = PADDED(d, WIDTH), half = d / 2, sides = s->convolutions ? 2 : 1;
+    const int d = s->d, p = PADDED(d, GRAIN), half = d / 2, sides = s->convolutions ? 2 : 1;
     const long out = PADDED(d, PANEL), gates = PADDED(3 * p, PANEL), narrow = PADDED(half, PANEL);
     const size_t bytes = sizeof(float) * d;
     float *inputs = scratch, *states = inputs + 2L * TOGETHER * p, *start = states + 2L * TOGETHER * p;
@@ -159,7 +148,7 @@ static void recurrence(const struct click *s, int users, const float *in, long w
 int click(const struct click *s, const float *weights, const float *embeddings, const float *rows,
           const long long *counts, const long long *items, float *next, long row, int n) {
     for (int i = 0; i < n; i++) if (items[i] < 1 || items[i] >= s->vocabulary) return i + 1;
-    const int d = s->d, p = PADDED(d, WIDTH), head = d / s->heads;
+    const int d = s->d, p = PADDED(d, GRAIN), head = d / s->heads;
     const long out = PADDED(d, PANEL), gates = PADDED(3 * p, PANEL), two = PADDED(2 * p, PANEL);
     const int taps = !s->gru ? 0 : s->convolutions ? 3 * p : p, parts = s->attention ? 3 * p : 0;
     const int products = taps + parts + (s->block_gate ? p : 0);
@@ -202,7 +191,7 @@ int click(const struct click *s, const float *weights, const float *embeddings, 
                 at += 2 * p;
             }
             const float gru_share = at[0], attention_share = at[1];
-            at += WIDTH;
+            at += GRAIN;
             for (int u = 0; u < users; u++) {
                 float *mixed = context + (long)u * p;
                 for (int j = 0; j < p; j++)
