@@ -255,10 +255,13 @@ def train_and_evaluate(
             return result, data, {}
         label = model_label(type(result.model))
         scorer = ModelScorer(result.model, recipe.training.max_length)
-        validation = _evaluations(recipe, data, "validation", {label: scorer}, progress)[label]
         scorers: dict[str, Scorer] = {label: scorer}
         if start is not None and start.settings.items != "new":
             scorers["before"] = ModelScorer(start.model_for(recipe, data), recipe.training.max_length)
+        validations = _evaluations(recipe, data, "validation", scorers, progress)
+        validation = validations[label]
+        if "before" in validations:
+            say(_what_it_brought(validations["before"], validation))
         tests = _evaluations(recipe, data, "test", scorers | reference_scorers(recipe, data), progress)
         save_model_folder(finished, result, data, kept)
         plot_learning_curves(
@@ -318,6 +321,13 @@ def evaluate_model(
     metrics: dict[str, Any] = evaluations[label].tables(split)
     metrics |= {name: e.tables(split) for name, e in evaluations.items() if name != label}
     return evaluations, metrics | {"recipe": _without_folders(recipe).to_dict(), "seed": recipe.seed}
+
+
+def _what_it_brought(before: Evaluation, after: Evaluation) -> str:
+    metric = f"ndcg@{min(after.ks)}"
+    old, new = (evaluation.table()[metric]["value"] for evaluation in (before, after))
+    helped = "" if new > old else ": it did not help, keep the old model or try a lower learning_rate"
+    return f"Fine-tuning brought validation {metric} from {old:.4f} to {new:.4f}{helped}"
 
 
 def _validation_ks(recipe: Recipe) -> tuple[int, ...]:

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from transformers import PreTrainedModel
 
 from ..auto import MODELS
 from ..data import PreparedData
-from ..errors import RecipeError
+from ..errors import ModelFolderError, RecipeError
 from ..fine_tuning_recipe import FineTuningRecipe
 from ..loading import load_model_folder
 from ..processing_glintru import GlintRUProcessor
@@ -86,7 +87,10 @@ def open_start(settings: FineTuningRecipe) -> Start:
         ModelFolderError: See `load_model_folder`.
         RecipeError: It has other weights than the recipe wants, or LoRA is asked for where it is not to be had.
     """
-    model, processor = load_model_folder(settings.from_model)
+    name = settings.from_model
+    if "/" not in name and not Path(name).exists():  # a recipe keeps the name of a folder alone
+        raise ModelFolderError(f"there is no model folder {name}; say with --from where the model to start from lies")
+    model, processor = load_model_folder(name)
     if settings.lora_rank:
         check_adapters(model)
     found = weights_checksum(model)
