@@ -36,7 +36,6 @@ from modeling_glintru.training.start import Start
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS, PAGE = ROOT / "benchmarks" / "results" / "fine_tuning.json", ROOT / "docs" / "fine_tuning.md"
-FACTORS = (1.0, 0.5, 0.25, 0.1)  # of the learning rate, tried on validation
 EPOCHS = 0.25  # of the first training
 LORA_RANK = 8
 
@@ -58,12 +57,16 @@ DATA: dict[str, Any] = {
         "past": 0.6,
         "slice": 0.2,
         "recipe": ("ml-1m", ["hidden_size=64", "num_attention_heads=4", "num_train_epochs=12", "warmup_steps=100"]),
+        "factors": (1.0, 0.5, 0.25, 0.1),  # of the learning rate, tried on validation
+        "lora_factors": (1.0, 2.5),
     },
     "amazon-beauty": {
         "read": read_interactions,
         "past": 0.7,
         "slice": 0.15,
-        "recipe": ("amazon-beauty", ["num_train_epochs=16", "warmup_steps=100"]),
+        "recipe": ("amazon-beauty", ["num_train_epochs=10", "learning_rate=2e-3", "warmup_steps=100"]),
+        "factors": (1.0, 0.5, 0.25),
+        "lora_factors": (1.0,),
     },
 }
 
@@ -132,8 +135,14 @@ def tuned(recipe: Recipe, start: Start, factor: float, **settings: Any) -> tuple
     return start.fitted(replace(recipe, training=training)), start
 
 
-def measure(name: str, file: str) -> dict[str, Any]:
-    """All figures of one data set."""
+def measure(name: str, file: str, other_shop: str | None = None) -> dict[str, Any]:
+    """All figures of one data set.
+
+    Args:
+        name: In `DATA`.
+        file: Its interactions.
+        other_shop: Folder of a model of the same sizes for other items, whose block is to start from.
+    """
     about = DATA[name]
     read = about["read"](file)
     recipe = load_recipe(*about["recipe"])
@@ -197,7 +206,7 @@ def measure(name: str, file: str) -> dict[str, Any]:
             record(f"items added ({init}), not trained", initial)
     tuning = {}
     best = (-1.0, 1.0)
-    for factor in FACTORS:
+    for factor in about["factors"]:
         model, numbers = trained(*_arguments(recipe, whole, start, factor))
         tuning[f"learning rate × {factor:g}"] = numbers
         record(f"fine-tuned, × {factor:g}", model, **numbers)
@@ -207,20 +216,44 @@ def measure(name: str, file: str) -> dict[str, Any]:
         model, numbers = trained(*_arguments(recipe, slice_alone, start, chosen))
         record("fine-tuned on new interactions alone", model, **numbers)
     if find_spec("peft"):
-        for factor in (1.0, 2.5):
+        for factor in about["lora_factors"]:
             model, numbers = trained(*_arguments(recipe, whole, start, factor, lora_rank=LORA_RANK))
             record(f"LoRA of rank {LORA_RANK}, × {factor:g}", model, **numbers)
     model, numbers = trained(recipe, whole)
     record("trained anew on the slice", model, **numbers)
     model, numbers = trained(recipe, until_now)
     record("trained anew on past and slice", model, **numbers)
-    return {
+    report = {} if other_shop is None else {"another_shop": another_shop(recipe, only(read, in_past), other_shop)}
+    return report | {
         "recipe": recipe.to_dict(),
         "counts": counts,
         "chosen_factor": chosen,
         "runs": runs,
         "ndcg@10": _intervals(ranks, f"fine-tuned, × {chosen:g}"),
     }
+
+
+def another_shop(recipe: Recipe, read: Interactions, folder: str) -> dict[str, Any]:
+    """From new weights, and from another shop's block: on all users, and on every tenth alone."""
+    settings = FineTuningRecipe(from_model=Path(folder).name, items="new")
+    start = Start(*load_model_folder(folder), settings)
+    found: dict[str, Any] = {}
+    for share, every in (("all users", 1), ("every tenth user", 10)):
+        users = read.frame["user_id"].unique().sort().gather_every(every).implode()
+        data = prepare(only(read, pl.col("user_id").is_in(users)))
+        values, numbers = {}, {}
+        for row, begin in (("new weights", None), ("the other shop's block", start)):
+            fitted = recipe if begin is None else begin.fitted(recipe)
+            model, numbers[row] = trained(fitted, data, begin)
+            evaluation = evaluate(ModelScorer(model, recipe.training.max_length), data.dataset["test"], progress=False)
+            values[row] = {"past": per_user_metrics(evaluation.ranks["full"], (10,))["ndcg@10"]}
+            print(share, row, float(values[row]["past"].mean()), numbers[row], flush=True)
+        found[share] = {
+            "users": data.summary["test_users"],
+            "runs": numbers,
+            "ndcg@10": _intervals(values, "the other shop's block")["past"],
+        }
+    return found
 
 
 def _arguments(recipe: Recipe, data: PreparedData, start: Start, factor: float, **settings: Any) -> Any:
@@ -249,6 +282,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--ml_1m", help="MovieLens-1M: user, item and position in the history, users by their own ids")
     parser.add_argument("--beauty", help="Amazon Beauty 2014 with times")
+    parser.add_argument("--other_shop", help="for Beauty: model folder of glintru train --recipe amazon-video-games")
     parser.add_argument("--page", action="store_true", help="only write the page from the results")
     args = parser.parse_args()
     files = {"ml-1m": args.ml_1m, "amazon-beauty": args.beauty}
@@ -257,7 +291,7 @@ def main() -> None:
         report |= report_header()
         for name, file in files.items():
             if file is not None:
-                report["data"][name] = measure(name, file)
+                report["data"][name] = measure(name, file, args.other_shop if name == "amazon-beauty" else None)
                 write_report(RESULTS, report)
 
 
