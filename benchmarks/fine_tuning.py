@@ -30,6 +30,7 @@ from modeling_glintru.data.prepare import prepare
 from modeling_glintru.evaluation import ModelScorer, RankingMetrics, evaluate, target_ranks
 from modeling_glintru.evaluation.metrics import per_user_metrics
 from modeling_glintru.fine_tuning_recipe import FineTuningRecipe
+from modeling_glintru.loading import load_model_folder
 from modeling_glintru.recipes import Recipe, load_recipe
 from modeling_glintru.training import train
 from modeling_glintru.training.start import Start
