@@ -279,6 +279,84 @@ def _intervals(ranks: dict[str, dict[str, np.ndarray]], chosen: str) -> dict[str
     return found
 
 
+def page(report: dict[str, Any]) -> str:
+    """The tables of docs/fine_tuning.md."""
+    parts = []
+    for name, data in report["data"].items():
+        counts = data["counts"]
+        sizes = ", ".join(
+            f"{part} {counts['interactions'][part]:,} interactions of {counts['users'][part]:,} users"
+            for part in ("past", "slice", "future")
+        )
+        parts.append(
+            f"### {TITLES[name]}\n\n{sizes}. New in the slice: {counts['new_users_in_slice']:,} users and "
+            f"{counts['new_items_in_slice']:,} items; new in the future: {counts['new_users_in_future']:,} users, and "
+            f"{counts['items_only_in_future']['items']:,} items that nobody can know (left out). "
+            f"Evaluated: "
+            + ", ".join(f"{COLUMNS[split]} {count:,}" for split, count in counts["evaluated"].items() if count)
+            + ".\n"
+        )
+        parts.append(_table(data))
+        if "another_shop" in data:
+            parts.append(_other_shop_table(data["another_shop"]))
+    return "\n".join(parts)
+
+
+TITLES = {
+    "ml-1m": "MovieLens-1M, users in the order of their arrival",
+    "amazon-beauty": "Amazon Beauty 2014, by time",
+}
+COLUMNS = {"future": "future", "past": "past", "new_items": "future, target new in the slice"}
+
+
+def _value(entry: dict[str, Any]) -> str:
+    low, high = entry["interval"]
+    return f"{entry['value']:.4f} [{low:.4f}, {high:.4f}]"
+
+
+def _difference(entry: dict[str, Any]) -> str:
+    low, high = entry["difference_interval"]
+    return f"{entry['chosen_minus_this']:+.4f} [{low:+.4f}, {high:+.4f}]"
+
+
+def _table(data: dict[str, Any]) -> str:
+    splits = list(data["ndcg@10"])
+    chosen = f"fine-tuned, × {data['chosen_factor']:g}"
+    head = ["", *(COLUMNS[split] for split in splits), "chosen minus this, future", "validation", "epochs", "minutes"]
+    lines = [head, ["---"] * len(head)]
+    for row, run in data["runs"].items():
+        entries = [data["ndcg@10"][split][row] for split in splits]
+        numbers = [run.get(key, "") for key in ("validation_ndcg@10", "epochs", "cpu_minutes")]
+        title = f"**{row}** (chosen)" if row == chosen else row
+        difference = "" if row == chosen else _difference(entries[0])
+        lines.append([title, *map(_value, entries), difference, *map(str, numbers)])
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines) + "\n"
+
+
+def _other_shop_table(data: dict[str, Any]) -> str:
+    head = ["trained on", "from", "NDCG@10", "block minus this", "best epoch", "minutes"]
+    lines = [head, ["---"] * len(head)]
+    for share, found in data.items():
+        for row, entry in found["ndcg@10"].items():
+            run = found["runs"][row]
+            difference = "" if row.endswith("block") else _difference(entry)
+            where = f"{share} of the past ({found['users']:,})"
+            lines.append([where, row, _value(entry), difference, f"{run['best_epoch']:g}", str(run["cpu_minutes"])])
+    table = "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+    return (
+        f"Another shop: the block of a model of Amazon Video Games, `--items new`, on the past of Beauty.\n\n{table}\n"
+    )
+
+
+def write_page(report: dict[str, Any]) -> None:
+    """Puts the tables between their marks."""
+    text = PAGE.read_text(encoding="utf-8")
+    begin = text.index("-->\n", text.index("<!-- tables")) + 4
+    end = text.index("<!-- end of tables -->")
+    PAGE.write_text(f"{text[:begin]}\n{page(report)}\n{text[end:]}", encoding="utf-8")
+    print(f"written: {PAGE}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--ml_1m", help="MovieLens-1M: user, item and position in the history, users by their own ids")
@@ -294,6 +372,7 @@ def main() -> None:
             if file is not None:
                 report["data"][name] = measure(name, file, args.other_shop if name == "amazon-beauty" else None)
                 write_report(RESULTS, report)
+    write_page(json.loads(RESULTS.read_text(encoding="utf-8")))
 
 
 if __name__ == "__main__":

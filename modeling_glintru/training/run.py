@@ -165,6 +165,8 @@ def train(
     """
     if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":  # ignored by Accelerate on the CPU
         raise RecipeError("glintru train keeps whole weights in each process; examples/train_sharded.py shards them")
+    if recipe.fine_tuning is not None and start is None:
+        raise RecipeError(f"the recipe {recipe.name!r} fine-tunes a model, but this trains new weights")
     keep_freed_memory()
     set_seed(recipe.seed)
     training = recipe.training
