@@ -37,7 +37,7 @@ trainer = Trainer(
     args=TrainingArguments(
         args.output_dir,
         num_train_epochs=args.num_train_epochs,
-        learning_rate=2.5e-3,  # half of what the model was trained with
+        learning_rate=1.25e-3,  # a quarter of what the model was trained with
         per_device_train_batch_size=32,
         eval_strategy="epoch",
         save_strategy="epoch",
