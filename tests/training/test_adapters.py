@@ -11,6 +11,7 @@ from torch import nn
 from modeling_glintru.auto import MODELS
 from modeling_glintru.errors import RecipeError
 from modeling_glintru.loading import load_model_folder
+from modeling_glintru.step_glintru import CompiledStep
 from modeling_glintru.training.adapters import add_adapters, check_adapters, linear_layers, merge_adapters
 
 from ..cli.conftest import demo, glintru  # noqa: F401 (fixtures)
@@ -75,9 +76,11 @@ def test_merging_gives_the_same_scores_in_an_ordinary_model(tmp_path):
     torch.testing.assert_close(model(ids).logits, fresh, rtol=1e-5, atol=1e-5)
     expected = shaken(model)(ids).logits
     assert not torch.allclose(expected, fresh, atol=1e-2)
+    assert not CompiledStep.serves(model)  # it reads weights that an adapter stands around
     merged = merge_adapters(adapted)
     assert type(merged) is type(small_model()) and merged.state_dict().keys() == small_model().state_dict().keys()
     torch.testing.assert_close(merged(ids).logits, expected, rtol=1e-4, atol=1e-5)
+    assert CompiledStep.serves(merged) == CompiledStep.serves(small_model())
     assert all(parameter.requires_grad for parameter in merged.parameters())
     merged.save_pretrained(tmp_path)
     assert not [file.name for file in tmp_path.iterdir() if "adapter" in file.name]
