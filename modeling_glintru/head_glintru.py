@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, cast
@@ -13,6 +14,7 @@ from transformers.utils import ModelOutput, can_return_tuple
 from .configuration_glintru import GlintRUError
 from .losses_glintru import next_item_loss, unit
 from .negatives_glintru import ItemPopularity
+from .new_items_glintru import new_rows
 from .state_glintru import GlintRUState
 
 __all__ = ["EncoderOutput", "NextItemHead", "PrefixEncoder", "SequentialRecommendationOutput"]
@@ -225,8 +227,8 @@ class NextItemHead:
     config: Any
     model: Any
 
-    def get_input_embeddings(self) -> nn.Module:
-        return self.model.embed_items
+    def get_input_embeddings(self) -> nn.Embedding:
+        return cast(nn.Embedding, self.model.embed_items)
 
     def set_input_embeddings(self, value: nn.Module) -> None:
         self.model.embed_items = cast(nn.Embedding, value)
@@ -242,6 +244,43 @@ class NextItemHead:
             raise GlintRUError(f"counts must have shape ({self.config.vocab_size},), got {tuple(counts.shape)}")
         self.item_counts = counts
         self.item_popularity = ItemPopularity(counts)
+
+    @torch.no_grad()
+    def add_items(
+        self,
+        num_new: int,
+        init: str | Tensor = "mean",
+        histories: Iterable[Sequence[int]] | None = None,
+    ) -> None:
+        """Makes room for items that were added to the processor: their rows come after those that are there.
+
+        Rows of old items and representations of histories stay bit for bit, and with them the scores of old items (to
+        the last bit, which the kernel of the matrix product may choose by the number of items). Item counts
+        (`set_item_counts`) are forgotten.
+
+        Args:
+            num_new: How many; `processor.add_items` gives the number.
+            init: Where the new embeddings begin: `"neighbours"`, the mean of the known items that stand directly
+                before and after the item in `histories` (of all known items where there is none); `"mean"`, the mean
+                of all known items; or the embeddings themselves, (num_new, hidden_size).
+            histories: For `"neighbours"`: item indices of the grown vocabulary, oldest first.
+
+        Raises:
+            GlintRUError: `num_new` below 0, an unknown `init` or one of another shape, or histories are missing.
+
+        Example:
+            >>> model.add_items(processor.add_items(["sku-17", "sku-18"]))
+        """
+        if num_new < 0:
+            raise GlintRUError(f"num_new must be at least 0, got {num_new}")
+        embedding = self.get_input_embeddings()
+        rows = new_rows(embedding.weight, num_new, init, histories)
+        if num_new == 0:
+            return
+        # A new parameter: one whose data was exchanged would have the old shape for a graph that is still alive.
+        embedding.weight = nn.Parameter(torch.cat([embedding.weight, rows]), embedding.weight.requires_grad)
+        self.config.vocab_size = embedding.num_embeddings = len(embedding.weight)
+        self.item_counts = self.item_popularity = None
 
     def check_labels(self, chosen: Tensor, mask: Tensor) -> None:
         """A model that cannot train on some positions refuses them here; `chosen` and `mask` are (batch, length)."""

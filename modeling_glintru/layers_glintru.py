@@ -37,8 +37,15 @@ def autocast_once(x: Tensor) -> Tensor:
     return x.to(torch.get_autocast_dtype(kind)) if not x.is_meta and torch.is_autocast_enabled(kind) else x
 
 
+def is_plain(layer: nn.Module) -> bool:
+    """Whether the layer's weights may be used without calling it: an adapter (LoRA) around it would be left out."""
+    return type(layer) is nn.Linear
+
+
 def joined(layers: list[nn.Linear], x: Tensor) -> Tensor:
     """The outputs of several linear layers side by side, as one product."""
+    if not all(map(is_plain, layers)):
+        return torch.cat([layer(x) for layer in layers], dim=-1)
     weight, bias = (torch.cat([getattr(layer, name) for layer in layers]) for name in ("weight", "bias"))
     return F.linear(x, weight, bias)
 
@@ -168,8 +175,10 @@ class TemporalConvolution(nn.Conv1d):
         The projection is linear, so both are one product with weights multiplied beforehand, which takes no time.
         """
         kind = x.device.type
+        maps = self.weight.permute(2, 0, 1).flatten(0, 1)
+        if not is_plain(projection):
+            return F.linear(projection(x), maps)
         with torch.autocast(kind, enabled=False) if not x.is_meta else nullcontext():
-            maps = self.weight.permute(2, 0, 1).flatten(0, 1)
             weight, bias = maps @ projection.weight, maps @ projection.bias
         return F.linear(x, weight, bias)
 

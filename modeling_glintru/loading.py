@@ -19,7 +19,7 @@ from .processing_glintru import VOCABULARY_FILE, GlintRUProcessor, VocabularyFil
 from .recipes import Recipe, load_recipe
 from .repository import MODEL_FILES
 
-__all__ = ["load_model_folder", "load_model_recipe"]
+__all__ = ["find_model_recipe", "load_model_folder", "load_model_recipe"]
 
 REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 WEIGHTS_INDEX = "model.safetensors.index.json"
@@ -70,6 +70,17 @@ def load_model_folder(
     return model.eval(), processor
 
 
+def find_model_recipe(name_or_path: str | Path, *, revision: str | None = None) -> Recipe | None:
+    """The recipe that a model was trained with, or None where its folder or repository holds none.
+
+    Raises:
+        ModelFolderError: There is no such folder.
+        HubError: The repository cannot be had.
+    """
+    file = _local_folder(str(name_or_path), revision, ("recipe.yaml",)) / "recipe.yaml"
+    return load_recipe(file) if file.is_file() else None
+
+
 def load_model_recipe(name_or_path: str | Path, *, revision: str | None = None) -> Recipe:
     """The recipe that a model was trained with.
 
@@ -77,10 +88,10 @@ def load_model_recipe(name_or_path: str | Path, *, revision: str | None = None) 
         ModelFolderError: The folder or repository holds none.
         HubError: The repository cannot be had.
     """
-    file = _local_folder(str(name_or_path), revision, ("recipe.yaml",)) / "recipe.yaml"
-    if not file.is_file():
+    recipe = find_model_recipe(name_or_path, revision=revision)
+    if recipe is None:
         raise ModelFolderError(f"{name_or_path} has no recipe.yaml, which says how its data was split")
-    return load_recipe(file)
+    return recipe
 
 
 def _local_folder(name: str, revision: str | None, patterns: tuple[str, ...]) -> Path:

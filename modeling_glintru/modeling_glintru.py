@@ -186,7 +186,8 @@ class GlintRUForSequentialRecommendation(NextItemHead, GlintRUPreTrainedModel):
             ("has the unknown", renamed.keys() - expected.keys()),
         ):
             if names:
-                raise GlintRUError(f"the state dict {problem} {', '.join(sorted(names))}")
+                more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+                raise GlintRUError(f"the state dict {problem} {', '.join(sorted(names)[:5])}{more}")
         for name, tensor in renamed.items():
             if tensor.shape != expected[name].shape:
                 raise GlintRUError(f"{name} has shape {tuple(tensor.shape)}, expected {tuple(expected[name].shape)}")

@@ -28,7 +28,10 @@ from .vocabulary_glintru import (
     VocabularyError,
     VocabularyFileError,
     as_list,
+    as_rows,
+    checked_choice,
     checked_ids,
+    checked_max_length,
     read_vocabulary,
     vocabulary_bytes,
 )
@@ -95,9 +98,9 @@ class GlintRUProcessor(FeatureExtractionMixin):
         unexpected = sorted(set(kwargs) - BOOKKEEPING)
         if unexpected:
             logger.warning(f"GlintRUProcessor does not know these settings and leaves them out: {unexpected}.")
-        self.max_length = _checked_max_length(max_length)
-        self.unknown_items = _checked_choice("unknown_items", unknown_items, UNKNOWN_POLICIES)
-        self.padding_side = _checked_choice("padding_side", padding_side, PADDING_SIDES)
+        self.max_length = checked_max_length(max_length)
+        self.unknown_items = checked_choice("unknown_items", unknown_items, UNKNOWN_POLICIES)
+        self.padding_side = checked_choice("padding_side", padding_side, PADDING_SIDES)
         ids = [] if item_ids is None else checked_ids(as_list(item_ids))
         if not ids:
             raise VocabularyError("A vocabulary needs at least one item id, but item_ids is empty.")
@@ -184,6 +187,25 @@ class GlintRUProcessor(FeatureExtractionMixin):
             raise VocabularyError(f"The item ids of this model are integers, but got {text!r}.")
         return int(text)
 
+    def add_items(self, item_ids: Any, item_titles: Any = None) -> int:
+        """Adds those of the distinct raw ids that are not there yet, behind all others, which keep their indices.
+
+        `item_titles` maps raw ids to titles. Gives how many ids were new, which `model.add_items` wants to know.
+
+        Raises:
+            VocabularyError: Ids of another type, or the same new id twice.
+        """
+        given = self._of_own_type(checked_ids(as_list(item_ids)))
+        new = [raw for raw in given if raw not in self._index]
+        if not new:
+            return 0
+        titles = [*(self._item_titles or [None] * len(self)), *((item_titles or {}).get(raw) for raw in new)]
+        # Built anew and checked as a whole: a refused id leaves the processor as it was.
+        grown = type(self)([*self._item_ids, *new], titles)
+        self._item_ids, self._index, self._item_titles = grown._item_ids, grown._index, grown._item_titles
+        self.__dict__.pop("_sorted", None)
+        return len(new)
+
     # ------------------------------------------------------------------ histories -> indices
 
     def encode_ids(self, raw_ids: Any, unknown_items: str | None = None) -> np.ndarray:
@@ -244,10 +266,10 @@ class GlintRUProcessor(FeatureExtractionMixin):
             UnknownItemError: The policy is `"error"` and there are unknown items; names up to five.
             VocabularyError: Ids of another type than the vocabulary's, or histories in another shape.
         """
-        limit = self.max_length if max_length is None else _checked_max_length(max_length)
-        _checked_choice("padding", padding, PADDINGS)
-        _checked_choice("return_tensors", return_tensors, TENSOR_TYPES)
-        rows = _as_rows(histories)
+        limit = self.max_length if max_length is None else checked_max_length(max_length)
+        checked_choice("padding", padding, PADDINGS)
+        checked_choice("return_tensors", return_tensors, TENSOR_TYPES)
+        rows = as_rows(histories)
         flat = self._encode_list(list(chain.from_iterable(rows)), self._policy(unknown_items))
         ends = np.cumsum([len(row) for row in rows])
         encoded = [part[part > 0] for part in np.split(flat, ends[:-1])]
@@ -435,7 +457,7 @@ class GlintRUProcessor(FeatureExtractionMixin):
     def _policy(self, unknown_items: str | None) -> str:
         if unknown_items is None:
             return self.unknown_items
-        return _checked_choice("unknown_items", unknown_items, UNKNOWN_POLICIES)
+        return checked_choice("unknown_items", unknown_items, UNKNOWN_POLICIES)
 
     def _of_own_type(self, values: list[Any]) -> list[Any]:
         if values and isinstance(values[0], str) != (self.id_type == "string"):
@@ -474,26 +496,3 @@ class GlintRUProcessor(FeatureExtractionMixin):
             if title is not None and not isinstance(title, str):
                 raise VocabularyError(f"A title is a string or None, but got {title!r} ({type(title).__name__}).")
         return tuple(aligned) if any(title is not None for title in aligned) else None
-
-
-def _checked_choice(name: str, value: Any, allowed: tuple[Any, ...]) -> Any:
-    if value not in allowed:
-        raise GlintRUError(f"{name} must be one of {', '.join(map(repr, allowed))}, but got {value!r}.")
-    return value
-
-
-def _checked_max_length(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise GlintRUError(f"max_length must be a positive integer, but got {value!r}.")
-    return int(value)
-
-
-def _as_rows(histories: Any) -> list[list[Any]]:
-    """A list of histories from one history or a batch."""
-    values = as_list(histories)
-    single = [value is None or isinstance(value, (str, bytes, int, float, np.generic)) for value in values]
-    if all(single):
-        return [values]
-    if any(single):
-        raise VocabularyError("Give one history (a list of item ids) or a list of histories, not a mix of both.")
-    return [as_list(value) for value in values]

@@ -24,6 +24,7 @@ from huggingface_hub.errors import StrictDataclassError
 from .auto import MODELS
 from .configuration_glintru import NextItemConfig
 from .errors import GlintRUError, RecipeError, nearest_names
+from .fine_tuning_recipe import FineTuningRecipe
 from .yaml_text import configuration_folder, find_yaml, parse_yaml, read_yaml, yaml_files
 
 __all__ = [
@@ -205,6 +206,7 @@ class Recipe:
             `vocab_size` and `pad_token_id`, which follow from the data.
         training: See `TrainingRecipe`.
         evaluation: See `EvaluationRecipe`.
+        fine_tuning: See `FineTuningRecipe`; None starts with new weights.
 
     Raises:
         RecipeError: A value that is not allowed.
@@ -217,6 +219,7 @@ class Recipe:
     model: dict[str, Any] = field(default_factory=dict)
     training: TrainingRecipe = field(default_factory=TrainingRecipe)
     evaluation: EvaluationRecipe = field(default_factory=EvaluationRecipe)
+    fine_tuning: FineTuningRecipe | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**32:
@@ -253,6 +256,8 @@ class Recipe:
             RecipeError: An unknown key (the nearest are named), a wrong type, or a value that is not allowed.
         """
         values = _section("recipe", content, _hints(cls))
+        if values.get("fine_tuning", {}) is None:
+            del values["fine_tuning"]
         for name, kind in _SECTIONS.items():
             if name in values:
                 if name == "model":
@@ -270,7 +275,10 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         """Nested plain dictionaries and lists, ready for YAML or JSON."""
-        return _plain(dataclasses.asdict(self))
+        content = _plain(dataclasses.asdict(self))
+        if self.fine_tuning is None:
+            del content["fine_tuning"]
+        return content
 
     def to_yaml(self) -> str:
         """The recipe as YAML text that `load_recipe` reads back to an equal recipe."""
@@ -286,6 +294,7 @@ _SECTIONS: dict[str, Any] = {
     "model": dict,
     "training": TrainingRecipe,
     "evaluation": EvaluationRecipe,
+    "fine_tuning": FineTuningRecipe,
 }
 
 

@@ -36,6 +36,7 @@ from .repository import PushResult
 from .training import TrainingResult, check_run_folder, save_model_folder, train
 from .training.folder import run_folder
 from .training.identity import run_identity
+from .training.start import open_start
 from .training.stopping import Interruptions
 
 __all__ = ["evaluate_model", "prepare_data", "push_data", "train_and_evaluate", "with_data"]
@@ -70,6 +71,7 @@ def prepare_data(
     output_dir: Path | None = None,
     *,
     processor: Any = None,
+    add_items: bool = False,
     overwrite: bool = False,
     say: Say = print,
 ) -> PreparedData:
@@ -79,6 +81,7 @@ def prepare_data(
         recipe: Its `data` section says what to read and how to split it.
         output_dir: Where to keep the prepared data; in memory when not given.
         processor: The vocabulary of an existing model, see `data.prepare.prepare`; prepared data must have the same.
+        add_items: Whether items that it lacks are added to a copy of it; prepared data may have such items at its end.
         overwrite: Whether `output_dir` may replace prepared data.
         say: Gets what was recognised and counted, for people.
 
@@ -90,7 +93,7 @@ def prepare_data(
         if output_dir is not None:
             raise DataError(f"{data.source} is prepared already; train on it with --data {data.source}")
         prepared = load_prepared(data.source)
-        if processor is not None and list(prepared.processor.item_ids) != list(processor.item_ids):
+        if processor is not None and not _has_vocabulary(prepared, processor, add_items):
             raise DataError(
                 f"{data.source} was prepared with other items than the model's; give --data its interactions"
             )
@@ -106,13 +109,19 @@ def prepare_data(
             min_user_interactions=data.min_user_interactions,
             min_item_interactions=data.min_item_interactions,
             max_length=recipe.training.max_length,
-            item_titles=None if processor else load_titles(data.item_titles or data.source),
+            item_titles=load_titles(data.item_titles or data.source) if add_items or processor is None else None,
             processor=processor,
+            add_items=add_items,
             seed=data.split_seed,
             overwrite=overwrite,
         )
     say(prepared.describe())
     return prepared
+
+
+def _has_vocabulary(data: PreparedData, processor: Any, may_have_more: bool) -> bool:
+    found = data.processor.item_ids
+    return (found[: len(processor)] if may_have_more else found) == processor.item_ids
 
 
 def _is_prepared(source: str) -> bool:
@@ -191,7 +200,8 @@ def train_and_evaluate(
     by `torchrun` or `accelerate launch`, all processes train, and the first one alone evaluates, writes and prints.
 
     Args:
-        recipe: With a data source.
+        recipe: With a data source. Its `fine_tuning` section makes it start from another model, which then stands
+            beside the results as `before`.
         output_dir: Where the model folder goes.
         overwrite: Whether it may replace an earlier model, or start an unfinished run again.
         resume: Whether to go on with the unfinished run in it.
@@ -214,12 +224,19 @@ def train_and_evaluate(
     main = is_main_process()
     if main:
         check_run_folder(output_dir, overwrite=overwrite, resume=resume)
-    data = prepare_data(recipe, say=say if main else _say_nothing)
+    start, vocabulary, add_items = None, None, False
+    if recipe.fine_tuning is not None:
+        start = open_start(recipe.fine_tuning)
+        vocabulary = None if start.settings.items == "new" else start.processor
+        add_items = start.settings.items == "add"
+    data = prepare_data(recipe, processor=vocabulary, add_items=add_items, say=say if main else _say_nothing)
     recipe = as_prepared(recipe, data)
     if complete is not None:
         recipe = complete(recipe, data)
         if not _is_prepared(str(recipe.data.source)):  # as if it had been prepared with the whole recipe
             data.summary["options"]["max_length"] = recipe.training.max_length
+    if start is not None:
+        recipe = start.fitted(recipe)
     kept = _without_folders(recipe)
     with run_folder(output_dir, run_identity(kept, data), resume) if main else nullcontext(output_dir) as finished:
         result = train(
@@ -228,17 +245,24 @@ def train_and_evaluate(
             output_dir,
             compute_metrics=RankingMetrics(_validation_ks(recipe)),
             preprocess_logits_for_metrics=target_ranks,
+            start=start,
             resume=resume,
             interruptions=Interruptions(deadline, 60 * save_minutes),
             progress=progress,
-            say=say,
+            say=say if main else _say_nothing,
         )
         if not main:
             return result, data, {}
         label = model_label(type(result.model))
         scorer = ModelScorer(result.model, recipe.training.max_length)
-        validation = _evaluations(recipe, data, "validation", {label: scorer}, progress)[label]
-        tests = _evaluations(recipe, data, "test", {label: scorer, **reference_scorers(recipe, data)}, progress)
+        scorers: dict[str, Scorer] = {label: scorer}
+        if start is not None and start.settings.items != "new":
+            scorers["before"] = ModelScorer(start.model_for(recipe, data), recipe.training.max_length)
+        validations = _evaluations(recipe, data, "validation", scorers, progress)
+        validation = validations[label]
+        if "before" in validations:
+            say(_what_it_brought(validations["before"], validation))
+        tests = _evaluations(recipe, data, "test", scorers | reference_scorers(recipe, data), progress)
         save_model_folder(finished, result, data, kept)
         plot_learning_curves(
             result.log_history, finished / "learning_curves.png", metric=f"eval_{recipe.training.metric}"
@@ -299,6 +323,13 @@ def evaluate_model(
     return evaluations, metrics | {"recipe": _without_folders(recipe).to_dict(), "seed": recipe.seed}
 
 
+def _what_it_brought(before: Evaluation, after: Evaluation) -> str:
+    metric = f"ndcg@{min(after.ks)}"
+    old, new = (evaluation.table()[metric]["value"] for evaluation in (before, after))
+    helped = "" if new > old else ": it did not help, keep the old model or try a lower learning_rate"
+    return f"Fine-tuning brought validation {metric} from {old:.4f} to {new:.4f}{helped}"
+
+
 def _validation_ks(recipe: Recipe) -> tuple[int, ...]:
     return tuple(sorted({*recipe.evaluation.top_k, int(recipe.training.metric.rpartition("@")[2])}))
 
@@ -309,4 +340,8 @@ def _without_folders(recipe: Recipe) -> Recipe:
     if source is not None and source not in NAMED_SOURCES and Path(source).exists():
         source = Path(source).name
     titles = None if titles is None else Path(titles).name
-    return replace(recipe, data=replace(recipe.data, source=source, item_titles=titles))
+    fine_tuning = recipe.fine_tuning
+    if fine_tuning is not None and Path(fine_tuning.from_model).is_dir():
+        fine_tuning = replace(fine_tuning, from_model=Path(fine_tuning.from_model).resolve().name)
+    data = replace(recipe.data, source=source, item_titles=titles)
+    return replace(recipe, data=data, fine_tuning=fine_tuning)

@@ -120,9 +120,11 @@ class CompiledStep:
 
     @staticmethod
     def serves(model: Any) -> bool:
-        """Whether there are kernels on this machine, and they take the model: float32 on the CPU."""
-        tensors = list(model.parameters())
-        plain = all(x.dtype == torch.float32 and x.device.type == "cpu" for x in tensors)
+        """Whether there are kernels on this machine, and they take the model: float32 on the CPU, without adapters."""
+        plain = all(
+            x.dtype == torch.float32 and x.device.type == "cpu" and ".lora_" not in name
+            for name, x in model.named_parameters()
+        )
         return plain and library() is not None
 
     def _pieces(self, block: GlintRUBlock) -> Iterator[np.ndarray]:

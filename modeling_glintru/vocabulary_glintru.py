@@ -63,6 +63,31 @@ def checked_ids(values: list[Any]) -> list[Any]:
     return [operator.index(value) for value in values]
 
 
+def checked_choice(name: str, value: Any, allowed: tuple[Any, ...]) -> Any:
+    """The value, which must be one of the allowed ones."""
+    if value not in allowed:
+        raise GlintRUError(f"{name} must be one of {', '.join(map(repr, allowed))}, but got {value!r}.")
+    return value
+
+
+def checked_max_length(value: Any) -> int:
+    """The value as a positive `int`."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise GlintRUError(f"max_length must be a positive integer, but got {value!r}.")
+    return int(value)
+
+
+def as_rows(histories: Any) -> list[list[Any]]:
+    """A list of histories from one history or a batch."""
+    values = as_list(histories)
+    single = [value is None or isinstance(value, (str, bytes, int, float, np.generic)) for value in values]
+    if all(single):
+        return [values]
+    if any(single):
+        raise VocabularyError("Give one history (a list of item ids) or a list of histories, not a mix of both.")
+    return [as_list(value) for value in values]
+
+
 def vocabulary_bytes(item_ids: Sequence[Any], item_titles: Sequence[str | None] | None) -> bytes:
     """The safetensors file of a vocabulary.
 

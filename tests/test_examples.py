@@ -8,12 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import polars as pl
 import pytest
 from transformers import AutoModel, AutoProcessor
 
 from modeling_glintru import GlintRUForSequentialRecommendation, GlintRUProcessor
 from modeling_glintru.baselines.popularity import PopularityScorer
-from modeling_glintru.data import load_source
+from modeling_glintru.data import load_source, synthetic_interactions
 from modeling_glintru.data.prepare import prepare
 from modeling_glintru.evaluation import ModelScorer, evaluate
 
@@ -62,6 +63,19 @@ def test_training_examples(name, tmp_path, demo):
     recommended = output.splitlines()[-1]  # after the first three volumes
     assert "saga-01-volume-4" in recommended
     assert not any(f"saga-01-volume-{seen}'" in recommended for seen in (1, 2, 3))
+
+
+@pytest.mark.slow
+def test_fine_tuning(tmp_path):
+    base, tuned, file = tmp_path / "base", tmp_path / "tuned", tmp_path / "later.csv"
+    run("train_with_trainer.py", base, "--output_dir", str(base), "--num_train_epochs", "2")
+    frame = synthetic_interactions(num_users=150, num_items=240, seed=9).frame
+    frame.with_columns(pl.col("item_id").str.replace("saga-03", "saga-new")).write_csv(file)
+    output = run("fine_tune.py", tuned, str(base), "--data", str(file), "--output_dir", str(tuned))
+    before, after = map(float, re.findall(r"test ndcg@10 ([\d.]+)", output))
+    assert after > before and "8 new items" in output
+    (_, old), (model, now) = load(base), load(tuned)
+    assert now.item_ids[:240] == old.item_ids and "saga-new-volume-1" in now and model.config.vocab_size == 249
 
 
 @pytest.mark.slow

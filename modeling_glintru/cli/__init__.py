@@ -1,4 +1,4 @@
-"""The command `glintru`: prepare, train, evaluate, recommend, rebuild, export, push, compare."""
+"""The command `glintru`: prepare, train, evaluate, recommend, rebuild, export, push, compare, convert."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from huggingface_hub.errors import StrictDataclassError
 from .._version import __version__
 from ..errors import GlintRUError
 from ..launcher import is_main_process, leave, num_processes
-from . import compare, evaluate, export, prepare, push, rebuild, recommend, train
+from . import compare, convert, evaluate, export, prepare, push, rebuild, recommend, train
 
 __all__ = ["app", "main"]
 
@@ -38,6 +38,7 @@ VERBS: tuple[Callable[..., None], ...] = (
     export.export,
     push.push,
     compare.compare,
+    convert.convert,
 )
 
 

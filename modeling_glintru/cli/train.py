@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -34,6 +34,19 @@ def train(
     model: Annotated[
         str | None, typer.Option("--model", help="Another model than the recipe's, such as sasrec.", metavar="NAME")
     ] = None,
+    from_model: Annotated[
+        str | None,
+        typer.Option("--from", help="Fine-tune this model folder or Hub repository, gently.", metavar="MODEL"),
+    ] = None,
+    items: Annotated[
+        str | None,
+        typer.Option(
+            "--items",
+            help="With --from, items that MODEL does not know: add them (default), learn from the known ones only, or "
+            "keep only MODEL's block and learn new embeddings for all items (another shop).",
+            metavar="add|known|new",
+        ),
+    ] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of every random number.")] = None,
     user_column: UserColumn = None,
     item_column: ItemColumn = None,
@@ -51,17 +64,28 @@ def train(
 ) -> None:
     """Train a model on interactions, measure it, and write a folder that from_pretrained loads.
 
-    Without --recipe, sizes and settings are chosen from the data; the run says which, and why.
+    Without --recipe, sizes and settings are chosen from the data; the run says which, and why. With --from they are
+    the model's own, with a lower learning rate and fewer epochs.
 
     Example: glintru train --data interactions.csv --output_dir outputs/mine
+
+    Example: glintru train --from outputs/mine --data november.csv --output_dir outputs/november
     """
-    from ..runs import train_and_evaluate
+    from ..fine_tuning import fine_tuning_recipe
+    from ..runs import train_and_evaluate, with_data
 
     columns = column_names(user_column, item_column, time_column, item_titles)
-    chosen = chosen_recipe(recipe, changes, data, columns, seed, model)
+    overrides = all_overrides(changes, seed, model)
     complete = None
-    if recipe is None:
-        complete = functools.partial(_completed, overrides=all_overrides(changes, seed, model))
+    if from_model is not None or items is not None:
+        chosen, complete = fine_tuning_recipe(from_model, recipe, items, overrides)
+        chosen = with_data(chosen, data, columns)
+    else:
+        chosen = chosen_recipe(recipe, changes, data, columns, seed, model)
+        if recipe is None:
+            complete = functools.partial(_from_the_data, overrides=overrides)
+    if complete is not None:
+        complete = functools.partial(_completed, complete)
     elif is_main_process():
         print(_plan(chosen))
     result, prepared, evaluations = train_and_evaluate(
@@ -86,13 +110,21 @@ def train(
     _print_loading_lines(output_dir, prepared)
 
 
-def _completed(recipe: Any, data: Any, overrides: Sequence[str]) -> Any:
+def _from_the_data(recipe: Any, data: Any, overrides: Sequence[str]) -> Any:
     """The recipe with sizes and settings from the data's shape; says what was chosen and why."""
     from ..presets import data_shape, describe, preset
 
     whole, choices = preset(data_shape(data), recipe, overrides)
     if is_main_process():
-        print(f"{describe(choices)}\n{_plan(whole)}")
+        print(describe(choices))
+    return whole
+
+
+def _completed(complete: Callable[[Any, Any], Any], recipe: Any, data: Any) -> Any:
+    """What `complete` makes of the recipe and the data, after printing it."""
+    whole = complete(recipe, data)
+    if is_main_process():
+        print(_plan(whole))
     return whole
 
 

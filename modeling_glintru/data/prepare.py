@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
 __all__ = ["PreparedData", "load_prepared", "prepare"]
 
+ANOTHER_SHOP = (
+    "is it the right model? Another shop's items are learned anew with glintru train --from MODEL --items new"
+)
 ROWS_PER_CHUNK = 65_536
 COLUMNS = {
     "train": ["user_id", "item_ids"],
@@ -79,6 +83,11 @@ class PreparedData:
                     f"; the model does not know {unknown['items']:,} of the items "
                     f"({unknown['interactions']:,} interactions)"
                 )
+        new = s.get("new_to_model", {"items": 0})
+        if new["items"]:
+            lines.append(
+                f"New items {new['items']:,} that the model did not know ({new['interactions']:,} interactions)"
+            )
         cold = s["validation_cold_targets"], s["test_cold_targets"]
         if any(cold):
             lines.append(f"          targets never seen in training: {cold[0]:,} validation, {cold[1]:,} test")
@@ -99,6 +108,7 @@ def prepare(
     max_length: int = 200,
     item_titles: Mapping[Any, str | None] | None = None,
     processor: GlintRUProcessor | None = None,
+    add_items: bool = False,
     seed: int = 42,
     overwrite: bool = False,
 ) -> PreparedData:
@@ -119,6 +129,8 @@ def prepare(
         item_titles: Raw item id to title, for the processor.
         processor: The vocabulary of an existing model, instead of a new one: interactions with items that it does not
             know are left out (and counted in the summary, as `unknown_to_model`).
+        add_items: Adds such items to a copy of `processor` instead (see its `add_items`), and counts them in the
+            summary, as `new_to_model`.
         seed: Of the split `user`.
         overwrite: Replace prepared data in `output_dir`. Anything else there is refused all the same.
 
@@ -144,12 +156,17 @@ def prepare(
     kept = filter_interactions(interactions, **filters)  # type: ignore[arg-type]
     unknown = {}
     if processor is not None:
-        known = _only_known(kept, processor)
-        unknown["unknown_to_model"] = {
+        kept, known = _known_items(kept, processor)
+        unknown["new_to_model" if add_items else "unknown_to_model"] = {
             "interactions": len(kept) - len(known),
             "items": kept.num_items - known.num_items,
         }
-        kept = known
+        if add_items:
+            processor = copy(processor)
+            new = kept.frame["item_id"].unique().sort().to_list()
+            processor.add_items(new, _fitting_titles(item_titles, new))
+        else:
+            kept = known
     _check_several(kept, " after filtering")
     sequences = build_sequences(kept)
     if processor is None:
@@ -294,8 +311,8 @@ def _check_several(interactions: Interactions, when: str) -> None:
             )
 
 
-def _only_known(interactions: Interactions, processor: GlintRUProcessor) -> Interactions:
-    """The interactions whose items the vocabulary holds.
+def _known_items(interactions: Interactions, processor: GlintRUProcessor) -> tuple[Interactions, Interactions]:
+    """The interactions with ids of the vocabulary's type, and those of them whose items it holds.
 
     Raises:
         DataError: The ids are text and the vocabulary's are integers, or no item is known.
@@ -306,13 +323,14 @@ def _only_known(interactions: Interactions, processor: GlintRUProcessor) -> Inte
     elif frame["item_id"].dtype == pl.String:
         raise DataError(
             f"The item ids of {interactions.source} are text such as {frame['item_id'][0]!r}, "
-            "but the model's are integers."
+            f"but the model's are integers; {ANOTHER_SHOP}."
         )
     distinct = frame["item_id"].unique()
     known = distinct.filter(pl.Series(processor.encode_ids(distinct, "drop") > 0))
     if known.is_empty():
-        raise DataError(f"The model knows none of the items of {interactions.source}; is it the right model?")
-    return replace(interactions, frame=frame.filter(pl.col("item_id").is_in(known.implode())))
+        raise DataError(f"The model knows none of the items of {interactions.source}; {ANOTHER_SHOP}.")
+    interactions = replace(interactions, frame=frame)
+    return interactions, replace(interactions, frame=frame.filter(pl.col("item_id").is_in(known.implode())))
 
 
 def _fitting_titles(titles: Mapping[Any, str | None] | None, item_ids: list[Any]) -> dict[Any, str | None] | None:

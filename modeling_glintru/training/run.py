@@ -23,10 +23,12 @@ from ..errors import ModelFolderError, RecipeError
 from ..launcher import is_main_process
 from ..machine import processor_name
 from ..recipes import Recipe
+from .adapters import add_adapters, merge_adapters
 from .checkpoint import has_checkpoints, newest_checkpoint, remove_other_checkpoints
 from .folder import CHECKPOINTS
 from .resume import RunTrainer
 from .shares import device_batch_size
+from .start import Start
 from .stopping import Interruptions
 
 __all__ = ["TrainingResult", "save_model_folder", "train", "use_bf16"]
@@ -136,12 +138,13 @@ def train(
     *,
     compute_metrics: Callable,
     preprocess_logits_for_metrics: Callable,
+    start: Start | None = None,
     resume: bool = False,
     interruptions: Interruptions | None = None,
     progress: bool = True,
     say: Callable[[str], None] = print,
 ) -> TrainingResult:
-    """Trains a new model as the recipe says; the epoch is chosen on the validation split.
+    """Trains a new model, or that of `start`, as the recipe says; the epoch is chosen on the validation split.
 
     Args:
         recipe: Sizes and settings.
@@ -149,6 +152,7 @@ def train(
         output_dir: Checkpoints go to a folder inside, which stays: see `run_folder`.
         compute_metrics, preprocess_logits_for_metrics: As `transformers.Trainer` takes them; they give the
             recipe's validation metric (`modeling_glintru.evaluation` has a pair).
+        start: From `open_start(recipe.fine_tuning)`, with the recipe that its `fitted` gave; it stays as it is.
         resume: Whether to go on from the newest checkpoint that is whole; from the beginning where none was written.
         interruptions: When to save and to stop.
         progress: Whether to show a bar and a line an epoch.
@@ -161,12 +165,21 @@ def train(
     """
     if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":  # ignored by Accelerate on the CPU
         raise RecipeError("glintru train keeps whole weights in each process; examples/train_sharded.py shards them")
+    if recipe.fine_tuning is not None and start is None:
+        raise RecipeError(f"the recipe {recipe.name!r} fine-tunes a model, but this trains new weights")
     keep_freed_memory()
     set_seed(recipe.seed)
     training = recipe.training
     arguments = training_arguments(recipe, output_dir, progress and is_main_process())
-    config = recipe.config(data.processor.vocab_size)
-    model = MODELS[recipe.model_name](config)
+    if start is None:
+        model = MODELS[recipe.model_name](recipe.config(data.processor.vocab_size))
+    else:
+        model = start.model_for(recipe, data)
+    config, adapted = model.config, None
+    if start is not None and start.settings.lora_rank:
+        new_items = start.settings.items == "new" or len(data.processor) > len(start.processor)
+        adapted = add_adapters(model, start.settings.lora_rank, train_embeddings=new_items)
+        say(f"LoRA      {model.num_parameters(only_trainable=True):,} of {model.num_parameters():,} parameters train")
     if config.negative_sampling != "uniform":
         model.set_item_counts(data.item_counts)
     patience = training.early_stopping_patience
@@ -188,6 +201,8 @@ def train(
     best_step = trainer.state.best_global_step or trainer.state.global_step
     # Accelerate leaves its autocast around `forward`; evaluation is in full precision.
     model = trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+    if adapted is not None:
+        model = merge_adapters(adapted)
     return TrainingResult(
         model=model.eval(),
         log_history=trainer.state.log_history,

@@ -156,7 +156,7 @@ def test_the_recipe_says_how_prepared_data_was_split(glintru, tmp_path):
     assert again["test"] == metrics["test"]
 
 
-@pytest.mark.parametrize("command", ["prepare", "train", "evaluate", "recommend", "compare"])
+@pytest.mark.parametrize("command", ["prepare", "train", "evaluate", "recommend", "compare", "convert"])
 def test_help_has_an_example(glintru, command):
     result = glintru(command, "--help")
     assert result.exit_code == 0

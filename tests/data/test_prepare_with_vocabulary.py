@@ -85,3 +85,22 @@ def test_shards_by_user_with_one_vocabulary_are_the_whole():
     for split in whole.dataset:
         joined = concatenate_datasets([shard.dataset[split] for shard in shards])
         assert sorted(joined, key=lambda row: row["user_id"]) == list(whole.dataset[split])
+
+
+def test_unknown_items_are_added_behind_the_known_ones(tmp_path):
+    processor = GlintRUProcessor(["z", "x"], {"x": "The X"})
+    read = table(["x", "b", "z", "a"] * 3)
+    prepared = prepare(read, processor=processor, add_items=True, item_titles={"b": "B", "x": "another X"})
+    assert prepared.processor.item_ids == ("z", "x", "a", "b") and processor.item_ids == ("z", "x")
+    assert (prepared.processor.title("b"), prepared.processor.title("x")) == ("B", "The X")
+    assert prepared.dataset["test"][0] == {"user_id": "a", "item_ids": [2, 4, 1], "target": 3}
+    assert prepared.summary["new_to_model"] == {"interactions": 6, "items": 2}
+    assert prepared.summary["dropped"]["interactions"] == 0
+    assert "New items 2 that the model did not know (6 interactions)" in prepared.describe()
+    prepare(read, tmp_path / "out", processor=processor, add_items=True)
+    assert load_prepared(tmp_path / "out").processor.item_ids == ("z", "x", "a", "b")
+
+
+def test_none_known_is_not_the_same_shop():
+    with pytest.raises(DataError, match=r"knows none of the items .* --items new"):
+        prepare(table(["x", "y", "z", "x"] * 3), processor=GlintRUProcessor(["1", "2"]), add_items=True)

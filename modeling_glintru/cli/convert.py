@@ -1,0 +1,52 @@
+"""`glintru convert`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def convert(
+    checkpoint: Annotated[
+        str, typer.Argument(help="The authors' RecBole checkpoint (.pth), weights alone.", metavar="CHECKPOINT")
+    ],
+    ids: Annotated[
+        str,
+        typer.Option("--ids", help="RecBole's item tokens in the order of their indices: json, or one a line."),
+    ],
+    output_dir: Annotated[Path, typer.Option("--output_dir", help="Where the model folder goes.")],
+    num_attention_heads: Annotated[
+        int | None, typer.Option("--num_attention_heads", help="Their n_heads, where the file does not say it.")
+    ] = None,
+    max_length: Annotated[
+        int | None, typer.Option("--max_length", help="Newest items of a history that the model reads.")
+    ] = None,
+    padding_mode: Annotated[
+        str,
+        typer.Option("--padding_mode", help="masked, or official to reproduce their padding leak."),
+    ] = "masked",
+) -> None:
+    """Make a model folder of a checkpoint of the authors' code.
+
+    Example: glintru convert GLINTRU.pth --ids items.json --output_dir outputs/converted
+    """
+    from ..display import loading_lines
+    from ..hub.convert import convert
+    from ..processing_glintru import GlintRUProcessor
+
+    model = convert(
+        checkpoint,
+        ids,
+        output_dir,
+        num_attention_heads=num_attention_heads,
+        max_length=max_length,
+        padding_mode=padding_mode,
+    )
+    config, processor = model.config, GlintRUProcessor.from_pretrained(output_dir)
+    print(
+        f"GLINT-RU of width {config.hidden_size} with {config.num_attention_heads} heads, {len(processor)} items, "
+        f"histories of up to {processor.max_length} items, padding_mode {config.padding_mode}\n\n"
+        f"The model is in {output_dir}. Load it with\n\n{loading_lines(str(output_dir), list(processor.item_ids[:3]))}"
+    )

@@ -1,0 +1,64 @@
+"""Where the embeddings of new items begin.
+
+This file travels to the Hub as remote code, hence its few imports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .configuration_glintru import GlintRUError
+
+__all__ = ["INITIALISATIONS", "neighbour_means", "new_rows"]
+
+INITIALISATIONS = ("neighbours", "mean")
+
+
+def neighbour_means(weight: Tensor, histories: Iterable[Sequence[int]], num_new: int) -> Tensor:
+    """For each new item the mean embedding of the known items that stand directly before and after it.
+
+    Args:
+        weight: (known, size) embeddings; index 0 is padding, and the new items have the indices from `known` on.
+        histories: Item indices, oldest first. An item counts as often as it is a neighbour.
+        num_new: How many new items there are.
+
+    Returns:
+        (num_new, size) in the dtype of `weight`. An item without a known neighbour gets the mean of all known items.
+    """
+    known = len(weight)
+    new, beside = [], []
+    for history in histories:
+        items = np.asarray(history, np.int64)
+        for here, there in ((items[1:], items[:-1]), (items[:-1], items[1:])):
+            pairs = (here >= known) & (there > 0) & (there < known)
+            new.append(here[pairs] - known)
+            beside.append(there[pairs])
+    places = torch.from_numpy(np.concatenate([*new, np.zeros(0, np.int64)])).to(weight.device)
+    neighbours = torch.from_numpy(np.concatenate([*beside, np.zeros(0, np.int64)])).to(weight.device)
+    counts = torch.bincount(places, minlength=num_new)[:num_new, None]
+    sums = torch.zeros(num_new, weight.shape[1], device=weight.device)
+    for part, rows in zip(places.split(2**16), neighbours.split(2**16), strict=True):
+        sums.index_add_(0, part, weight[rows].float())
+    means = torch.where(counts > 0, sums / counts.clamp_min(1), weight[1:].float().mean(0))
+    return means.to(weight.dtype)
+
+
+def new_rows(weight: Tensor, num_new: int, init: str | Tensor, histories: Iterable[Sequence[int]] | None) -> Tensor:
+    """(num_new, size) embeddings of new items; arguments and errors as `NextItemHead.add_items`."""
+    if isinstance(init, Tensor):
+        if init.shape != (num_new, weight.shape[1]):
+            raise GlintRUError(
+                f"init must have one row for each new item, {(num_new, weight.shape[1])}, got {tuple(init.shape)}"
+            )
+        if not init.isfinite().all():
+            raise GlintRUError("init holds numbers that are not finite")
+        return init.detach().to(weight)
+    if init not in INITIALISATIONS:
+        raise GlintRUError(f"init must be one of {', '.join(INITIALISATIONS)}, or a tensor; got {init!r}")
+    if init == "neighbours" and histories is None:
+        raise GlintRUError("init 'neighbours' needs histories=, in which the new items have neighbours; or take 'mean'")
+    return neighbour_means(weight, histories if init == "neighbours" and histories is not None else [], num_new)

@@ -1,0 +1,132 @@
+"""The model that a fine-tuning starts from, fitted to the items of new data."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from torch import nn
+from transformers import PreTrainedModel
+
+from ..auto import MODELS
+from ..data import PreparedData
+from ..errors import ModelFolderError, RecipeError
+from ..fine_tuning_recipe import FineTuningRecipe
+from ..loading import load_model_folder
+from ..processing_glintru import GlintRUProcessor
+from ..recipes import Recipe, model_fields
+from .adapters import check_adapters
+
+__all__ = ["Start", "model_section", "open_start", "weights_checksum"]
+
+# Beside dropout, what may differ from the model without making its weights useless.
+CHANGEABLE = (
+    *("loss", "num_negatives", "negative_sampling", "popularity_exponent", "in_batch_share", "gbce_t"),
+    *("label_smoothing", "padding_in_softmax", "padding_mode"),
+)
+
+
+@dataclass(frozen=True)
+class Start:
+    """A model to start from; it is never changed.
+
+    Args:
+        model: In eval mode.
+        processor: Its vocabulary.
+        settings: What to do with it, with the checksum of its weights.
+    """
+
+    model: PreTrainedModel
+    processor: GlintRUProcessor
+    settings: FineTuningRecipe
+
+    def fitted(self, recipe: Recipe) -> Recipe:
+        """The recipe with the model's own sizes and checksum.
+
+        Raises:
+            RecipeError: The recipe asks for other sizes.
+        """
+        own = model_section(self.model)
+        given = {"name": recipe.model_name, **recipe.model}
+        for key, value in given.items():
+            if key in own and value != own[key] and not is_changeable(key):
+                raise RecipeError(
+                    f"fine-tuning keeps what the weights depend on: model.{key} is {own[key]!r} in "
+                    f"{self.settings.from_model}, but {value!r} in the recipe"
+                )
+        return replace(recipe, model=own | given, fine_tuning=self.settings)
+
+    def model_for(self, recipe: Recipe, data: PreparedData) -> PreTrainedModel:
+        """A new model with the weights of this one and the vocabulary of the data; new embeddings are drawn anew."""
+        settings, old = self.settings, self.model.state_dict()
+        kind = MODELS[recipe.model_name]
+        if settings.items == "new":
+            model = kind(recipe.config(data.processor.vocab_size))
+            table = model.get_input_embeddings().weight
+            own = {name for name, parameter in model.named_parameters() if parameter is table}
+            model.load_state_dict({name: tensor for name, tensor in old.items() if name not in own}, strict=False)
+            return model
+        model = kind(recipe.config(self.processor.vocab_size))
+        model.load_state_dict(old)
+        num_new = data.processor.vocab_size - self.processor.vocab_size
+        model.add_items(num_new, settings.new_vectors, histories(data.dataset["train"]))
+        return model
+
+
+def open_start(settings: FineTuningRecipe) -> Start:
+    """Loads the model that a recipe starts from.
+
+    Raises:
+        ModelFolderError: See `load_model_folder`.
+        RecipeError: It has other weights than the recipe wants, or LoRA is asked for where it is not to be had.
+    """
+    name = settings.from_model
+    if "/" not in name and not Path(name).exists():  # a recipe keeps the name of a folder alone
+        raise ModelFolderError(f"there is no model folder {name}; say with --from where the model to start from lies")
+    model, processor = load_model_folder(name)
+    if settings.lora_rank:
+        check_adapters(model)
+    found = weights_checksum(model)
+    if settings.from_weights not in (None, found):
+        raise RecipeError(
+            f"the recipe starts from weights {settings.from_weights}, but {settings.from_model} holds {found}; give "
+            "the right ones with --from, or take these with --set from_weights=null"
+        )
+    return Start(model, processor, replace(settings, from_weights=found))
+
+
+def is_changeable(field: str) -> bool:
+    """Whether a field of a config may be changed in fine-tuning."""
+    return field.endswith("_dropout") or field in CHANGEABLE
+
+
+def model_section(model: PreTrainedModel) -> dict[str, Any]:
+    """The `model` section of a recipe for models like this one."""
+    name = model.config.model_type
+    fields = (field for field in model_fields(name) if field != "name")
+    return {"name": name} | {field: getattr(model.config, field) for field in fields}
+
+
+def histories(split: Dataset) -> Iterator[np.ndarray]:
+    """The item indices of each row, without making Python lists of them."""
+    for chunk in split.data.column("item_ids").chunks:
+        values, offsets = chunk.values.to_numpy(), chunk.offsets.to_numpy()
+        for begin, end in pairwise(offsets.tolist()):
+            yield values[begin:end]
+
+
+def weights_checksum(model: nn.Module) -> str:
+    """16 hexadecimal digits that name the weights, exactly as they are."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        array = tensor.detach().cpu().contiguous()
+        digest.update(f"{name}{tuple(array.shape)}{array.dtype}".encode())
+        digest.update(array.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]
