@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 from modeling_glintru import __version__
 
 ROOT = Path(__file__).resolve().parents[1]
-RECIPES = sorted(file.name for file in (ROOT / "configuration").glob("*.yaml"))
+RECIPES = sorted((file.name for file in (ROOT / "configuration").glob("*.yaml")), key=lambda name: name[:-5])
 CONFIGURATION = sorted(
     str(file.relative_to(ROOT / "configuration")) for file in (ROOT / "configuration").rglob("*.yaml")
 )

@@ -13,7 +13,8 @@ from modeling_glintru import GlintRUConfig
 from modeling_glintru.errors import GlintRUError, RecipeError
 from modeling_glintru.recipes import Recipe, TrainingRecipe, change_recipe, list_recipes, load_recipe
 
-NAMES = ["amazon-beauty", "amazon-video-games", "demo", "ml-100k", "ml-1m"]
+DATA = ["amazon-beauty", "amazon-video-games", "ml-100k", "ml-1m"]
+NAMES = sorted([*DATA, *(f"{name}-best" for name in DATA), "demo"])
 
 
 def write(tmp_path: Path, text: str) -> Path:

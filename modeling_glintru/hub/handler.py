@@ -15,6 +15,7 @@ from typing import Any
 
 from transformers import pipeline
 
+TASK: Any = "sequential-recommendation"  # not among the tasks that the signature of `pipeline` names
 PARAMETERS = ("top_k", "exclude_seen", "unknown_items", "return_state")
 KEYS = ("history", "state", "exclude", "user", "events")
 MAX_USERS = 100_000  # kept in memory, 5 kB each at hidden_size 64; the one not heard of for longest goes first
@@ -49,7 +50,7 @@ class EndpointHandler:
     """
 
     def __init__(self, path: str = "", **_: Any) -> None:
-        self.pipe = pipeline("sequential-recommendation", model=path, trust_remote_code=True)
+        self.pipe = pipeline(TASK, model=path, trust_remote_code=True)
         self.users: OrderedDict[Any, User] = OrderedDict()
         self.lock = Lock()
 

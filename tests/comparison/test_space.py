@@ -23,7 +23,8 @@ def test_every_model_gets_the_same_draws(default):
         for settings in draws.values():
             assert len(settings) == data.trials
             for mine, ours in zip(settings, draws["glintru"], strict=True):
-                assert {**mine, "train_batch_size": 0} == {**ours, "train_batch_size": 0}
+                batch = {"train_batch_size": 0, "train_batch_targets": 0}
+                assert {**mine, **batch} == {**ours, **batch}
         assert draws["sasrec"] == draws["glintru"] and draws["fmlprec"] == draws["bsarec"]
 
 
