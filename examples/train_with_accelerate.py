@@ -21,7 +21,6 @@ parser.add_argument("--data", default="demo", help="interactions: a file, or 'de
 parser.add_argument("--output_dir", default="outputs/accelerate")
 parser.add_argument("--num_train_epochs", type=int, default=6)
 args = parser.parse_args()
-
 set_seed(42)
 sharing = DataLoaderConfiguration(split_batches=True)  # several processes share the rows of each batch
 accelerator = Accelerator(cpu=not torch.accelerator.is_available(), dataloader_config=sharing)
@@ -34,7 +33,7 @@ sampler = LengthBucketSampler(windows, BATCH_SIZE)  # windows of like length sha
 loader = DataLoader(windows, BATCH_SIZE, sampler=sampler, collate_fn=SequenceCollator(MAX_LENGTH))
 model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
 plain = accelerator.unwrap_model(model)  # without what Accelerate puts around it: for scoring and saving
-best = -1.0
+scorer, best = ModelScorer(plain, MAX_LENGTH), -1.0
 for epoch in range(args.num_train_epochs):
     model.train()
     sampler.set_epoch(epoch)  # another order every epoch
@@ -45,16 +44,14 @@ for epoch in range(args.num_train_epochs):
         accelerator.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
-    validation = evaluate(ModelScorer(plain, MAX_LENGTH), data.dataset["validation"], progress=False)
-    ndcg = validation.table()["ndcg@10"]["value"]
-    loss = accelerator.reduce(loss.detach(), "mean").item()
-    accelerator.print(f"epoch {epoch + 1}: loss {loss:.3f}, validation ndcg@10 {ndcg:.4f}")
+    ndcg = evaluate(scorer, data.dataset["validation"], progress=False).table()["ndcg@10"]["value"]
+    accelerator.print(f"epoch {epoch + 1}: validation ndcg@10 {ndcg:.4f}")
     if ndcg > best and accelerator.is_main_process:  # the epoch is chosen on validation, never on test
         best = ndcg
         plain.save_pretrained(args.output_dir)
         data.processor.save_pretrained(args.output_dir)
 if accelerator.is_main_process:
-    kept, processor = AutoModel.from_pretrained(args.output_dir), AutoProcessor.from_pretrained(args.output_dir)
+    kept, processor = (auto.from_pretrained(args.output_dir) for auto in (AutoModel, AutoProcessor))
     test = evaluate(ModelScorer(kept, processor.max_length), data.dataset["test"], progress=False)
     print(f"test ndcg@10 {test.table()['ndcg@10']['value']:.4f}")
     inputs = processor([processor.item_ids[:3]])

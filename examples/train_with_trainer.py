@@ -35,12 +35,10 @@ trainer = Trainer(
         load_best_model_at_end=True,
         metric_for_best_model="eval_ndcg@10",
         remove_unused_columns=False,  # the collator makes the model's inputs from the rows' own columns
-        dataloader_pin_memory=False,  # worth setting to True on a GPU
         use_cpu=not torch.accelerator.is_available(),
     ),
     data_collator=SequenceCollator(MAX_LENGTH),
-    # Windows over whole histories: every target is used once an epoch, not only those of the newest items.
-    train_dataset=TrainingWindows(data.dataset["train"], MAX_LENGTH),
+    train_dataset=TrainingWindows(data.dataset["train"], MAX_LENGTH),  # whole histories: each target once an epoch
     eval_dataset=data.dataset["validation"],
     # Ranks instead of logits leave the model, so nothing of size users x items is ever kept.
     preprocess_logits_for_metrics=target_ranks,

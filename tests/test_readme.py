@@ -1,4 +1,4 @@
-"""Every code block of the README is executed, top to bottom, in one folder."""
+"""Every code block of the README and of the tutorial is executed, top to bottom, in one folder."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -18,7 +19,14 @@ from .hub_server import ANN
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)
+
+
+def code_blocks(page: str) -> list[tuple[str, str]]:
+    """Language and content of each."""
+    return re.findall(r"^```(\w*)\n(.*?)^```$", page, flags=re.DOTALL | re.MULTILINE)
+
+
+BLOCKS = code_blocks(README)
 
 
 def glintru(command: str) -> None:
@@ -52,8 +60,22 @@ def test_the_readme_has_blocks_of_both_kinds():
 def test_block(folder, language, code, monkeypatch, hub):
     monkeypatch.chdir(folder)
     monkeypatch.setenv("HF_TOKEN", ANN)
+    run_block(language, code, {"__name__": "readme"})
+
+
+@pytest.mark.slow
+def test_the_tutorial(tmp_path, monkeypatch, hub):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_TOKEN", ANN)
+    names: dict[str, Any] = {"__name__": "tutorial"}
+    for language, code in code_blocks((ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")):
+        run_block(language, code, names)
+    assert (tmp_path / "recommendations.parquet").is_file() and len(hub.repo("ann/shop").branches["main"]) == 3
+
+
+def run_block(language: str, code: str, names: dict[str, Any]) -> None:
     if language == "python":
-        exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
+        exec(compile(code, "page.md", "exec"), names)
         return
     for line in code.strip().splitlines():
         if line.startswith("make "):  # the tests are inside `make test`; here: such a target exists
