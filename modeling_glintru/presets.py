@@ -1,7 +1,7 @@
 """The recipe of `glintru train --data FILE` without `--recipe`: sizes and settings from the shape of the data.
 
-`choose` is the whole rule, in order; each choice carries its reason in one line. It was set to come out near the named
-recipes on their data (MovieLens and Amazon) and to stay in range far from it; it is not the result of a search.
+`choose` is the whole rule, in order; each choice carries its reason in one line. It was set to come out near the
+recipes that were best on validation for their data (`ml-1m-best` and its like) and to stay in range far from it.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 from .auto import MODELS
 from .data import PreparedData
 from .data.windows import history_lengths
+from .launcher import num_processes
 from .recipes import DEFAULT_MODEL, Recipe, changed_keys, model_fields
 
 __all__ = ["Choice", "DataShape", "blank_recipe", "choose", "data_shape", "describe", "preset"]
@@ -23,14 +24,16 @@ __all__ = ["Choice", "DataShape", "blank_recipe", "choose", "data_shape", "descr
 NAME = "auto"
 
 SHORTEST, SHORT, LONGEST = 20, 50, 200  # histories: read at least, read nearly all of, read at most
-WIDE_TARGETS = 500_000  # from here on hidden_size 128
+MANY = 500_000  # targets from which on hidden_size 128 pays, and cosine scores no longer do
 WIDE_ITEMS = 1_000_000  # above, the table of items at 128 would take 2 GB with its moments
 FULL_SOFTMAX_ITEMS = 200_000  # above, a step would be spent on the softmax
 NEIGHBOR_ITEMS, NEIGHBOR_INTERACTIONS = 500_000, 20_000_000  # above, item-kNN would take half a GB
 EVALUATION_SCORES = 2**26  # held at once: 256 MB
 MANY_TARGETS = 30  # in an example, in the mean: small batches of them
 PREFIXES = 50_000  # an epoch of the models that learn one prefix an example
-TOTAL_STEPS, FEWEST_STEPS = 6_000, 1_000
+TARGETS_AT_ONCE = 2_000, 1_000, 750  # a step: long histories of much data, of little data, short histories
+MOST_AT_ONCE, SHORT_EPOCH, LONG_EPOCH = 16_000, 50, 5_000
+TOTAL_STEPS, FEWEST_STEPS = 8_000, 1_000
 
 
 @dataclass(frozen=True)
@@ -128,10 +131,10 @@ class _Rule:
             "training",
             max_length=10 * math.ceil(length / 10),
         )
-        wide = shape.targets >= WIDE_TARGETS and shape.items <= WIDE_ITEMS
+        wide = (shape.targets >= MANY or self.sparse()) and shape.items <= WIDE_ITEMS
         self.take(
-            f"{shape.targets:,} targets, {shape.items:,} items (128 from {WIDE_TARGETS:,} targets on, up to "
-            f"{WIDE_ITEMS:,} items)",
+            f"{shape.targets:,} targets, {shape.items:,} items (128 from {MANY:,} targets on, and for short histories "
+            f"with dropout 0.5, up to {WIDE_ITEMS:,} items)",
             "model",
             hidden_size=128 if wide else 64,
         )
@@ -142,10 +145,14 @@ class _Rule:
                 "one published block, 16 dimensions a head", "model", num_attention_heads=heads, num_hidden_layers=1
             )
 
+    def sparse(self) -> bool:
+        """Whether over-fitting is the enemy: little to learn of an item, or of a history."""
+        per_item = self.shape.interactions / self.shape.items
+        return per_item < 10 or (self.shape.median_length < 20 and per_item < 100)
+
     def choose_dropout(self) -> None:
-        shape = self.shape
+        shape, sparse = self.shape, self.sparse()
         per_item = shape.interactions / shape.items
-        sparse = per_item < 10 or (shape.median_length < 20 and per_item < 100)
         others, attention = (0.5, 0.5) if sparse else (0.2, 0.2) if per_item >= 1000 else (0.3, 0.2)
         names = [name for name in self.fields if name.endswith("_dropout")]
         reason = (
@@ -160,6 +167,11 @@ class _Rule:
         few = self.shape.items <= FULL_SOFTMAX_ITEMS
         reason = f"{self.shape.items:,} items (sampled above {FULL_SOFTMAX_ITEMS:,})"
         self.take(reason, "model", loss="cross_entropy" if few else "sampled_softmax")
+        if self.known["model.loss"] == "cross_entropy" and self.shape.targets < MANY:
+            reason = f"cosine scores, for fewer than {MANY:,} targets"
+            self.take(reason, "model", normalize_scores=True)
+            if self.known["model.normalize_scores"]:
+                self.take(reason, "model", temperature=0.07)
         if self.known["model.loss"] in ("sampled_softmax", "gbce"):
             reason = "half of them from the batch, half from the catalogue"
             self.take(reason, "model", num_negatives=1024, negative_sampling="mixed")
@@ -177,22 +189,33 @@ class _Rule:
             examples = max(self.shape.users, targets / known["training.max_length"])
             per_example = targets / examples
         many = per_example >= MANY_TARGETS
+        windows = MODELS[self.model].training_examples == "windows"
+        if windows and num_processes() == 1 and "training.train_batch_size" not in known:
+            much, little, short = TARGETS_AT_ONCE
+            at_once = short if not many else much if targets >= MANY else little
+            while targets / at_once < SHORT_EPOCH and at_once > known["training.max_length"]:
+                at_once //= 2
+            while at_once < MOST_AT_ONCE and targets / at_once > LONG_EPOCH:
+                at_once *= 2
+            reason = (
+                f"{per_example:,.0f} targets an example ({MANY_TARGETS} are many), {targets:,} in all: many small steps"
+            )
+            at_once = max(at_once, known["training.max_length"])
+            self.take(reason, "training", train_batch_targets=at_once, learning_rate=2e-3 if many else 1e-3)
         batch, largest = (32, 128) if many else (128, 512)
         while batch > 16 and examples / batch < 100:
             batch //= 2
-        while batch < largest and examples / batch > 5_000:
+        while batch < largest and examples / batch > LONG_EPOCH:
             batch *= 2
-        self.take(
-            f"{per_example:,.0f} targets an example ({MANY_TARGETS} are many), {examples:,.0f} examples",
-            "training",
-            train_batch_size=batch,
-            learning_rate=2e-3 if many else 1e-3,
-        )
         at_once = known.get("training.train_batch_targets")
+        reason = f"{per_example:,.0f} targets an example ({MANY_TARGETS} are many), {examples:,.0f} examples"
+        if at_once is None:
+            self.take(reason, "training", train_batch_size=batch)
+        self.take(reason, "training", learning_rate=2e-3 if many else 1e-3)
         steps = max(targets / at_once if at_once else examples / known["training.train_batch_size"], 1.0)
         reason = f"about {steps:,.0f} steps an epoch"
         self.take(reason, "training", num_train_epochs=_epochs(steps))
-        warmup = round(0.05 * steps * known["training.num_train_epochs"])
+        warmup = round(0.04 * steps * known["training.num_train_epochs"])
         self.take(
             reason,
             "training",

@@ -8,7 +8,7 @@ from modeling_glintru.auto import MODELS
 from modeling_glintru.data import load_source
 from modeling_glintru.data.prepare import prepare
 from modeling_glintru.errors import RecipeError
-from modeling_glintru.presets import DataShape, blank_recipe, choose, data_shape, describe, preset
+from modeling_glintru.presets import MOST_AT_ONCE, DataShape, blank_recipe, choose, data_shape, describe, preset
 from modeling_glintru.recipes import Recipe, change_recipe, load_recipe
 
 
@@ -40,11 +40,11 @@ def chosen(data: DataShape, *overrides: str) -> Recipe:
 
 @pytest.mark.parametrize("name", KNOWN)
 def test_near_the_recipe_of_that_name(name):
-    ours, named = chosen(KNOWN[name]), load_recipe(name)
+    ours, named = chosen(KNOWN[name]), load_recipe(f"{name}-best")
     assert ours.model == named.model
     for field in ("learning_rate", "weight_decay", "eval_batch_size", "metric", "lr_scheduler_type"):
         assert getattr(ours.training, field) == getattr(named.training, field)
-    for field in ("max_length", "num_train_epochs", "train_batch_size", "warmup_steps"):
+    for field in ("max_length", "num_train_epochs", "train_batch_targets", "warmup_steps"):
         assert 1 / 2 <= getattr(ours.training, field) / getattr(named.training, field) <= 2
     assert (ours.data, ours.evaluation) == (named.data, named.evaluation) or name == "ml-100k"  # its source is named
 
@@ -61,7 +61,10 @@ def test_every_choice_is_allowed_and_in_range(name, model):
     training = recipe.training
     assert 20 <= training.max_length <= 200 and training.max_length % 10 == 0
     assert recipe.model["hidden_size"] in (64, 128)
-    assert 16 <= training.train_batch_size <= 512
+    if training.train_batch_targets is None:
+        assert MODELS[model].training_examples == "prefixes" and 16 <= training.train_batch_size <= 512
+    else:
+        assert training.max_length <= training.train_batch_targets < 2 * MOST_AT_ONCE
     assert 5 <= training.num_train_epochs <= 100
     assert 10 <= training.warmup_steps <= 1_000
     assert 0 < training.prefix_share <= 1
@@ -71,14 +74,14 @@ def test_every_choice_is_allowed_and_in_range(name, model):
 
 def test_a_small_table():
     recipe = chosen(EXTREMES["50 users"])
-    assert (recipe.training.train_batch_size, recipe.training.num_train_epochs) == (16, 100)
+    assert (recipe.training.train_batch_targets, recipe.training.num_train_epochs) == (50, 53)
     assert recipe.training.early_stopping_patience == 10
     assert recipe.model["hidden_dropout"] == 0.5
 
 
 def test_a_large_table():
     recipe = chosen(EXTREMES["10 million users"])
-    assert recipe.training.train_batch_size == 512 and recipe.training.num_train_epochs == 5
+    assert recipe.training.train_batch_targets == 24_000 and recipe.training.num_train_epochs == 5
     assert (recipe.model["hidden_size"], recipe.model["hidden_dropout"]) == (128, 0.2)
     assert recipe.evaluation.reference_models == ("popularity",)
 
@@ -95,8 +98,12 @@ def test_given_values_stand_and_the_others_follow_them():
     recipe = chosen(KNOWN["ml-1m"], "hidden_size=36", "training.max_length=20", "hidden_dropout=0.0", "seed=7")
     assert (recipe.model["hidden_size"], recipe.model["num_attention_heads"], recipe.seed) == (36, 2, 7)
     assert (recipe.model["hidden_dropout"], recipe.model["embedding_dropout"]) == (0.0, 0.3)
-    # Short windows hold few targets: more of them a batch, at a lower rate.
-    assert recipe.training.train_batch_size == 128 and recipe.training.learning_rate == 1e-3
+    # Short windows hold few targets: fewer of them a step, at a lower rate.
+    assert recipe.training.train_batch_targets == 750 and recipe.training.learning_rate == 1e-3
+    by_size = chosen(KNOWN["ml-1m"], "train_batch_size=64").training
+    assert (by_size.train_batch_size, by_size.train_batch_targets) == (64, None)
+    plain = chosen(KNOWN["amazon-beauty"], "normalize_scores=false").model
+    assert plain["normalize_scores"] is False and "temperature" not in plain
     few = chosen(KNOWN["ml-1m"], "train_batch_targets=500").training
     assert few.num_train_epochs == 5 and few.train_batch_targets == 500
     assert chosen(KNOWN["ml-1m"], "loss=gbce").model["num_negatives"] == 1024
@@ -118,6 +125,12 @@ def test_other_models_get_what_they_have():
     assert prefixes.training.prefix_share == pytest.approx(0.06) and prefixes.training.train_batch_size == 128
     assert prefixes.model["hidden_dropout"] == 0.3 and "embedding_dropout" not in prefixes.model
     assert "num_hidden_layers" not in prefixes.model  # its own default
+
+
+def test_several_processes_share_batches_of_examples(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")  # batches of targets are made in one process
+    training = chosen(KNOWN["ml-1m"]).training
+    assert (training.train_batch_targets, training.train_batch_size) == (None, 32)
 
 
 def test_bad_values_are_refused():
