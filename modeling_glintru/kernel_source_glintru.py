@@ -4,6 +4,7 @@
 """
 
 from .block_source_glintru import BLOCK
+from .history_source_glintru import HISTORY
 from .step_source_glintru import STEP, TOP_K
 
 COMMON = r"""
@@ -149,12 +150,12 @@ static inline void step(const float *xg, const float *hg, const float *before, f
 /* Rows first ... last of the batch. x (batch, length, 3d) input gates; w (d, n) the transposed recurrent weight,
    n >= 3d; h (batch, length, d) states; saved (batch, length, k d): reset, update, new, the new gate's recurrent part.
    With edges, e (batch, length, 3d) are other input gates for one step from the same state before, which the sequence
-   does not go on from: he (batch, length, d), and saved has three more parts. Without, e is null. */
+   does not go on from: he (batch, length, d), and saved has three more parts. Without, e is null; so may saved be. */
 int gru_forward(const float *x, const float *e, const float *w, float *h, float *he, float *saved,
                 int first, int last, int length, int d, int n) {
     const int parts = e ? 7 : 4;
     float *gates = aligned_alloc(64, sizeof(float) * 8 * n);
-    float *zero = calloc(d, sizeof(float));
+    float *zero = calloc(8 * d, sizeof(float)), *spare = zero + d;
     if (!gates || !zero) { free(gates); free(zero); return 1; }
     for (int row = first; row < last; row += 8) {
         int mr = last - row < 8 ? last - row : 8;
@@ -164,7 +165,7 @@ int gru_forward(const float *x, const float *e, const float *w, float *h, float 
             for (int i = 0; i < mr; i++) {
                 long at = (long)(row + i) * length + t;
                 const float *hg = gates + (long)i * n, *before = t ? h + (at - 1) * d : zero;
-                float *keep = saved + at * parts * d;
+                float *keep = saved ? saved + at * parts * d : spare;
                 step(x + at * 3 * d, hg, before, h + at * d, keep, d);
                 memcpy(keep + 3 * d, hg + 2 * d, sizeof(float) * d);
                 if (e) step(e + at * 3 * d, hg, before, he + at * d, keep + 4 * d, d);
@@ -285,4 +286,4 @@ BFLOAT16 = """
 #define NAME(name) name##_bfloat16
 """
 
-SOURCE = COMMON + STEP + TOP_K + FLOAT32 + BLOCK + BFLOAT16 + BLOCK
+SOURCE = COMMON + HISTORY + STEP + TOP_K + FLOAT32 + BLOCK + BFLOAT16 + BLOCK

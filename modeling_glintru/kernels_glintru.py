@@ -93,7 +93,8 @@ def _in_team(part: Callable[[int], int], workers: int) -> list[int]:
 
 
 @functools.cache
-def _pool(workers: int) -> ThreadPoolExecutor:
+def pool(workers: int) -> ThreadPoolExecutor:
+    """Threads for kernels, kept: the interpreter's lock is free while one runs."""
     return ThreadPoolExecutor(workers, thread_name_prefix="glintru")
 
 
@@ -120,20 +121,47 @@ def _over_rows(
     elif _openmp() is not None:
         results = _in_team(part, workers)
     else:
-        results = list(_pool(workers).map(part, range(workers)))
+        results = list(pool(workers).map(part, range(workers)))
     if any(results):
         raise MemoryError("no memory for the buffers of a kernel")
 
 
-def call(name: str, dtype: torch.dtype, batch: int, tensors: Sequence[Tensor | None], sizes: Sequence[Any]) -> None:
+def call(
+    name: str,
+    dtype: torch.dtype,
+    batch: int,
+    tensors: Sequence[Tensor | None],
+    sizes: Sequence[Any],
+    tile: int = 1,
+) -> None:
     """Calls the kernel for values of a dtype on every row of the batch; the tensors are contiguous."""
     function = getattr(library(), f"{name}_{str(dtype).removeprefix('torch.')}")
-    _over_rows(function, batch, tensors, sizes, tile=1)
+    _over_rows(function, batch, tensors, sizes, tile)
 
 
-def _packed(matrix: Tensor) -> Tensor:
+def packed(matrix: Tensor) -> Tensor:
     """(rows, columns) with the columns filled up to a multiple of 32, contiguous."""
     return torch.nn.functional.pad(matrix, (0, -matrix.shape[1] % 32)).contiguous()
+
+
+def gru_scan(gates: Tensor, weight: Tensor) -> Tensor:
+    """As `GRUScan`; without gradients nothing is written for a backward pass."""
+    if torch.is_grad_enabled() and (gates.requires_grad or weight.requires_grad):
+        return GRUScan.apply(gates, weight)
+    return _gru_states(gates.contiguous(), weight, None)
+
+
+def _gru_states(gates: Tensor, weight: Tensor, saved: Tensor | None) -> Tensor:
+    """What `GRUScan` gives; `saved`, if there, gets what its backward needs."""
+    kernels = library()
+    assert kernels is not None
+    sides, batch, length, width = gates.shape
+    matrix = packed(weight.detach().T)
+    states = gates.new_empty(sides, batch, length, width // 3)
+    edges, edge_states = (gates[1], states[1]) if sides == 2 else (None, None)
+    tensors = (gates[0], edges, matrix, states[0], edge_states, saved)
+    _over_rows(kernels.gru_forward, batch, tensors, (length, width // 3, matrix.shape[1]))
+    return states
 
 
 class GRUScan(torch.autograd.Function):
@@ -150,17 +178,10 @@ class GRUScan(torch.autograd.Function):
         Returns:
             States and edge states, (1 or 2, batch, length, d).
         """
-        kernels = library()
-        assert kernels is not None
         gates = gates.contiguous()
-        sides, batch, length, _ = gates.shape
-        size = weight.shape[1]
-        packed = _packed(weight.detach().T)
-        states = gates.new_empty(sides, batch, length, size)
-        saved = gates.new_empty(batch, length, (1 + 3 * sides) * size)
-        edges, edge_states = (gates[1], states[1]) if sides == 2 else (None, None)
-        sizes = (length, size, packed.shape[1])
-        _over_rows(kernels.gru_forward, batch, (gates[0], edges, packed, states[0], edge_states, saved), sizes)
+        sides, batch, length, width = gates.shape
+        saved = gates.new_empty(batch, length, (1 + 3 * sides) * (width // 3))
+        states = _gru_states(gates, weight, saved)
         ctx.save_for_backward(weight, states, saved)
         return states
 
@@ -171,12 +192,12 @@ class GRUScan(torch.autograd.Function):
         assert kernels is not None
         weight, states, saved = ctx.saved_tensors
         sides, batch, length, size = states.shape
-        packed, grad = _packed(weight.detach()), grad.contiguous()
+        matrix, grad = packed(weight.detach()), grad.contiguous()
         dgates = states.new_empty(sides, batch, length, 3 * size)
         recurrent = states.new_empty(batch * length, 3 * size)  # zero at the start of each row
         edge_grad, dedges = (grad[1], dgates[1]) if sides == 2 else (None, None)
-        tensors = (grad[0], edge_grad, packed, states[0], saved, dgates[0], dedges, recurrent)
-        _over_rows(kernels.gru_backward, batch, tensors, (length, size, packed.shape[1]))
+        tensors = (grad[0], edge_grad, matrix, states[0], saved, dgates[0], dedges, recurrent)
+        _over_rows(kernels.gru_backward, batch, tensors, (length, size, matrix.shape[1]))
         return dgates, recurrent[1:].T @ states[0].view(-1, size)[:-1]
 
 

@@ -28,7 +28,7 @@ from .fused_glintru import (
     pairs,
     shift_right,
 )
-from .kernels_glintru import GRUScan, can_fuse
+from .kernels_glintru import can_fuse, gru_scan
 
 
 def autocast_once(x: Tensor) -> Tensor:
@@ -66,7 +66,7 @@ def gru_states(gru: nn.GRU, x: Tensor, start: Tensor | None = None) -> Tensor:
         return gru(x, start.to(x.dtype)[None].contiguous())[0]
     if not can_scan(x, weight_h):
         return gru(x)[0]
-    return GRUScan.apply(F.linear(x, weight_x).float()[None], weight_h)[0]
+    return gru_scan(F.linear(x, weight_x).float()[None], weight_h)[0]
 
 
 def gru_step(gru: nn.GRU, x: Tensor, before: Tensor) -> Tensor:
@@ -91,7 +91,7 @@ def gru_prefix_states(gru: nn.GRU, inputs: Tensor) -> Tensor:
     """
     weight_x, weight_h = gru.all_weights[0]
     if can_scan(inputs, weight_h):
-        return GRUScan.apply(F.linear(inputs, weight_x).float(), weight_h)
+        return gru_scan(F.linear(inputs, weight_x).float(), weight_h)
     interior, edge = inputs
     states = gru(interior)[0]
     return torch.stack((states, gru_step(gru, edge, shift_right(states))))

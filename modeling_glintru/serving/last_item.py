@@ -1,9 +1,9 @@
 """The representation of whole histories, without those of their prefixes.
 
 A recommendation needs the last position alone. All but the last block of GLINT-RU are run as they are; the last one is
-run as a stream would: its recurrence reads all items but the newest without output, and one step adds the newest.
-Where the last block is the first one, what it reads are rows of the item table: their products with the weights are
-computed once for each item, and then only looked up. Together a third of the time of all prefixes on a CPU.
+run as a stream would: its experts read all items but the newest without output, and one step adds the newest. Where the
+last block is the first one, what it reads are rows of the item table, whose products with the weights are computed once
+for each item and then only looked up (`item_tables.py`).
 """
 
 from __future__ import annotations
@@ -11,19 +11,16 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
-from ..fused_glintru import add_norm, linear_attention
+from ..fused_glintru import features, heads_of
 from ..head_glintru import last_item
-from ..kernels_glintru import GRUScan
-from ..layers_glintru import Border, GlintRUSelectiveGRU, can_scan, gru_states, joined
+from ..layers_glintru import Border, GlintRUBlock, gru_states, joined
 from ..modeling_glintru import GlintRUModel
+from .item_tables import ItemTables
 
 __all__ = ["LastItemEncoder"]
-
-TABLE_BYTES = 2**28  # products of items are kept up to this size
 
 
 class LastItemEncoder:
@@ -37,12 +34,11 @@ class LastItemEncoder:
     def __init__(self, model: PreTrainedModel, num_positions: int = 0) -> None:
         self.encoder: Any = model.model
         self.by_stream = isinstance(self.encoder, GlintRUModel) and not self.encoder.reads_padding
-        self.gates: Tensor | None = None
-        self.queries: Tensor | None = None
+        self.tables: ItemTables | None = None
         if self.by_stream and len(self.encoder.layers) == 1:
-            items, size = self.encoder.embed_items.weight.shape
-            if items <= num_positions and 12 * size * items * 4 <= TABLE_BYTES:
-                self._fill_tables(self.encoder.layers[0], self.encoder.embed_items.weight)
+            block, items = self.encoder.layers[0], self.encoder.embed_items.weight
+            if len(items) <= num_positions and ItemTables.serve(block, items):
+                self.tables = ItemTables(block, items)
 
     @torch.inference_mode()
     def __call__(self, input_ids: Tensor) -> Tensor:
@@ -55,70 +51,63 @@ class LastItemEncoder:
         """
         if not self.by_stream:
             return last_item(self.encoder(input_ids).last_hidden_state, input_ids != 0)
-        x, counts = self.encoder.embed_items(input_ids), (input_ids != 0).sum(1)
+        counts, block = (input_ids != 0).sum(1), self.encoder.layers[-1]
+        if self.tables is None:
+            x = self._block_input(input_ids)
+            memory, newest = _memory(block, x, counts), _newest(x, counts)
+        else:
+            memory = self.tables(input_ids, counts)
+            newest = self.encoder.embed_items(_newest(input_ids[..., None], counts)[..., 0])
+        if block.recurrence is not None and block.recurrence.conv_in is not None:
+            memory |= _taps(block.recurrence, newest, counts)
+        border = Border(torch.ones_like(counts), (counts > 1)[:, None, None].to(newest.dtype), fresh=False)
+        hidden, _ = block(newest[:, 2:].contiguous(), None, memory, border)
+        return hidden[:, 0] * (counts > 0)[:, None].to(hidden.dtype)
+
+    def _block_input(self, input_ids: Tensor) -> Tensor:
+        """What the last block reads, (batch, length, size)."""
+        x = self.encoder.embed_items(input_ids)
         if len(self.encoder.layers) > 1:
             mask = (input_ids != 0)[..., None].to(x.dtype)
             for layer in self.encoder.layers[:-1]:
                 x = layer(x, mask)
-        block = self.encoder.layers[-1]
-        newest = _at(x, counts - 1)[:, None]
-        recurrent = attended = None
-        if block.recurrence is not None:
-            memory = self._memory(block.recurrence, x, input_ids, counts)
-            border = Border(torch.ones_like(counts), (counts > 1)[:, None, None].to(x.dtype), fresh=False)
-            recurrent, _ = block.recurrence.advance(newest, memory, border)
-        if block.attention is not None:
-            attention = block.attention
-            parts = [attention.q_proj, attention.k_proj, attention.v_proj]
-            qkv = joined(parts, x) if self.queries is None else F.embedding(input_ids, self.queries)
-            context = _at(linear_attention(qkv, None, attention.num_heads), counts - 1)[:, None]
-            attended = add_norm(attention.o_proj(context), newest, attention.dropout, attention.norm)
-        return block.finish(newest, newest, recurrent, attended)[:, 0] * (counts > 0)[:, None].to(x.dtype)
+        return x
 
-    def _memory(
-        self, recurrence: GlintRUSelectiveGRU, x: Tensor, input_ids: Tensor, counts: Tensor
-    ) -> dict[str, Tensor]:
-        """What the recurrence keeps of all but the newest item of each row; see `state_glintru.py`."""
-        convolution = recurrence.conv_in
-        if convolution is None:
-            states = gru_states(recurrence.gru, recurrence.in_proj(x[:, :-1])) if x.shape[1] > 1 else x[:, :0]
-            return {"hidden": _at(states, counts - 2)}
-        assert convolution.bias is not None
-        # Before its newest item a memory has read all values that have their right neighbour: those up to counts - 3.
-        if x.shape[1] < 3:
-            states = x[:, :0]
-        elif self.gates is None:
-            after, own, before = convolution.taps(recurrence.in_proj, x[:, :-1]).chunk(3, dim=-1)
-            after = F.pad(after[:, :-2], (0, 0, 1, 0))
-            states = gru_states(recurrence.gru, after + own[:, :-1] + before[:, 1:] + convolution.bias)
-        else:
-            after, own, before = self.gates.unbind(0)
-            gates = F.embedding(input_ids[:, :-2], own)
-            gates += F.embedding(input_ids[:, 1:-1], before)
-            gates[:, 1:] += F.embedding(input_ids[:, :-3], after)
-            states = GRUScan.apply(gates[None], recurrence.gru.all_weights[0][1])[0]
-        pair = torch.stack((_at(x, counts - 3), _at(x, counts - 2)), dim=1)
-        after, own, _ = convolution.taps(recurrence.in_proj, pair).chunk(3, dim=-1)
-        after = after * torch.stack((counts > 2, counts > 1), dim=1)[..., None].to(x.dtype)
-        return {
-            "hidden": _at(states, counts - 3),
-            "edge": after[:, 0] + own[:, 1] + convolution.bias,
-            "after": after[:, 1],
-        }
 
-    @torch.inference_mode()
-    def _fill_tables(self, block: nn.Module, items: Tensor) -> None:
-        """For each item its queries, keys and values, and what it gives to the gates of its neighbours and its own."""
-        recurrence: Any = block.recurrence
-        attention: Any = block.attention
-        if attention is not None:
-            self.queries = joined([attention.q_proj, attention.k_proj, attention.v_proj], items)
-        if recurrence is None or recurrence.conv_in is None:
-            return
-        weight_x, weight_h = recurrence.gru.all_weights[0]
-        after, own, before = recurrence.conv_in.taps(recurrence.in_proj, items).chunk(3, dim=-1)
-        if can_scan(items, weight_h):
-            self.gates = F.linear(torch.stack((after, own + recurrence.conv_in.bias, before)), weight_x)
+def _memory(block: GlintRUBlock, x: Tensor, counts: Tensor) -> dict[str, Tensor]:
+    """As `ItemTables` gives it, from the block's input; without convolutions `hidden` lacks the newest item alone."""
+    memory = {}
+    recurrence, attention = block.recurrence, block.attention
+    if recurrence is not None and recurrence.conv_in is None:
+        states = gru_states(recurrence.gru, recurrence.in_proj(x[:, :-1])) if x.shape[1] > 1 else x[:, :0]
+        memory["hidden"] = _at(states, counts - 2)
+    elif recurrence is not None and recurrence.conv_in is not None:
+        # The value of an item is there once its right neighbour is.
+        states = x[:, :0]
+        if x.shape[1] > 2:
+            after, own, before = recurrence.conv_in.taps(recurrence.in_proj, x[:, :-1]).chunk(3, dim=-1)
+            values = own[:, :-1] + before[:, 1:] + recurrence.conv_in.bias
+            values[:, 1:] += after[:, :-2]
+            states = gru_states(recurrence.gru, values)
+        memory["hidden"] = _at(states, counts - 3)
+    if attention is not None:
+        key, value = joined([attention.k_proj, attention.v_proj], x).chunk(2, dim=-1)
+        older = torch.arange(x.shape[1], device=x.device) < (counts - 1)[:, None]
+        key, value = (heads_of(part, attention.num_heads) for part in (key, value * older[..., None]))
+        memory["attention"] = features(key).transpose(-1, -2) @ value
+    return memory
+
+
+def _taps(recurrence: Any, newest: Tensor, counts: Tensor) -> dict[str, Tensor]:
+    """What the first convolution keeps of all but the newest item: its value without a right neighbour, its tap."""
+    after, own, _ = recurrence.conv_in.taps(recurrence.in_proj, newest[:, :2].contiguous()).chunk(3, dim=-1)
+    after = after * torch.stack((counts > 2, counts > 1), dim=1)[..., None].to(after.dtype)
+    return {"edge": after[:, 0] + own[:, 1] + recurrence.conv_in.bias, "after": after[:, 1]}
+
+
+def _newest(x: Tensor, counts: Tensor) -> Tensor:
+    """The newest three positions of each row of (batch, length, size), zeros for those that a row lacks."""
+    return torch.stack([_at(x, counts - back) for back in (3, 2, 1)], dim=1)
 
 
 def _at(x: Tensor, index: Tensor) -> Tensor:

@@ -1,8 +1,9 @@
-"""Recommendations for every user of a table in one pass: rows of similar length together, scores by matrix products."""
+"""Recommendations for every user of a table in one pass: rows of similar length together, exact top-k."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
@@ -14,8 +15,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from ..errors import GlintRUError
+from ..kernels_glintru import library, pool
 from ..processing_glintru import GlintRUProcessor
 from .last_item import LastItemEncoder
+from .top_k import ExactIndex
 
 __all__ = ["UserHistories", "recommend_all"]
 
@@ -42,6 +45,12 @@ class UserHistories:
 
     def __len__(self) -> int:
         return len(self.user_ids)
+
+    def histories(self, first: int, last: int) -> list[np.ndarray]:
+        """Indices (int64) of the items of the users first ... last - 1."""
+        starts = self.starts[first : last + 1] - self.starts[first]
+        items = self.items[self.starts[first] : self.starts[last]].astype(np.int64)
+        return [items[a:b] for a, b in itertools.pairwise(starts.tolist())]
 
     @classmethod
     def of(cls, frame: pl.DataFrame, processor: GlintRUProcessor, unknown_items: str | None = None) -> UserHistories:
@@ -99,32 +108,66 @@ def recommend_all(
     if isinstance(top_k, bool) or not isinstance(top_k, Integral) or not 1 <= top_k <= most:
         raise GlintRUError(f"top_k must be between 1 and the number of items ({most}), got {top_k!r}")
     model.eval()
-    recommender: Any = model
     encode = LastItemEncoder(model, min(len(users.items), len(users) * max_length))
-    vectors = recommender.item_vectors().T
+    search = _compiled_search if _on_cpu(model) and library() is not None else _plain_search
+    best = search(model, users if exclude_seen else None, int(top_k))
     at_once = max(1, SCORES // model.config.vocab_size)
     for start in range(0, len(users), BLOCK_USERS):
         starts = users.starts[start : start + BLOCK_USERS + 1]
-        hidden = _representations(encode, users.items, starts, max_length, vectors.shape[0], model)
-        found = []
-        for row in range(0, len(hidden), at_once):
-            scores = recommender.query_vectors(hidden[row : row + at_once]) @ vectors
-            scores[:, 0] = -torch.inf
-            if exclude_seen:
-                part = starts[row : row + at_once + 1]
-                rows = np.repeat(np.arange(len(part) - 1), np.diff(part))
-                columns = users.items[part[0] : part[-1]]
-                scores[_index(rows, scores), _index(columns, scores)] = -torch.inf
-            found.append(_best(scores, int(top_k)))
+        hidden = _representations(encode, users.items, starts, max_length, model)
+        found = [best(hidden[row : row + at_once], start + row) for row in range(0, len(hidden), at_once)]
         yield tuple(np.concatenate(parts) for parts in zip(*found, strict=True))
 
 
+Search = Callable[[Tensor, int], tuple[np.ndarray, np.ndarray]]  # of representations and their first user
+
+
+def _on_cpu(model: PreTrainedModel) -> bool:
+    return model.device.type == "cpu" and model.dtype == torch.float32
+
+
+def _compiled_search(model: Any, seen: UserHistories | None, top_k: int) -> Search:
+    """By the kernel, which looks for the best while it computes the scores; a thread for each part of the users."""
+    index, workers = ExactIndex(model.item_vectors().numpy()), torch.get_num_threads()
+
+    def best(hidden: Tensor, start: int) -> tuple[np.ndarray, np.ndarray]:
+        queries = model.query_vectors(hidden).numpy()
+        exclude = None if seen is None else seen.histories(start, start + len(queries))
+        cuts = [len(queries) * part // workers for part in range(workers + 1)]
+
+        def part(first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
+            return index.top_k(queries[first:last], top_k, None if exclude is None else exclude[first:last])
+
+        found = list(pool(workers).map(part, cuts[:-1], cuts[1:])) if workers > 1 else [part(*cuts)]
+        return np.concatenate([ids for ids, _ in found]), np.concatenate([scores for _, scores in found])
+
+    return best
+
+
+def _plain_search(model: Any, seen: UserHistories | None, top_k: int) -> Search:
+    """By one product and PyTorch's top-k, wherever the model is."""
+    vectors = model.item_vectors().T
+
+    def best(hidden: Tensor, start: int) -> tuple[np.ndarray, np.ndarray]:
+        scores = model.query_vectors(hidden) @ vectors
+        scores[:, 0] = -torch.inf
+        if seen is not None:
+            part = seen.starts[start : start + len(scores) + 1]
+            rows = np.repeat(np.arange(len(part) - 1), np.diff(part))
+            scores[_index(rows, scores), _index(seen.items[part[0] : part[-1]], scores)] = -torch.inf
+        best, items = scores.float().topk(top_k, dim=1)
+        items = items.masked_fill(best == -torch.inf, 0)
+        return items.cpu().numpy(), best.cpu().numpy()
+
+    return best
+
+
 def _representations(
-    encode: LastItemEncoder, items: np.ndarray, starts: np.ndarray, max_length: int, size: int, model: PreTrainedModel
+    encode: LastItemEncoder, items: np.ndarray, starts: np.ndarray, max_length: int, model: PreTrainedModel
 ) -> Tensor:
     """(users, size), in their order; computed in order of their lengths, so that little is padding."""
     lengths = np.minimum(np.diff(starts), max_length)
-    hidden = torch.zeros(len(lengths), size, dtype=model.dtype, device=model.device)
+    hidden = torch.zeros(len(lengths), model.config.hidden_size, dtype=model.dtype, device=model.device)
     order = np.argsort(-lengths, kind="stable")[: np.count_nonzero(lengths)]
     done = 0
     while done < len(order):
@@ -141,9 +184,3 @@ def _representations(
 
 def _index(values: np.ndarray, like: Tensor) -> Tensor:
     return torch.from_numpy(values.astype(np.int64)).to(like.device)
-
-
-def _best(scores: Tensor, top_k: int) -> tuple[np.ndarray, np.ndarray]:
-    best, items = scores.float().topk(top_k, dim=1)
-    items = items.masked_fill(best == -torch.inf, 0)
-    return items.cpu().numpy(), best.cpu().numpy()

@@ -7,10 +7,13 @@ import torch
 
 from modeling_glintru.auto import MODELS
 from modeling_glintru.head_glintru import last_item
+from modeling_glintru.kernels_glintru import library
+from modeling_glintru.serving import item_tables
 from modeling_glintru.serving.last_item import LastItemEncoder
 
 from ..model.helpers import random_history, small_model
 
+needs_kernel = pytest.mark.skipif(library() is None, reason="no C compiler on this machine")
 SWITCHES = [
     {},
     {"num_hidden_layers": 3},
@@ -39,10 +42,48 @@ def test_it_equals_the_whole_pass(options, dtype):
             assert not encoder(ids)[0].any()
 
 
-def test_tables_are_made_where_they_pay():
-    assert LastItemEncoder(small_model(), 31).queries is not None
-    assert LastItemEncoder(small_model(), 30).queries is None
-    assert LastItemEncoder(small_model(num_hidden_layers=2), 10**6).queries is None
+WIDE = {"hidden_size": 32, "num_attention_heads": 2}
+
+
+@needs_kernel
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"hidden_size": 64, "num_attention_heads": 1},
+        {"hidden_size": 128, "num_attention_heads": 4},
+        {"use_linear_attention": False},
+        {"use_gru": False},
+    ],
+    ids=str,
+)
+def test_tables_equal_the_whole_pass(options, threads):
+    model = small_model(**{**WIDE, **options})
+    encoder = LastItemEncoder(model, 10**6)
+    assert encoder.tables is not None
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for batch, length in ((1, 1), (3, 2), (5, 3), (30, 21)):
+            ids = random_history(batch, length, seed=length)
+            ids = ids * (torch.arange(length) < torch.randperm(batch)[:, None])
+            with torch.no_grad():
+                expected = last_item(model.model(ids).last_hidden_state, ids != 0)
+            torch.testing.assert_close(encoder(ids), expected, rtol=1e-4, atol=1e-4)
+    finally:
+        torch.set_num_threads(before)
+
+
+@needs_kernel
+def test_tables_are_made_where_they_pay(monkeypatch):
+    assert LastItemEncoder(small_model(**WIDE), 31).tables is not None
+    assert LastItemEncoder(small_model(**WIDE), 30).tables is None
+    assert LastItemEncoder(small_model(**WIDE, num_hidden_layers=2), 10**6).tables is None
+    assert LastItemEncoder(small_model(**WIDE, use_temporal_convolutions=False), 10**6).tables is None
+    assert LastItemEncoder(small_model(**WIDE).double(), 10**6).tables is None
+    monkeypatch.setattr(item_tables, "TABLE_BYTES", 11 * 4 * 31 * 32 - 1)
+    assert LastItemEncoder(small_model(**WIDE), 31).tables is None
 
 
 @pytest.mark.parametrize("name", ["sasrec", "fmlprec"])
