@@ -2,7 +2,7 @@
 
 All sides run in one process, in turns; each call is timed alone, ratios are of the medians within a round.
 
-    python benchmarks/inference.py
+    python benchmarks/inference.py --data interactions.parquet
     python benchmarks/inference.py --widths 64 --threads 1 --clicks 200 --rounds 2 --catalogues 10000   # quick
 
 Weights are random, which changes no time; `--model` takes those of a folder that `glintru train` wrote. Prints tables
@@ -22,12 +22,15 @@ import numpy as np
 import torch
 from cached_sasrec import CachedSASRec
 from measuring import latencies, report_header, spread, write_report
-from train_speed import without_kernel
+from train_speed import generated, without_kernel
 
-from modeling_glintru import GlintRUConfig, GlintRUForSequentialRecommendation
+from modeling_glintru import GlintRUConfig, GlintRUForSequentialRecommendation, GlintRUProcessor
 from modeling_glintru.baselines.sasrec import SASRecConfig, SASRecForSequentialRecommendation
+from modeling_glintru.data import read_interactions
+from modeling_glintru.head_glintru import last_item
 from modeling_glintru.loading import load_model_folder
 from modeling_glintru.serving.ann import ApproximateIndex
+from modeling_glintru.serving.offline import UserHistories, recommend_all
 from modeling_glintru.serving.plain_step import PlainStep
 from modeling_glintru.serving.step import make_step
 from modeling_glintru.serving.step_types import Step
@@ -39,6 +42,7 @@ ITEMS = 3416  # ML-1M's
 TOP_K = 10
 USERS = 1000  # whose states take turns, so that a state is not always in the nearest cache
 SHORT, LONG = 50, 10_000
+PADDED_BATCH = 64  # histories at once where all are padded alike: measured, larger ones are no faster
 FULL_PASSES = 50  # clicks for each full pass over a history: those take so much longer
 
 
@@ -110,13 +114,18 @@ def logits(model: Any, ids: torch.Tensor) -> Callable[[], Any]:
     return torch.inference_mode()(lambda: model(ids).logits.topk(TOP_K))
 
 
-def per_prefix(model: Any, index: ExactIndex, ids: torch.Tensor) -> Callable[[], np.ndarray]:
-    """The paper's computation of one prefix: `nn.GRU`, plain operations, both directions."""
+def official_twin(model: Any) -> Any:
+    """The same weights with the authors' padding, which reads a history in both directions."""
     official = GlintRUForSequentialRecommendation(
         GlintRUConfig(**{**model.config.to_diff_dict(), "padding_mode": "official"})
     ).eval()
     official.load_state_dict(model.state_dict())
-    run = full_pass(official, index, ids)
+    return official
+
+
+def per_prefix(model: Any, index: ExactIndex, ids: torch.Tensor) -> Callable[[], np.ndarray]:
+    """The paper's computation of one prefix: `nn.GRU`, plain operations, both directions."""
+    run = full_pass(official_twin(model), index, ids)
 
     def plain() -> np.ndarray:
         with without_kernel():
@@ -247,6 +256,85 @@ def catalogues(arguments: argparse.Namespace) -> list[dict]:
     return results
 
 
+def padded_users(model: Any, users: UserHistories) -> Callable[[], np.ndarray]:
+    """The paper's computation for all users: each history padded to the full length, `nn.GRU`, one product of scores.
+
+    The call gives the users' best items, (users, TOP_K).
+    """
+    official = official_twin(model)
+    lists = users.histories(0, len(users))
+    ids = torch.zeros(len(users), LENGTH, dtype=torch.long)
+    for row, history in zip(ids, lists, strict=True):
+        row[: len(history)] = torch.from_numpy(history[-LENGTH:])
+
+    @torch.inference_mode()
+    def run() -> np.ndarray:
+        found = []
+        with without_kernel():
+            for start in range(0, len(ids), PADDED_BATCH):
+                part = ids[start : start + PADDED_BATCH]
+                hidden = last_item(official.model(part).last_hidden_state, part != 0)
+                scores = official.query_vectors(hidden) @ official.item_vectors().T
+                scores[:, 0] = -torch.inf
+                for row, seen in zip(scores, lists[start : start + PADDED_BATCH], strict=True):
+                    row[torch.from_numpy(seen)] = -torch.inf
+                found.append(scores.topk(TOP_K).indices.numpy())
+        return np.concatenate(found)
+
+    return run
+
+
+def first_users(users: UserHistories, number: int) -> UserHistories:
+    number = min(number, len(users))
+    return UserHistories(users.user_ids[:number], users.items, users.starts[: number + 1], 0)
+
+
+def all_users(arguments: argparse.Namespace) -> dict:
+    """The ten best unseen items for every user of a table: users a second."""
+    interactions = read_interactions(arguments.data) if arguments.data else generated()
+    processor = GlintRUProcessor(interactions.frame["item_id"].unique().sort().to_list())
+    users = first_users(UserHistories.of(interactions.frame, processor), arguments.users)
+    few = first_users(users, arguments.padded_users)
+    lengths = np.minimum(np.diff(users.starts), LENGTH)
+    results = []
+    for size in arguments.widths:
+        model = glint_model(arguments, size, len(processor))
+        sasrec = SASRecForSequentialRecommendation(
+            SASRecConfig(vocab_size=processor.vocab_size, hidden_size=size, max_position_embeddings=LENGTH)
+        ).eval()
+        padded = padded_users(model, few)
+        same = next(recommend_all(model, few, LENGTH, TOP_K))[0] == padded()
+        assert same.mean() > 0.99, "the sides recommend other items"
+        sides: dict[str, tuple[Callable[[], Any], int]] = {
+            "GLINT-RU": (lambda m=model: list(recommend_all(m, users, LENGTH, TOP_K)), len(users)),
+            "SASRec": (lambda m=sasrec: list(recommend_all(m, users, LENGTH, TOP_K)), len(users)),
+            "per prefix": (padded, len(few)),
+        }
+        for threads in arguments.threads:
+            torch.set_num_threads(threads)
+            found = latencies({name: (run, 1) for name, (run, _) in sides.items()}, arguments.rounds)
+            each = {name: [part[0] / number for part in found[name].seconds] for name, (_, number) in sides.items()}
+            result = {
+                "users_per_second": {name: 1 / statistics.median(values) for name, values in each.items()},
+                "users_per_cpu_second": {name: n / found[name].cpu_seconds for name, (_, n) in sides.items()},
+                "ratios": {f"{name} / GLINT-RU": spread(each[name], each["GLINT-RU"]) for name in list(sides)[1:]},
+            }
+            results.append({"width": size, "threads": threads, **result})
+            print(f"\nall users, d = {size}, {threads} thread(s), {len(processor):,} items")
+            for name, value in result["users_per_second"].items():
+                cpu = result["users_per_cpu_second"][name]
+                print(f"  {name:<28}{value:>10,.0f} users a second{cpu:>10,.0f} a second of CPU")
+            show_ratios(result["ratios"])
+    return {
+        "data": interactions.source,
+        "users": len(users),
+        "padded_users": len(few),
+        "items": len(processor),
+        "mean_length": float(lengths.mean()),
+        "sides": results,
+    }
+
+
 def faiss_is_here() -> bool:
     try:
         import faiss  # noqa: F401
@@ -277,12 +365,16 @@ def show(title: str, result: dict[str, Any]) -> None:
     print(f"\n{title}\n  {'microseconds':<28}{'p50':>12}{'p99':>12}{'CPU, mean':>12}")
     for name, values in result["microseconds"].items():
         print(f"  {name:<28}{values['p50']:>12,.1f}{values['p99']:>12,.1f}{values['cpu']:>12,.1f}")
-    for name, ratio in result["ratios"].items():
+    show_ratios(result["ratios"])
+
+
+def show_ratios(ratios: dict[str, dict[str, float]]) -> None:
+    for name, ratio in ratios.items():
         print(f"  {name:<52}{ratio['median']:>8.2f}x   [{ratio['low']:.2f}, {ratio['high']:.2f}]")
 
 
 # What is measured, in this order; each takes the arguments and gives what the report holds under its name.
-MEASURES: list[Callable[[argparse.Namespace], Any]] = [one_click, long_history, filters, catalogues]
+MEASURES: list[Callable[[argparse.Namespace], Any]] = [one_click, long_history, filters, all_users, catalogues]
 
 
 def main() -> None:
@@ -293,6 +385,9 @@ def main() -> None:
     parser.add_argument("--clicks", type=int, default=2000, help="calls of a fast side in a round")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--catalogues", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
+    parser.add_argument("--data", help="ML-1M's interactions, for all users; generated histories where missing")
+    parser.add_argument("--users", type=int, default=10_000, help="at most, for all users")
+    parser.add_argument("--padded_users", type=int, default=320, help="of them, for the side that pads them all alike")
     parser.add_argument("--only", nargs="+", choices=[measure.__name__ for measure in MEASURES], help="some rows")
     parser.add_argument("--output", type=Path, default=RESULTS)
     arguments = parser.parse_args()

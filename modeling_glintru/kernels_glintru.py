@@ -79,23 +79,36 @@ def _openmp() -> ctypes.CDLL | None:
     return library if hasattr(library, "GOMP_parallel") else None
 
 
-def _in_team(part: Callable[[int], int], workers: int) -> list[int]:
-    """The results of `part(0)` ... `part(workers - 1)`, a thread of OpenMP's team each."""
-    openmp, results = _openmp(), [1] * workers
+def _in_team(part: Callable[[int], Any], workers: int) -> list[Any]:
+    openmp, errors = _openmp(), []
+    results: list[Any] = [None] * workers
     assert openmp is not None
 
     def body(_: Any) -> None:
-        for i in range(openmp.omp_get_thread_num(), workers, openmp.omp_get_num_threads()):
-            results[i] = part(i)
+        try:
+            for i in range(openmp.omp_get_thread_num(), workers, openmp.omp_get_num_threads()):
+                results[i] = part(i)
+        except BaseException as error:  # it would be lost on the way through C
+            errors.append(error)
 
     openmp.GOMP_parallel(ctypes.CFUNCTYPE(None, ctypes.c_void_p)(body), None, workers, 0)
+    if errors:
+        raise errors[0]
     return results
 
 
 @functools.cache
-def pool(workers: int) -> ThreadPoolExecutor:
-    """Threads for kernels, kept: the interpreter's lock is free while one runs."""
+def _pool(workers: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(workers, thread_name_prefix="glintru")
+
+
+def in_parallel(part: Callable[[int], Any], workers: int) -> list[Any]:
+    """The results of `part(0)` ... `part(workers - 1)`, a thread each; for C functions, which free the lock."""
+    if workers == 1:
+        return [part(0)]
+    if _openmp() is not None:
+        return _in_team(part, workers)
+    return list(_pool(workers).map(part, range(workers)))
 
 
 def _over_rows(
@@ -116,13 +129,7 @@ def _over_rows(
     def part(i: int) -> int:
         return function(*pointers, cuts[i], cuts[i + 1], *sizes)
 
-    if workers == 1:
-        results = [part(0)]
-    elif _openmp() is not None:
-        results = _in_team(part, workers)
-    else:
-        results = list(pool(workers).map(part, range(workers)))
-    if any(results):
+    if any(in_parallel(part, workers)):
         raise MemoryError("no memory for the buffers of a kernel")
 
 

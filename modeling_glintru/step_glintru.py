@@ -45,9 +45,10 @@ def pointer(x: np.ndarray | None) -> Any:
     """A contiguous array for a C function; it has to live until the call is over."""
     if x is None:
         return None
-    if x.size and x.flags.writeable:  # this way is several times faster
-        return ctypes.byref(ctypes.c_char.from_buffer(x))  # type: ignore[arg-type]
-    return ctypes.c_void_p(x.ctypes.data)
+    try:
+        return ctypes.byref(ctypes.c_char.from_buffer(x))  # type: ignore[arg-type]  # several times faster
+    except (TypeError, ValueError):  # read-only, or empty
+        return ctypes.c_void_p(x.ctypes.data)
 
 
 def panels(weight: np.ndarray, bias: np.ndarray | None = None, fill: float = 0.0) -> np.ndarray:

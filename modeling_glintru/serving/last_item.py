@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from ..fused_glintru import features, heads_of
 from ..head_glintru import last_item
-from ..layers_glintru import Border, GlintRUBlock, gru_states, joined
+from ..layers_glintru import Border, gru_states, joined
 from ..modeling_glintru import GlintRUModel
 from .item_tables import ItemTables
 
@@ -74,14 +74,14 @@ class LastItemEncoder:
         return x
 
 
-def _memory(block: GlintRUBlock, x: Tensor, counts: Tensor) -> dict[str, Tensor]:
+def _memory(block: Any, x: Tensor, counts: Tensor) -> dict[str, Tensor]:
     """As `ItemTables` gives it, from the block's input; without convolutions `hidden` lacks the newest item alone."""
     memory = {}
     recurrence, attention = block.recurrence, block.attention
     if recurrence is not None and recurrence.conv_in is None:
         states = gru_states(recurrence.gru, recurrence.in_proj(x[:, :-1])) if x.shape[1] > 1 else x[:, :0]
         memory["hidden"] = _at(states, counts - 2)
-    elif recurrence is not None and recurrence.conv_in is not None:
+    elif recurrence is not None:
         # The value of an item is there once its right neighbour is.
         states = x[:, :0]
         if x.shape[1] > 2:

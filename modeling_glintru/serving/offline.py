@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from ..errors import GlintRUError
-from ..kernels_glintru import library, pool
+from ..kernels_glintru import in_parallel, library
 from ..processing_glintru import GlintRUProcessor
 from .last_item import LastItemEncoder
 from .top_k import ExactIndex
@@ -135,11 +135,12 @@ def _compiled_search(model: Any, seen: UserHistories | None, top_k: int) -> Sear
         exclude = None if seen is None else seen.histories(start, start + len(queries))
         cuts = [len(queries) * part // workers for part in range(workers + 1)]
 
-        def part(first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
-            return index.top_k(queries[first:last], top_k, None if exclude is None else exclude[first:last])
+        def part(number: int) -> tuple[np.ndarray, np.ndarray]:
+            rows = slice(cuts[number], cuts[number + 1])
+            return index.top_k(queries[rows], top_k, None if exclude is None else exclude[rows])
 
-        found = list(pool(workers).map(part, cuts[:-1], cuts[1:])) if workers > 1 else [part(*cuts)]
-        return np.concatenate([ids for ids, _ in found]), np.concatenate([scores for _, scores in found])
+        ids, scores = zip(*in_parallel(part, workers), strict=True)
+        return np.concatenate(ids), np.concatenate(scores)
 
     return best
 

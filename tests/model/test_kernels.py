@@ -158,3 +158,22 @@ def test_a_missing_compiler_is_built_without(tmp_path):
     env = {**os.environ, "PATH": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "None"
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_parts_in_parallel_give_their_results_and_their_errors(workers):
+    assert kernels.in_parallel(lambda part: part * part, workers) == [part * part for part in range(workers)]
+    with pytest.raises(ZeroDivisionError):
+        kernels.in_parallel(lambda part: 1 // (workers - 1 - part), workers)
+
+
+@needs_kernel
+@pytest.mark.parametrize("sides", [1, 2])
+def test_without_gradients_the_states_are_the_same_bits(sides):
+    torch.manual_seed(0)
+    gates, weight = torch.randn(sides, 11, 9, 96), torch.randn(96, 32, requires_grad=True)
+    states = kernels.gru_scan(gates, weight)
+    assert states.grad_fn is not None
+    with torch.no_grad():
+        assert torch.equal(kernels.gru_scan(gates, weight), states)
+    assert kernels.gru_scan(gates, weight.detach()).grad_fn is None

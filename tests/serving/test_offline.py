@@ -7,6 +7,7 @@ import json
 import numpy as np
 import polars as pl
 import pytest
+import torch
 
 from modeling_glintru import GlintRUError, GlintRUProcessor
 from modeling_glintru.auto import MODELS
@@ -64,6 +65,21 @@ def test_it_equals_one_history_at_a_time(name, options, table, monkeypatch):
         assert not row[len(wanted) :].any() and (row_scores[len(wanted) :] == -np.inf).all()
         if user != "user-05":  # all of its scores are 0: any order
             assert [processor.raw_id(index) for index in row if index] == [item["item_id"] for item in found.items]
+
+
+@pytest.mark.parametrize("exclude_seen", [True, False])
+def test_the_plain_search_and_two_threads_find_the_same(table, exclude_seen, monkeypatch):
+    model, users = small_model(), UserHistories.of(table, GlintRUProcessor(ITEMS))
+    ways = []
+    for threads in (1, 2):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        ways.append(next(recommend_all(model, users, 8, 7, exclude_seen=exclude_seen)))
+    monkeypatch.setattr(offline, "library", lambda: None)
+    ways.append(next(recommend_all(model, users, 8, 7, exclude_seen=exclude_seen)))
+    known = users.user_ids.to_numpy() != "user-05"  # whose scores are 0: any order
+    for items, scores in ways[1:]:
+        np.testing.assert_array_equal(items[known], ways[0][0][known])
+        np.testing.assert_allclose(scores, ways[0][1], atol=1e-6)
 
 
 def test_integers_as_text_and_times_in_file_order():
