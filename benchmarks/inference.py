@@ -42,6 +42,7 @@ ITEMS = 3416  # ML-1M's
 TOP_K = 10
 USERS = 1000  # whose states take turns, so that a state is not always in the nearest cache
 SHORT, LONG = 50, 10_000
+LENGTHS = (10, 50, 200, 1000, 10_000)  # of the history, where the sides are compared by it
 PADDED_BATCH = 64  # histories at once where all are padded alike: measured, larger ones are no faster
 FULL_PASSES = 50  # clicks for each full pass over a history: those take so much longer
 
@@ -185,6 +186,32 @@ def long_history(arguments: argparse.Namespace) -> list[dict]:
         result = compared(runs, f"history of {SHORT}", arguments.rounds)
         results.append({"width": size, **result})
         show(f"length of the history, d = {size}", result)
+    return results
+
+
+def by_length(arguments: argparse.Namespace) -> list[dict]:
+    """A click by the length of the history before it, against SASRec with that many positions."""
+    torch.set_num_threads(arguments.threads[0])
+    size, results = arguments.widths[0], []
+    model = glint_model(arguments, size)
+    step, index = make_step(model), ExactIndex(item_vectors(model))
+    for length in LENGTHS:
+        click = Clicks(step, index, length)
+        sasrec = SASRecForSequentialRecommendation(
+            SASRecConfig(vocab_size=ITEMS + 1, hidden_size=size, max_position_embeddings=length)
+        ).eval()
+        others, cached = ExactIndex(item_vectors(sasrec)), CachedSASRec(sasrec, click.history)
+        runs: dict[str, tuple[Callable[[], Any], int]] = {
+            "GLINT-RU": (click, arguments.clicks),
+            "SASRec, key/value cache": (lambda c=cached, i=others: i.top_k(c.again(), TOP_K), arguments.clicks // 4),
+            "SASRec, full pass": (
+                full_pass(sasrec, others, torch.from_numpy(click.history)[None]),
+                max(3, min(arguments.clicks // FULL_PASSES, 4000 // length)),
+            ),
+        }
+        result = compared(runs, "GLINT-RU", arguments.rounds)
+        results.append({"width": size, "length": length, **result})
+        show(f"a click after {length:,} items, d = {size}", result)
     return results
 
 
@@ -374,7 +401,14 @@ def show_ratios(ratios: dict[str, dict[str, float]]) -> None:
 
 
 # What is measured, in this order; each takes the arguments and gives what the report holds under its name.
-MEASURES: list[Callable[[argparse.Namespace], Any]] = [one_click, long_history, filters, all_users, catalogues]
+MEASURES: list[Callable[[argparse.Namespace], Any]] = [
+    one_click,
+    long_history,
+    by_length,
+    filters,
+    all_users,
+    catalogues,
+]
 
 
 def main() -> None:
