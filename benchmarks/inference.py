@@ -12,6 +12,7 @@ and writes benchmarks/results/inference.json. A row more is a function more in `
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import time
 from collections.abc import Callable
@@ -428,7 +429,8 @@ def main() -> None:
     chosen = [m for m in MEASURES if arguments.only is None or m.__name__ in arguments.only]
     results = {measure.__name__: measure(arguments) for measure in chosen}
     facts = {"weights": arguments.model or "random", "length": LENGTH, "top_k": TOP_K}
-    write_report(arguments.output, {**report_header(), **facts, "results": results})
+    machine = report_header(cores=os.cpu_count(), load=os.getloadavg())
+    write_report(arguments.output, {**machine, **facts, "results": results})
 
 
 if __name__ == "__main__":
