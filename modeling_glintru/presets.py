@@ -207,12 +207,12 @@ class _Rule:
             batch //= 2
         while batch < largest and examples / batch > LONG_EPOCH:
             batch *= 2
-        at_once = known.get("training.train_batch_targets")
+        together = known.get("training.train_batch_targets")
         reason = f"{per_example:,.0f} targets an example ({MANY_TARGETS} are many), {examples:,.0f} examples"
-        if at_once is None:
+        if together is None:
             self.take(reason, "training", train_batch_size=batch)
         self.take(reason, "training", learning_rate=2e-3 if many else 1e-3)
-        steps = max(targets / at_once if at_once else examples / known["training.train_batch_size"], 1.0)
+        steps = max(targets / together if together else examples / known["training.train_batch_size"], 1.0)
         reason = f"about {steps:,.0f} steps an epoch"
         self.take(reason, "training", num_train_epochs=_epochs(steps))
         warmup = round(0.04 * steps * known["training.num_train_epochs"])
