@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import itertools
 import json
@@ -22,6 +23,8 @@ __all__ = ["SUFFIXES", "Table", "open_table"]
 SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson", ".json", ".inter", ".item")
 TEXT_SUFFIXES = {".csv", ".tsv", ".inter", ".item"}
 JSON_PROBE_LINES = 1000
+STREAMED_BYTES = 2**30  # a Hub data set above this size is streamed
+STREAMED_ROWS = 100_000  # at a time
 
 
 @dataclass(frozen=True)
@@ -46,8 +49,8 @@ def open_table(source: Any, split: str = "train") -> Table:
 
     Args:
         source: A path (`SUFFIXES`, the text formats also with `.gz`), a pandas or polars frame, a pyarrow table, a
-            `datasets.Dataset`, the name of a Hub data set (`owner/name` or `owner/name:config`, only when there is no
-            such file), or `hf://datasets/owner/name/file`.
+            `datasets.Dataset` or `IterableDataset`, the name of a Hub data set (`owner/name` or `owner/name:config`,
+            only when there is no such file; above 1 GB it is streamed), or `hf://datasets/owner/name/file`.
         split: Which split of a data set that has several.
 
     Raises:
@@ -224,13 +227,16 @@ def _from_arrow(table: pa.Table) -> pl.DataFrame:
 def _open_dataset(source: Any, split: str, display: str) -> Table:
     import datasets
 
-    if isinstance(source, datasets.DatasetDict):
+    if isinstance(source, (datasets.DatasetDict, datasets.IterableDatasetDict)):
         if split not in source:
             known = ", ".join(map(repr, source))
             raise DataError(f"{display} has no split {split!r} (argument split); it has: {known}.")
         source = source[split]
+    if isinstance(source, datasets.IterableDataset):
+        names = source.column_names or list(next(iter(source.take(1)), {}))
+        return Table(tuple(names), functools.partial(_streamed, source), display)
     if not isinstance(source, datasets.Dataset):
-        raise DataError(f"A {type(source).__name__} cannot be read; give a datasets.Dataset that is not streamed.")
+        raise DataError(f"A {type(source).__name__} cannot be read; give a datasets.Dataset.")
     return Table(
         tuple(source.column_names),
         lambda names: _from_arrow(source.select_columns(list(names)).with_format("arrow")[:]),
@@ -238,12 +244,31 @@ def _open_dataset(source: Any, split: str, display: str) -> Table:
     )
 
 
+def _streamed(source: Any, names: Sequence[str]) -> pl.DataFrame:
+    """The columns of a streamed data set, a batch of rows at a time: what is not asked for is never kept."""
+    rows = source.select_columns(list(names)).with_format("arrow")
+    parts = [_from_arrow(part) for part in rows.iter(batch_size=STREAMED_ROWS)]
+    return pl.concat(parts) if parts else pl.DataFrame({name: [] for name in names})
+
+
+def _is_large(repo: str) -> bool:
+    """Whether a data set is streamed instead of copied to this machine; not where the Hub does not tell its size."""
+    from huggingface_hub import HfApi
+
+    try:
+        files = HfApi().dataset_info(repo, files_metadata=True).siblings or []
+    except Exception:  # offline, or no such repository: loading says what is wrong
+        return False
+    return sum(file.size or 0 for file in files) > STREAMED_BYTES
+
+
 def _open_hub_dataset(name: str, split: str) -> Table:
     import datasets
 
     repo, _, config = name.partition(":")
+    options = {"streaming": True} if _is_large(repo) else {}
     try:
-        loaded = datasets.load_dataset(repo, config or None)
+        loaded = datasets.load_dataset(repo, config or None, **options)
     except Exception as error:
         raise DataError(
             f"There is no file {name!r}, and it cannot be loaded as a Hub data set either"

@@ -239,10 +239,6 @@ def test_missing_split() -> None:
     refused(datasets.DatasetDict({"test": datasets.Dataset(frame().to_arrow())}), "no split 'train' .*it has: 'test'")
 
 
-def test_streamed_data_set() -> None:
-    refused(datasets.Dataset(frame().to_arrow()).to_iterable_dataset(), "IterableDataset cannot be read")
-
-
 @pytest.mark.parametrize("source", [None, 5, [1, 2], {"user_id": [1]}])
 def test_sources_of_an_unknown_kind(source: Any) -> None:
     refused(source, f"cannot be read from a {type(source).__name__}")

@@ -74,6 +74,7 @@ def test_files(kind: str, as_text: bool, tmp_path: Path) -> None:
         datasets.Dataset(FRAME.to_arrow()),
         datasets.Dataset(FRAME[::-1].to_arrow()).select([3, 2, 1, 0]),
         datasets.DatasetDict({"train": datasets.Dataset(FRAME.to_arrow())}),
+        datasets.Dataset(FRAME.to_arrow()).to_iterable_dataset(),
     ],
     ids=lambda source: type(source).__name__,
 )
