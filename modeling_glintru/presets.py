@@ -31,9 +31,9 @@ NEIGHBOR_ITEMS, NEIGHBOR_INTERACTIONS = 500_000, 20_000_000  # above, item-kNN w
 EVALUATION_SCORES = 2**26  # held at once: 256 MB
 MANY_TARGETS = 30  # in an example, in the mean: small batches of them
 PREFIXES = 50_000  # an epoch of the models that learn one prefix an example
-TARGETS_AT_ONCE = 2_000, 1_000, 750  # a step: long histories of much data, of little data, short histories
+TARGETS_AT_ONCE = 1_000, 750  # a step, of long and of short histories
 MOST_AT_ONCE, SHORT_EPOCH, LONG_EPOCH = 16_000, 50, 5_000
-TOTAL_STEPS, FEWEST_STEPS = 8_000, 1_000
+TOTAL_STEPS, FEWEST_STEPS = 12_000, 1_000
 
 
 @dataclass(frozen=True)
@@ -190,9 +190,9 @@ class _Rule:
             per_example = targets / examples
         many = per_example >= MANY_TARGETS
         windows = MODELS[self.model].training_examples == "windows"
+        rate = 1e-3 if not many else 1.5e-3 if windows and targets >= MANY else 2e-3
         if windows and num_processes() == 1 and "training.train_batch_size" not in known:
-            much, little, short = TARGETS_AT_ONCE
-            at_once = short if not many else much if targets >= MANY else little
+            at_once = TARGETS_AT_ONCE[0 if many else 1]
             while targets / at_once < SHORT_EPOCH and at_once > known["training.max_length"]:
                 at_once //= 2
             while at_once < MOST_AT_ONCE and targets / at_once > LONG_EPOCH:
@@ -201,7 +201,7 @@ class _Rule:
                 f"{per_example:,.0f} targets an example ({MANY_TARGETS} are many), {targets:,} in all: many small steps"
             )
             at_once = max(at_once, known["training.max_length"])
-            self.take(reason, "training", train_batch_targets=at_once, learning_rate=2e-3 if many else 1e-3)
+            self.take(reason, "training", train_batch_targets=at_once, learning_rate=rate)
         batch, largest = (32, 128) if many else (128, 512)
         while batch > 16 and examples / batch < 100:
             batch //= 2
@@ -211,11 +211,11 @@ class _Rule:
         reason = f"{per_example:,.0f} targets an example ({MANY_TARGETS} are many), {examples:,.0f} examples"
         if together is None:
             self.take(reason, "training", train_batch_size=batch)
-        self.take(reason, "training", learning_rate=2e-3 if many else 1e-3)
+        self.take(reason, "training", learning_rate=rate)
         steps = max(targets / together if together else examples / known["training.train_batch_size"], 1.0)
         reason = f"about {steps:,.0f} steps an epoch"
         self.take(reason, "training", num_train_epochs=_epochs(steps))
-        warmup = round(0.04 * steps * known["training.num_train_epochs"])
+        warmup = round(0.035 * steps * known["training.num_train_epochs"])
         self.take(
             reason,
             "training",

@@ -105,7 +105,7 @@ def test_given_values_stand_and_the_others_follow_them():
     plain = chosen(KNOWN["amazon-beauty"], "normalize_scores=false").model
     assert plain["normalize_scores"] is False and "temperature" not in plain
     few = chosen(KNOWN["ml-1m"], "train_batch_targets=500").training
-    assert few.num_train_epochs == 5 and few.train_batch_targets == 500
+    assert few.num_train_epochs == 7 and few.train_batch_targets == 500
     assert chosen(KNOWN["ml-1m"], "loss=gbce").model["num_negatives"] == 1024
 
 

@@ -31,11 +31,11 @@ def test_the_written_recipe_gives_the_same_run(glintru, table, tmp_path, split):
     told = () if split == "leave_one_out" else ("--set", f"split={split}")
     recipe, printed = trained(glintru, tmp_path / "auto", "--data", table, *told)
     assert recipe.name == "auto" and recipe.data.split == split and recipe.data.source == "log.parquet"
-    assert recipe.model["hidden_size"] == 64 and recipe.training.train_batch_size == 16
+    assert recipe.model["hidden_size"] == 128 and recipe.training.train_batch_targets == 40
     assert recipe.training.max_length < 200 and recipe.training.num_train_epochs == 1
     for text in (
         "Chosen    max_length",
-        "hidden_size 64: ",
+        "hidden_size 128: ",
         "dropout 0.",
         "loss cross_entropy: ",
         f"Split     {split}",
