@@ -68,7 +68,9 @@ def test_training_examples(name, tmp_path, demo):
 @pytest.mark.slow
 def test_fine_tuning(tmp_path):
     base, tuned, file = tmp_path / "base", tmp_path / "tuned", tmp_path / "later.csv"
-    run("train_with_trainer.py", base, "--output_dir", str(base), "--num_train_epochs", "2")
+    run(
+        "train_with_trainer.py", base, "--output_dir", str(base), "--num_train_epochs", "1"
+    )  # unseeded weights: room to improve
     frame = synthetic_interactions(num_users=150, num_items=240, seed=9).frame
     frame.with_columns(pl.col("item_id").str.replace("saga-03", "saga-new")).write_csv(file)
     output = run("fine_tune.py", tuned, str(base), "--data", str(file), "--output_dir", str(tuned))
