@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import GlintRUError
-from .top_k import Allowed, ExactIndex, IdLists, as_queries, check_ids, check_k, id_lists
+from .top_k import Allowed, ExactIndex, IdLists, as_queries, check_k, id_lists
 
 __all__ = ["ApproximateIndex"]
 
@@ -103,9 +103,7 @@ class ApproximateIndex:
 
     def _filtered(self, found: np.ndarray, only: IdLists, without: IdLists) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """The candidates of each query, and which of them its filters leave."""
-        for name, lists in (("allowed", only), ("exclude", without)):
-            if lists is not None:
-                check_ids(name, lists[0], self.exact.vocab_size)
+        self.exact.check_lists(only, without)
         shared = only is not None and not np.diff(only[1], axis=0).any()  # the same list for all
         is_open = np.ones(self.exact.vocab_size, bool)
         for number, row in enumerate(found):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -14,11 +13,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ..errors import GlintRUError
 from ..kernels_glintru import in_parallel, library
 from ..processing_glintru import GlintRUProcessor
 from .last_item import LastItemEncoder
-from .top_k import ExactIndex
+from .top_k import ExactIndex, check_k
 
 __all__ = ["UserHistories", "recommend_all"]
 
@@ -104,19 +102,18 @@ def recommend_all(
     Raises:
         GlintRUError: `top_k` is out of range.
     """
-    most = model.config.vocab_size - 1
-    if isinstance(top_k, bool) or not isinstance(top_k, Integral) or not 1 <= top_k <= most:
-        raise GlintRUError(f"top_k must be between 1 and the number of items ({most}), got {top_k!r}")
+    top_k = check_k(top_k, model.config.vocab_size - 1, "top_k")
     model.eval()
     encode = LastItemEncoder(model, min(len(users.items), len(users) * max_length))
     search = _compiled_search if _on_cpu(model) and library() is not None else _plain_search
-    best = search(model, users if exclude_seen else None, int(top_k))
+    best = search(model, users if exclude_seen else None, top_k)
     at_once = max(1, SCORES // model.config.vocab_size)
     for start in range(0, len(users), BLOCK_USERS):
         starts = users.starts[start : start + BLOCK_USERS + 1]
         hidden = _representations(encode, users.items, starts, max_length, model)
         found = [best(hidden[row : row + at_once], start + row) for row in range(0, len(hidden), at_once)]
-        yield tuple(np.concatenate(parts) for parts in zip(*found, strict=True))
+        ids, scores = zip(*found, strict=True)
+        yield np.concatenate(ids), np.concatenate(scores)
 
 
 Search = Callable[[Tensor, int], tuple[np.ndarray, np.ndarray]]  # of representations and their first user

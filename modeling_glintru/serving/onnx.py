@@ -22,6 +22,7 @@ from ..layers_glintru import Border
 from ..modeling_glintru import GlintRUForSequentialRecommendation
 from ..processing_glintru import GlintRUProcessor
 from ..state_glintru import StateLayout
+from .top_k import check_k
 
 __all__ = ["ADVICE", "export_onnx"]
 
@@ -165,8 +166,8 @@ def export_onnx(
         what = type(model).__name__.removesuffix("ForSequentialRecommendation")
         what = "padding_mode 'official'" if isinstance(model, GlintRUForSequentialRecommendation) else what
         raise GlintRUError(f"only GLINT-RU has the states that an ONNX export needs, not {what}")
-    if top_k is not None and not 1 <= top_k <= len(processor):
-        raise GlintRUError(f"top_k must be between 1 and the number of items ({len(processor)}), got {top_k!r}")
+    if top_k is not None:
+        top_k = check_k(top_k, len(processor), "top_k")
     _check_folder(output, overwrite)
     model = copy.deepcopy(model).float().cpu().eval()
     output.mkdir(parents=True, exist_ok=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from transformers import PreTrainedModel
 from ..errors import GlintRUError
 from ..loading import load_model_folder
 from ..processing_glintru import GlintRUProcessor
+from .top_k import check_k
 
 __all__ = ["Recommendation", "Recommender"]
 
@@ -88,9 +88,7 @@ class Recommender:
         unknown_items: str | None = None,
     ) -> Iterator[Recommendation]:
         """As `recommend`, a batch at a time, so that any number of users fits."""
-        most = len(self.processor)
-        if not isinstance(top_k, Integral) or not 1 <= top_k <= most:
-            raise GlintRUError(f"top_k must be between 1 and the number of items ({most}), got {top_k!r}")
+        top_k = check_k(top_k, len(self.processor), "top_k")
         for start in range(0, len(histories), self.batch_size):
             yield from self._batch(histories[start : start + self.batch_size], top_k, exclude_seen, unknown_items)
 

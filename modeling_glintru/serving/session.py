@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 
 from ..errors import GlintRUError
 from ..processing_glintru import GlintRUProcessor
+from .top_k import check_k
 
 __all__ = ["ClickSession"]
 
@@ -29,11 +30,9 @@ class ClickSession:
     def __init__(
         self, model: PreTrainedModel, processor: GlintRUProcessor, top_k: int = 10, exclude_seen: bool = True
     ) -> None:
-        if not 1 <= top_k <= len(processor):
-            raise GlintRUError(f"top_k must be between 1 and the number of items ({len(processor)}), got {top_k!r}")
         self.model: Any = model
         self.processor = processor
-        self.top_k = top_k
+        self.top_k = check_k(top_k, len(processor), "top_k")
         self.exclude_seen = exclude_seen
         self.clicks: list[int] = []
         streams = hasattr(model, "state_class") and getattr(model.config, "padding_mode", "masked") != "official"

@@ -23,14 +23,19 @@ IdLists = tuple[np.ndarray, np.ndarray] | None  # ids of all queries, and (n, 2)
 Found = tuple[np.ndarray, np.ndarray, np.ndarray | None]  # ids, scores, allowed items of each query
 
 
-def check_k(k: Any, num_items: int) -> int:
+def check_k(k: Any, num_items: int, name: str = "k") -> int:
     """`k` as an int.
+
+    Args:
+        k: As given by a person.
+        num_items: Items of the catalogue.
+        name: What the caller calls it.
 
     Raises:
         GlintRUError: It is no integer between 1 and `num_items`.
     """
     if not isinstance(k, (int, np.integer)) or isinstance(k, bool) or not 1 <= k <= num_items:
-        raise GlintRUError(f"k must be between 1 and the number of items ({num_items}), got {k!r}")
+        raise GlintRUError(f"{name} must be between 1 and the number of items ({num_items}), got {k!r}")
     return int(k)
 
 
@@ -168,17 +173,18 @@ class ExactIndex:
         if code < 0:
             raise MemoryError("no memory for the buffers of a kernel")
         if code:
-            self._check(only, without)
+            self.check_lists(only, without)
         return ids, scores, found
 
-    def _check(self, only: IdLists, without: IdLists) -> None:
+    def check_lists(self, only: IdLists, without: IdLists) -> None:
+        """`check_ids` of both filters."""
         for name, lists in (("allowed", only), ("exclude", without)):
             if lists is not None:
                 check_ids(name, lists[0], self.vocab_size)
 
     def _plain(self, queries: np.ndarray, k: int, only: IdLists, without: IdLists) -> Found:
         """The same by numpy, for machines without a compiler."""
-        self._check(only, without)
+        self.check_lists(only, without)
         users = len(queries)
         ids, scores = np.zeros((users, k), np.int64), np.full((users, k), -np.inf, np.float32)
         found = None if only is None else np.empty(users, np.int64)
