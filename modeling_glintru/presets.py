@@ -190,27 +190,15 @@ class _Rule:
             per_example = targets / examples
         many = per_example >= MANY_TARGETS
         windows = MODELS[self.model].training_examples == "windows"
+        lengths = f"{per_example:,.0f} targets an example ({MANY_TARGETS} are many)"
         rate = 1e-3 if not many else 1.5e-3 if windows and targets >= MANY else 2e-3
         if windows and num_processes() == 1 and "training.train_batch_size" not in known:
-            at_once = TARGETS_AT_ONCE[0 if many else 1]
-            while targets / at_once < SHORT_EPOCH and at_once > known["training.max_length"]:
-                at_once //= 2
-            while at_once < MOST_AT_ONCE and targets / at_once > LONG_EPOCH:
-                at_once *= 2
-            reason = (
-                f"{per_example:,.0f} targets an example ({MANY_TARGETS} are many), {targets:,} in all: many small steps"
-            )
-            at_once = max(at_once, known["training.max_length"])
-            self.take(reason, "training", train_batch_targets=at_once, learning_rate=rate)
-        batch, largest = (32, 128) if many else (128, 512)
-        while batch > 16 and examples / batch < 100:
-            batch //= 2
-        while batch < largest and examples / batch > LONG_EPOCH:
-            batch *= 2
+            reason = f"{lengths}, {targets:,} in all: many small steps"
+            self.take(reason, "training", train_batch_targets=self._targets_at_once(many), learning_rate=rate)
         together = known.get("training.train_batch_targets")
-        reason = f"{per_example:,.0f} targets an example ({MANY_TARGETS} are many), {examples:,.0f} examples"
+        reason = f"{lengths}, {examples:,.0f} examples"
         if together is None:
-            self.take(reason, "training", train_batch_size=batch)
+            self.take(reason, "training", train_batch_size=_batch_size(many, examples))
         self.take(reason, "training", learning_rate=rate)
         steps = max(targets / together if together else examples / known["training.train_batch_size"], 1.0)
         reason = f"about {steps:,.0f} steps an epoch"
@@ -223,6 +211,16 @@ class _Rule:
             early_stopping_patience=5 if steps >= 50 else 10,
         )
 
+    def _targets_at_once(self, many: bool) -> int:
+        """A step's targets: fewer where an epoch would have few steps, more where it would have very many."""
+        targets, longest = self.shape.targets, self.known["training.max_length"]
+        at_once = TARGETS_AT_ONCE[0 if many else 1]
+        while targets / at_once < SHORT_EPOCH and at_once > longest:
+            at_once //= 2
+        while at_once < MOST_AT_ONCE and targets / at_once > LONG_EPOCH:
+            at_once *= 2
+        return max(at_once, longest)
+
     def choose_evaluation(self) -> None:
         items, interactions = self.shape.items, self.shape.interactions
         self.take(
@@ -232,6 +230,16 @@ class _Rule:
         )
         if items > NEIGHBOR_ITEMS or interactions > NEIGHBOR_INTERACTIONS:
             self.take("item-kNN would take more than half a GB", "evaluation", reference_models=["popularity"])
+
+
+def _batch_size(many: bool, examples: float) -> int:
+    """A step's examples, where it is not measured in targets."""
+    batch, largest = (32, 128) if many else (128, 512)
+    while batch > 16 and examples / batch < 100:
+        batch //= 2
+    while batch < largest and examples / batch > LONG_EPOCH:
+        batch *= 2
+    return batch
 
 
 def _epochs(steps: float) -> int:
