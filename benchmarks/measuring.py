@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import platform
 import statistics
 import subprocess
 import time
@@ -17,6 +16,7 @@ import torch
 
 from modeling_glintru import kernels_glintru
 from modeling_glintru.evaluation import library_versions
+from modeling_glintru.machine import processor_name
 
 
 def timed(function: Callable[[], Any]) -> float:
@@ -143,9 +143,4 @@ def write_report(path: Path, report: dict) -> None:
 
 def processor() -> str:
     """The name and vector units of the CPU."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        name = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        name = platform.processor() or platform.machine()
-    return f"{name}, {torch.backends.cpu.get_cpu_capability()}"
+    return f"{processor_name()}, {torch.backends.cpu.get_cpu_capability()}"

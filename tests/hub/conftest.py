@@ -17,6 +17,7 @@ from modeling_glintru.recipes import load_recipe
 
 from ..cli.conftest import demo, glintru  # noqa: F401 (fixtures: a trained model, the command)
 from ..hub_server import ANN
+from ..model.test_remote_code import BLOCK
 
 ITEMS = ["tea", "milk", "bread", "jam"]
 ROOT = Path(__file__).parents[2]
@@ -68,24 +69,6 @@ def python(tmp_path) -> Callable[..., str]:
         return done.stderr if fails else done.stdout
 
     return run
-
-
-# Also where the package is installed in the environment of the tests: nothing of it can be found.
-BLOCK = """
-import importlib.abc, sys
-
-class Block(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] == "modeling_glintru":
-            raise ModuleNotFoundError(name)
-
-sys.meta_path.insert(0, Block())
-try:
-    import modeling_glintru
-    raise SystemExit("the package must not be importable here")
-except ModuleNotFoundError:
-    pass
-"""
 
 
 def copy_of(folder: Path, to: Path) -> Path:
