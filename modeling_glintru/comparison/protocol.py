@@ -67,7 +67,7 @@ class DataProtocol:
         fixed, space: See `Settings`.
         prefixes: The same (`fixed`, `space`) for models that learn from one prefix an example.
         models: Model to fixed settings of its own here.
-        start: The first settings of the search, given instead of drawn; keys left out are drawn.
+        start: The first settings of the search, given instead of drawn; what a setting leaves out is drawn.
         seconds_per_epoch: Model to CPU seconds at `hidden_size` 64, for the estimate before anything has run.
         presets: Name to recipe (name or file): rows with fixed settings.
     """
@@ -80,13 +80,15 @@ class DataProtocol:
     space: dict[str, Any] = field(default_factory=dict)
     prefixes: dict[str, Any] = field(default_factory=dict)
     models: dict[str, Any] = field(default_factory=dict)
-    start: dict[str, Any] = field(default_factory=dict)
+    start: tuple[dict[str, Any], ...] = ()
     seconds_per_epoch: dict[str, Any] = field(default_factory=dict)
     presets: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.trials < 1 or not self.rungs or min(self.rungs) < 1 or list(self.rungs) != sorted(set(self.rungs)):
             raise RecipeError("a comparison needs trials of at least 1 and rungs that rise, as in [3, 9].")
+        if len(self.start) > self.trials:
+            raise RecipeError(f"start gives {len(self.start)} settings, but there are only {self.trials} trials.")
         if self.epochs < self.rungs[-1]:
             raise RecipeError(f"epochs must be at least the last rung, but got {self.epochs} and {self.rungs[-1]}.")
 

@@ -25,12 +25,13 @@ def draw_settings(protocol: Protocol, data: DataProtocol, model: str) -> list[di
     hypercube: McKay, Beckman and Conover 1979).
 
     Returns:
-        One setting a trial; the first one takes the values of `data.start` that are in its space instead of drawn ones.
+        One setting a trial; the first ones take the values of `data.start` that are in the space instead of drawn ones.
     """
     space = protocol.settings(data, model).space
     columns = {key: _spread(values, data.trials, protocol.seed, key) for key, values in space.items()}
     settings = [{key: values[trial] for key, values in columns.items()} for trial in range(data.trials)]
-    settings[0] |= {key: value for key, value in data.start.items() if value in space.get(key, ())}
+    for setting, given in zip(settings, data.start, strict=False):
+        setting |= {key: value for key, value in given.items() if value in space.get(key, ())}
     return settings
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from modeling_glintru.comparison import load_protocol
 from modeling_glintru.comparison.space import draw_settings, make_recipe
+from modeling_glintru.errors import RecipeError
 
 from .helpers import tiny_protocol
 
@@ -53,13 +54,16 @@ def test_a_longer_space_keeps_the_other_draws(tmp_path):
         assert one == {key: value for key, value in other.items() if key != "weight_decay"}
 
 
-def test_the_first_setting_may_be_given(tmp_path):
-    protocol = tiny_protocol(tmp_path, data={"start": {"learning_rate": 2e-2, "loss": "gbce", "max_length": 4}})
+def test_the_first_settings_may_be_given(tmp_path):
+    start = [{"learning_rate": 2e-2, "loss": "gbce", "max_length": 4}, {"dropout": 0.3}]
+    protocol = tiny_protocol(tmp_path, data={"start": start})
     drawn = tiny_protocol(tmp_path)
     given, plain = (draw_settings(p, p.data["toy"], "glintru") for p in (protocol, drawn))
     assert given[0]["learning_rate"] == 2e-2
     assert given[0]["loss"] == plain[0]["loss"] and "max_length" not in given[0]  # not in the space
-    assert given[1:] == plain[1:]
+    assert given[1] == {**plain[1], "dropout": 0.3} and given[2:] == plain[2:]
+    with pytest.raises(RecipeError, match="start gives 4 settings, but there are only 3 trials"):
+        tiny_protocol(tmp_path, data={"start": [{}] * 4})
 
 
 def test_values_that_belong_together(tmp_path):
