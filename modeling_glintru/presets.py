@@ -31,9 +31,9 @@ NEIGHBOR_ITEMS, NEIGHBOR_INTERACTIONS = 500_000, 20_000_000  # above, item-kNN w
 EVALUATION_SCORES = 2**26  # held at once: 256 MB
 MANY_TARGETS = 30  # in an example, in the mean: small batches of them
 PREFIXES = 50_000  # an epoch of the models that learn one prefix an example
-TARGETS_AT_ONCE = 1_000, 750  # a step, of long and of short histories
+TARGETS_AT_ONCE = 500, 1_000, 750  # a step, of many long histories, of few, and of short ones
 MOST_AT_ONCE, SHORT_EPOCH, LONG_EPOCH = 16_000, 50, 5_000
-TOTAL_STEPS, FEWEST_STEPS = 12_000, 1_000
+TOTAL_STEPS, FEWEST_STEPS = (24_000, 12_000), 1_000  # of many long histories, and of others
 
 
 @dataclass(frozen=True)
@@ -191,10 +191,12 @@ class _Rule:
         many = per_example >= MANY_TARGETS
         windows = MODELS[self.model].training_examples == "windows"
         lengths = f"{per_example:,.0f} targets an example ({MANY_TARGETS} are many)"
-        rate = 1e-3 if not many else 1.5e-3 if windows and targets >= MANY else 2e-3
+        long = windows and many and targets >= MANY
+        rate = 2e-3 if many and not long else 1e-3
         if windows and num_processes() == 1 and "training.train_batch_size" not in known:
             reason = f"{lengths}, {targets:,} in all: many small steps"
-            self.take(reason, "training", train_batch_targets=self._targets_at_once(many), learning_rate=rate)
+            at_once = self._targets_at_once(TARGETS_AT_ONCE[0 if long else 1 if many else 2])
+            self.take(reason, "training", train_batch_targets=at_once, learning_rate=rate)
         together = known.get("training.train_batch_targets")
         reason = f"{lengths}, {examples:,.0f} examples"
         if together is None:
@@ -202,7 +204,7 @@ class _Rule:
         self.take(reason, "training", learning_rate=rate)
         steps = max(targets / together if together else examples / known["training.train_batch_size"], 1.0)
         reason = f"about {steps:,.0f} steps an epoch"
-        self.take(reason, "training", num_train_epochs=_epochs(steps))
+        self.take(reason, "training", num_train_epochs=_epochs(steps, TOTAL_STEPS[0 if long else 1]))
         warmup = round(0.035 * steps * known["training.num_train_epochs"])
         self.take(
             reason,
@@ -211,10 +213,9 @@ class _Rule:
             early_stopping_patience=5 if steps >= 50 else 10,
         )
 
-    def _targets_at_once(self, many: bool) -> int:
+    def _targets_at_once(self, at_once: int) -> int:
         """A step's targets: fewer where an epoch would have few steps, more where it would have very many."""
         targets, longest = self.shape.targets, self.known["training.max_length"]
-        at_once = TARGETS_AT_ONCE[0 if many else 1]
         while targets / at_once < SHORT_EPOCH and at_once > longest:
             at_once //= 2
         while at_once < MOST_AT_ONCE and targets / at_once > LONG_EPOCH:
@@ -242,9 +243,9 @@ def _batch_size(many: bool, examples: float) -> int:
     return batch
 
 
-def _epochs(steps: float) -> int:
-    """5 to 40 epochs, as near to `TOTAL_STEPS` as they come; up to 100 where they are very short."""
-    epochs = min(max(TOTAL_STEPS / steps, 5), 40)
+def _epochs(steps: float, total: int) -> int:
+    """5 to 40 epochs of so many steps, as near to the total as they come; up to 100 where they are very short."""
+    epochs = min(max(total / steps, 5), 40)
     return math.ceil(min(max(epochs, FEWEST_STEPS / steps), 100))
 
 

@@ -104,8 +104,8 @@ def test_given_values_stand_and_the_others_follow_them():
     assert (by_size.train_batch_size, by_size.train_batch_targets) == (64, None)
     plain = chosen(KNOWN["amazon-beauty"], "normalize_scores=false").model
     assert plain["normalize_scores"] is False and "temperature" not in plain
-    few = chosen(KNOWN["ml-1m"], "train_batch_targets=500").training
-    assert few.num_train_epochs == 7 and few.train_batch_targets == 500
+    few = chosen(KNOWN["ml-1m"], "train_batch_targets=1000").training
+    assert few.num_train_epochs == 25 and few.train_batch_targets == 1000
     assert chosen(KNOWN["ml-1m"], "loss=gbce").model["num_negatives"] == 1024
 
 
