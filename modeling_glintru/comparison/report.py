@@ -11,6 +11,8 @@ from .charts import draw_charts
 from .protocol import flat
 from .rerun import train_command
 from .rows import DataReport, row_label, verdict
+from .summary import short_form, verdicts
+from .tables import markdown_table, value_cell
 from .trials import FINAL, REFERENCE, TUNE
 
 __all__ = ["render", "write_report"]
@@ -35,6 +37,10 @@ about a fifth. Training time is CPU seconds of one thread, validation included, 
 median CPU time of scoring all items for one user from the whole history, with one thread.
 """
 
+SHORT = """\
+Test, past items excluded, means over the seeds in brackets; the best of a column is in bold.
+"""
+
 
 def write_report(reports: Sequence[DataReport], path: Path) -> list[Path]:
     """Writes the page and its charts.
@@ -56,6 +62,8 @@ def render(reports: Sequence[DataReport], path: Path, charts: Sequence[tuple[Pat
     """The page as Markdown."""
     prefixes = sorted(row_label(name, name) for name, kind in MODELS.items() if kind.training_examples == "prefixes")
     parts = [INTRODUCTION.format(prefixes=", ".join(prefixes))]
+    if short := short_form(reports):
+        parts += ["## In short\n", SHORT, short]
     parts += [f"![{title}]({file.name})\n" for file, title in charts]
     for report in reports:
         parts += _data_set(report, path)
@@ -90,12 +98,12 @@ def _main_table(report: DataReport) -> str:
     titles += ["parameters", "training, s", "one user, ms", "seeds"]
     table = []
     for row in report.rows:
-        cells = [row.label, _value(row.mean("test", "full", metric)) + " " + _interval(report.interval(row))]
-        cells += [_value(row.mean("test", "full", name)) for name in others]
-        cells += [_value(row.mean("test", column, metric)) for column in ("full_with_history", "pop100")]
+        cells = [row.label, value_cell(row.mean("test", "full", metric)) + " " + _interval(report.interval(row))]
+        cells += [value_cell(row.mean("test", "full", name)) for name in others]
+        cells += [value_cell(row.mean("test", column, metric)) for column in ("full_with_history", "pop100")]
         cells += [f"{row.parameters:,}" if row.parameters else "–", f"{row.seconds:,.0f}", f"{row.latency:.2f}"]
         table.append([*cells, str(len(row.lines))])
-    return _table(titles, table)
+    return markdown_table(titles, table)
 
 
 def _differences(report: DataReport) -> list[str]:
@@ -104,21 +112,13 @@ def _differences(report: DataReport) -> list[str]:
     if lead is None or not others:
         return []
     table: list[list[str]] = []
-    said: dict[str, list[str]] = {"better": [], "worse": [], "open": []}
     for row in others:
         value, low, high = report.difference(lead, row)
-        said[verdict(low, high)].append(row.label)
         table.append([row.label, _signed(value), f"[{_signed(low)}, {_signed(high)}]", verdict(low, high)])
-    sentences = [
-        f"{text} {', '.join(said[key])}"
-        for key, text in (("better", "better than"), ("worse", "worse than"), ("open", "not told apart from"))
-        if said[key]
-    ]
     metric = report.protocol.metric.upper()
     return [
-        f"{lead.label}, the row of GLINT-RU that is best on validation, is {'; '.join(sentences)} "
-        f"({metric}, past items excluded).\n",
-        _table([f"{lead.label} minus", f"{metric} difference", "95 % interval", f"{lead.label} is"], table),
+        f"{verdicts(report)} ({metric}, past items excluded.)\n",
+        markdown_table([f"{lead.label} minus", f"{metric} difference", "95 % interval", f"{lead.label} is"], table),
     ]
 
 
@@ -130,8 +130,8 @@ def _settings(report: DataReport) -> str:
         setting = ", ".join(f"{key} {value}" for key, value in flat(line["setting"] or {}).items()) or "fixed"
         epochs = ", ".join(f"{entry['best_epoch']:g}" for entry in row.lines if "best_epoch" in entry) or "–"
         keys = " ".join(f"`{entry['key']}`" for entry in row.lines)
-        table.append([row.label, setting, _value(row.mean("validation", "full", metric)), epochs, keys])
-    return _table(["model", "setting", f"validation {metric.upper()}", "best epochs", "keys"], table)
+        table.append([row.label, setting, value_cell(row.mean("validation", "full", metric)), epochs, keys])
+    return markdown_table(["model", "setting", f"validation {metric.upper()}", "best epochs", "keys"], table)
 
 
 def _ablations(report: DataReport) -> list[str]:
@@ -141,14 +141,14 @@ def _ablations(report: DataReport) -> list[str]:
     metric, table = report.protocol.metric, []
     for row in report.ablations:
         base, _, change = row.name.partition(": ")
-        cells = [row_label(base, row.model), change, _value(row.mean("test", "full", metric)), "–", "–", "–"]
+        cells = [row_label(base, row.model), change, value_cell(row.mean("test", "full", metric)), "–", "–", "–"]
         if base in bases:
             value, low, high = report.difference(row, bases[base])
             cells[3:] = [_signed(value), f"[{_signed(low)}, {_signed(high)}]", verdict(low, high)]
         cells += [f"{row.parameters:,}", f"{row.seconds:,.0f}", " ".join(f"`{line['key']}`" for line in row.lines)]
         table.append(cells)
     titles = ["row", "change", metric.upper(), "difference", "95 % interval", "is", "parameters", "training, s", "keys"]
-    return ["### Ablations\n", _table(titles, table)]
+    return ["### Ablations\n", markdown_table(titles, table)]
 
 
 def _progress(report: DataReport) -> str:
@@ -166,11 +166,11 @@ def _progress(report: DataReport) -> str:
         tuned = [line for line in found if line["stage"] == TUNE and line["status"] == "done"]
         best = max((line["validation"]["full"][metric] for line in tuned), default=None)
         if found:
-            table.append([*cells, _value(best)])
+            table.append([*cells, value_cell(best)])
     text = ""
     if table:
         titles = ["model", "trials of the search", "final runs", f"best trial, validation {metric.upper()}"]
-        text += "What has run:\n\n" + _table(titles, table)
+        text += "What has run:\n\n" + markdown_table(titles, table)
     failed = [line for line in report.lines.values() if line["status"] == "failed"]
     if failed:
         text += "\nFailed:\n\n" + "".join(f"- `{line['key']}` {line['row']}: {line['error']}\n" for line in failed)
@@ -209,15 +209,6 @@ def _origin(report: DataReport) -> str:
 
 def _code(lines: Sequence[str]) -> str:
     return "```bash\n" + "\n".join(lines) + "\n```\n"
-
-
-def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [titles, ["---"] * len(titles), *rows]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines) + "\n"
-
-
-def _value(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4f}"
 
 
 def _signed(value: float) -> str:

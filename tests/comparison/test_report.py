@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import matplotlib.image
 import numpy as np
@@ -15,6 +16,7 @@ from modeling_glintru.comparison import Results, make_page
 from modeling_glintru.comparison.report import render
 from modeling_glintru.comparison.rerun import overrides, train_command
 from modeling_glintru.comparison.rows import DataReport, row_label, verdict
+from modeling_glintru.comparison.summary import short_form, verdicts
 from modeling_glintru.recipes import Recipe, change_recipe, load_recipe
 
 from .helpers import lines
@@ -43,7 +45,7 @@ def test_the_numbers_of_the_page_are_those_of_the_files(finished, tmp_path):
     job, _ = finished
     page, *charts = make_page(job.protocol, job.results, [], tmp_path / "docs" / "results.md")
     text = page.read_text(encoding="utf-8")
-    main, differences, settings, ablations, progress = tables(text)
+    _short, main, differences, settings, ablations, progress = tables(text)
     labels = {"GLINT-RU": "glintru", "GLINT-RU (paper)": "paper", "GRU4Rec": "gru4rec"}
     labels |= {"Popularity": "popularity", "Item-kNN": "item_knn"}
     assert {row["model"] for row in main} == set(labels)
@@ -79,7 +81,7 @@ def test_words_follow_the_intervals(report, tmp_path):
     text = render([report], tmp_path / "results.md")
     (lead,) = [row for row in report.rows if row is report.lead]
     rows = {row.label: row for row in report.rows if row is not lead}
-    for cells in tables(text)[1]:
+    for cells in tables(text)[2]:
         value, low, high = report.difference(lead, rows[cells[f"{lead.label} minus"]])
         assert cells["NDCG@10 difference"] == f"{value:+.4f}" and cells["95 % interval"] == f"[{low:+.4f}, {high:+.4f}]"
         said = cells[f"{lead.label} is"]
@@ -90,6 +92,26 @@ def test_words_follow_the_intervals(report, tmp_path):
     assert [verdict(*bounds) for bounds in ((0.1, 0.2), (-0.2, -0.1), (-0.1, 0.1), (0.0, 0.1))] == [
         *("better", "worse", "open", "open")
     ]
+
+
+def test_the_short_form(report):
+    """Trained rows first, each with its mean and its number of seeds; the best is in bold, what did not run a dash."""
+    references = [row for row in report.rows if row.stage == "reference"]
+    other = SimpleNamespace(name="other", protocol=report.protocol, rows=references, lead=None)
+    assert short_form([]) == short_form([SimpleNamespace(rows=[])]) == ""
+    text = short_form([report, other])
+    (table,) = tables(text)
+    rows = {row.label: row for row in report.rows}
+    assert {cells["NDCG@10"] for cells in table} == set(rows)
+    trained = [rows[cells["NDCG@10"]].stage != "reference" for cells in table]
+    assert trained == sorted(trained, reverse=True)
+    for cells in table:
+        row = rows[cells["NDCG@10"]]
+        value = f"{row.mean('test', 'full', 'ndcg@10'):.4f}"
+        shown = f"**{value}**" if row is report.rows[0] else value
+        assert cells["toy"] == (shown if row in references else f"{shown} ({len(row.lines)})")
+        assert cells["other"] == ("–" if row not in references else f"**{value}**" if row is references[0] else value)
+    assert f"- toy: {verdicts(report)}" in text and "other:" not in text
 
 
 def test_the_lead_is_chosen_on_validation(finished, tmp_path):
