@@ -148,6 +148,10 @@ class GlintRUConfig(NextItemConfig):
         use_expert_mixing (`bool`, defaults to `True`): Learned softmax weights of the experts [alpha]; off: 1/2 each.
         use_block_gate (`bool`, defaults to `True`): The GELU gate on the mixed experts.
         use_gated_mlp (`bool`, defaults to `True`): The gated MLP at the end of the block (section 3.5).
+        average_share (`float`, defaults to 0.0): Share of a moving average of the block's input in what the MLP reads,
+            the rest being that of the experts; 0 (off, as published) to below 1. Helps where data is sparse.
+        average_decay (`float`, defaults to 0.9): What an item's weight in that average is multiplied by for each item
+            after it; 0 to below 1.
         loss (`str`, defaults to `"cross_entropy"`): `"cross_entropy"` over all items, `"bpr"` (one uniform negative a
             position), `"sampled_softmax"` (shared negatives, log-Q corrected) or `"gbce"` (shared negatives, gSASRec).
         num_negatives (`int`, defaults to 256): Negatives of `"sampled_softmax"` and `"gbce"`, shared by a batch.
@@ -193,6 +197,8 @@ class GlintRUConfig(NextItemConfig):
     use_expert_mixing: bool = True
     use_block_gate: bool = True
     use_gated_mlp: bool = True
+    average_share: float | int = 0.0
+    average_decay: float | int = 0.9
     padding_mode: str = "masked"
 
     def to_dict(self) -> dict[str, Any]:
@@ -207,9 +213,11 @@ class GlintRUConfig(NextItemConfig):
             raise GlintRUError(
                 f"hidden_size must be at least 2 (the gate's bottleneck is half of it), got {self.hidden_size}"
             )
-        rates(self, "embedding_dropout", "attention_dropout", "hidden_dropout")
+        rates(self, "embedding_dropout", "attention_dropout", "hidden_dropout", "average_share", "average_decay")
         above_zero(self, "layer_norm_eps")
         one_of(self, "padding_mode", PADDING_MODES)
+        if self.padding_mode == "official" and self.average_share:
+            raise GlintRUError("padding_mode 'official' is for the authors' block, set average_share to 0")
         if not (self.use_linear_attention or self.use_gru):
             raise GlintRUError("use_linear_attention and use_gru cannot both be off: the block needs an expert")
         if self.padding_mode == "official" and self.num_hidden_layers != 1:

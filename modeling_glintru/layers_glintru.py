@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from .average_glintru import GlintRUMovingAverage
 from .configuration_glintru import GlintRUConfig
 from .fused_glintru import (
     Dropout,
@@ -105,11 +106,13 @@ class Border:
         num_items: (batch,) int64, new items of each row.
         has_before: (batch, length, 1) in the dtype of the numbers: 1 where an item precedes the position, here or in
             the state.
+        before: (batch,) int64, items of each row's history.
         fresh: Whether no row has a history.
     """
 
     num_items: Tensor
     has_before: Tensor
+    before: Tensor
     fresh: bool
 
     def last(self, old: Tensor, new: Tensor) -> Tensor:
@@ -273,6 +276,15 @@ class GlintRUGatedMLP(nn.Module):
         return self.out_proj(gelu_gate(self.value_proj(reads), self.gate_proj(reads)))
 
 
+@dataclass(frozen=True)
+class Experts:
+    """What the parts of a block made of its input, each (batch, length, size); None where a part is off."""
+
+    recurrent: Tensor | None
+    attended: Tensor | None
+    averaged: Tensor | None
+
+
 class GlintRUBlock(GradientCheckpointingLayer):
     """One block: two experts, their mixing, the gate of the block and the gated MLP (paper sections 3.2 to 3.5)."""
 
@@ -289,27 +301,34 @@ class GlintRUBlock(GradientCheckpointingLayer):
         self.mlp = GlintRUGatedMLP(config) if config.use_gated_mlp else None
         self.dropout = Dropout(config.hidden_dropout)
         self.norm = nn.LayerNorm(size, eps=config.layer_norm_eps)  # shared by the mixing and the MLP, as published
+        self.average_share = config.average_share
+        self.average = GlintRUMovingAverage(config) if config.average_share else None
 
-    def _experts(self, x: Tensor, reads: Tensor, mask: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
-        recurrent = attended = None
+    def _experts(self, x: Tensor, reads: Tensor, mask: Tensor | None) -> Experts:
+        recurrent = attended = averaged = None
         if self.recurrence is not None:
             recurrent = self.recurrence(reads, mask, self.whole_sequence)
         if self.attention is not None:
             attended = self.attention(x, reads, mask, self.whole_sequence)
-        return recurrent, attended
+        if self.average is not None:
+            averaged = self.average(x, mask)
+        return Experts(recurrent, attended, averaged)
 
     def _advance(
         self, x: Tensor, reads: Tensor, mask: Tensor | None, memory: dict[str, Tensor], border: Border
-    ) -> tuple[Tensor | None, Tensor | None, dict[str, Tensor]]:
+    ) -> tuple[Experts, dict[str, Tensor]]:
         """The experts after a history, and what the next items need of it."""
-        recurrent = attended = None
+        recurrent = attended = averaged = None
         new: dict[str, Tensor] = {}
         if self.recurrence is not None:
             recurrent, new = self.recurrence.advance(reads, memory, border)
         if self.attention is not None:
             attended, new["attention"] = self.attention.advance(x, reads, mask, memory["attention"])
+        if self.average is not None:
+            averaged, sums = self.average.advance(x, mask, memory["average"], border.before)
+            new["average"] = border.last(memory["average"], sums)
         # Gradients stop at the border between two calls.
-        return recurrent, attended, {name: tensor.detach() for name, tensor in new.items()}
+        return Experts(recurrent, attended, averaged), {name: tensor.detach() for name, tensor in new.items()}
 
     def _mix(self, x: Tensor, reads: Tensor, recurrent: Tensor | None, attended: Tensor | None) -> Tensor:
         """The experts, mixed and gated."""
@@ -322,9 +341,12 @@ class GlintRUBlock(GradientCheckpointingLayer):
         assert mixed is not None
         return mixed if self.gate_proj is None else mixed * F.gelu(self.gate_proj(reads))
 
-    def finish(self, x: Tensor, reads: Tensor, recurrent: Tensor | None, attended: Tensor | None) -> Tensor:
+    def finish(self, x: Tensor, reads: Tensor, experts: Experts) -> Tensor:
         """The block's output from its input (`reads`: as the products read it) and what the experts made of it."""
-        z = add_norm(self.mix_proj(self._mix(x, reads, recurrent, attended)), x, self.dropout, self.norm)
+        mixed = self.mix_proj(self._mix(x, reads, experts.recurrent, experts.attended))
+        z = add_norm(mixed, x, self.dropout, self.norm)
+        if experts.averaged is not None:
+            z = torch.lerp(z, experts.averaged, self.average_share)
         return z if self.mlp is None else add_norm(self.mlp(z), z, self.dropout, self.norm)
 
     def forward(
@@ -348,8 +370,8 @@ class GlintRUBlock(GradientCheckpointingLayer):
         reads = autocast_once(x)
         new = None
         if memory is None or border is None:
-            recurrent, attended = self._experts(x, reads, mask)
+            experts = self._experts(x, reads, mask)
         else:
-            recurrent, attended, new = self._advance(x, reads, mask, memory, border)
-        out = self.finish(x, reads, recurrent, attended)
+            experts, new = self._advance(x, reads, mask, memory, border)
+        out = self.finish(x, reads, experts)
         return out if new is None else (out, new)

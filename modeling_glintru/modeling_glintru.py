@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
 
+from .average_glintru import GlintRUMovingAverage
 from .configuration_glintru import GlintRUConfig, GlintRUError
 from .head_glintru import NextItemHead, PrefixEncoder, is_last_item
 from .layers_glintru import Border, Dropout, GlintRUBlock
@@ -55,6 +56,9 @@ class GlintRUPreTrainedModel(PreTrainedModel):
                 init.uniform_(module.bias, -bound, bound)
         elif isinstance(module, GlintRUBlock) and module.mixing_logits is not None:
             init.constant_(module.mixing_logits, 0.5)
+        elif isinstance(module, GlintRUMovingAverage):
+            init.constant_(module.average_weight, 0.5)
+            init.constant_(module.item_weight, 0.5)
 
 
 class GlintRUModel(PrefixEncoder, GlintRUPreTrainedModel):
@@ -116,7 +120,7 @@ class GlintRUModel(PrefixEncoder, GlintRUPreTrainedModel):
         num_items = old.count.new_full((batch,), length) if mask is None else mask.sum((1, 2), dtype=torch.int64)
         has_before = embeds.new_ones(batch, length, 1) if mask is None else mask.roll(1, dims=1)
         has_before = torch.cat(((old.count > 0)[:, None, None].to(has_before.dtype), has_before[:, 1:]), dim=1)
-        border = Border(num_items, has_before, fresh)
+        border = Border(num_items, has_before, old.count, fresh)
         hidden = [self.dropout(embeds)]
         tensors: dict[str, Tensor] = {}
         for index, layer in enumerate(self.layers):

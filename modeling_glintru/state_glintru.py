@@ -1,8 +1,9 @@
 """What GLINT-RU keeps of a history so that it can go on without it: a batch of user states of a fixed size.
 
 For each block: the first convolution at the last item, which still lacks its right neighbour (`edge`), what that item
-gives to its neighbour (`after`), the recurrent state before it (`hidden`), and the sum of the linear attention
-(`attention`). With them the next item can be absorbed exactly, at a cost that does not depend on the history.
+gives to its neighbour (`after`), the recurrent state before it (`hidden`), the sum of the linear attention
+(`attention`), and that of the moving average (`average`). With them the next item can be absorbed exactly, at a cost
+that does not depend on the history.
 """
 
 from __future__ import annotations
@@ -12,14 +13,14 @@ import json
 import struct
 import zlib
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from .configuration_glintru import GlintRUConfig, GlintRUError
 
@@ -41,7 +42,7 @@ class StateLayout:
         num_layers: Blocks.
         hidden_size: d.
         num_heads: Heads of the linear attention.
-        attention, gru, convolutions: Which parts of the block are on.
+        attention, gru, convolutions, average: Which parts of the block are on.
     """
 
     num_layers: int
@@ -50,6 +51,7 @@ class StateLayout:
     attention: bool
     gru: bool
     convolutions: bool
+    average: bool = field(default=False, repr=False)  # not a part of older fingerprints
 
     @classmethod
     def of(cls, config: GlintRUConfig) -> StateLayout:
@@ -61,6 +63,7 @@ class StateLayout:
             config.use_linear_attention,
             config.use_gru,
             config.use_gru and config.use_temporal_convolutions,
+            config.average_share > 0,
         )
 
     def layer_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -73,6 +76,8 @@ class StateLayout:
             shapes |= {"edge": (size,), "after": (size,)}
         if self.attention:
             shapes["attention"] = (self.num_heads, head, head)
+        if self.average:
+            shapes["average"] = (size,)
         return shapes
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -85,9 +90,11 @@ class StateLayout:
         return {**layers, "representation": (self.hidden_size,)}
 
 
-def fingerprint_of(model: nn.Module, layout: StateLayout) -> str:
+def fingerprint_of(model: Any, layout: StateLayout) -> str:
     """16 hexadecimal digits that name the weights of an encoder, read as float32, and its layout."""
     digest = hashlib.blake2b(repr(layout).encode(), digest_size=8)
+    if layout.average:
+        digest.update(repr((float(model.config.average_share), float(model.config.average_decay))).encode())
     for name, parameter in sorted(model.named_parameters()):
         digest.update(f"{name}{tuple(parameter.shape)}".encode())
         digest.update(parameter.detach().to("cpu", torch.float32).contiguous().numpy().data)
@@ -96,7 +103,7 @@ def fingerprint_of(model: nn.Module, layout: StateLayout) -> str:
 
 def state_kind(layout: StateLayout, dtype: torch.dtype, fingerprint: str) -> bytes:
     """The header of `GlintRUState.to_bytes` without the count: equal for states that can be in one batch."""
-    parts = layout.attention | layout.gru << 1 | layout.convolutions << 2
+    parts = layout.attention | layout.gru << 1 | layout.convolutions << 2 | layout.average << 3
     sizes = (layout.num_layers, layout.hidden_size, layout.num_heads, parts, bytes.fromhex(fingerprint))
     return HEADER.pack(MAGIC, VERSION, DTYPES.index(dtype), *sizes, 0)[: -COUNT.size]
 
@@ -356,7 +363,7 @@ class GlintRUState:
             raise GlintRUError("from_bytes needs at least one state")
         _, counts, numbers = unpack_states(blobs)
         _, _, dtype, layers, size, heads, parts, fingerprint, _ = HEADER.unpack_from(blobs[0])
-        layout = StateLayout(layers, size, heads, *(bool(parts >> bit & 1) for bit in range(3)))
+        layout = StateLayout(layers, size, heads, *(bool(parts >> bit & 1) for bit in range(4)))
         shapes = layout.shapes()
         body = torch.frombuffer(numbers, dtype=DTYPES[dtype])
         widths = [torch.Size(shape).numel() for shape in shapes.values()]

@@ -29,8 +29,8 @@ class Click(ctypes.Structure):
 
     _fields_ = (
         *((name, ctypes.c_int) for name in ("layers", "d", "heads", "vocabulary", "attention", "gru", "convolutions")),
-        *((name, ctypes.c_int) for name in ("gate", "block_gate", "mlp")),
-        ("eps", ctypes.c_float),
+        *((name, ctypes.c_int) for name in ("gate", "block_gate", "mlp", "average")),
+        *((name, ctypes.c_float) for name in ("eps", "share", "decay")),
     )
 
 
@@ -108,7 +108,10 @@ class CompiledStep:
             config.use_selective_gate,
             config.use_block_gate,
             config.use_gated_mlp,
+            self.layout.average,
             config.layer_norm_eps,
+            config.average_share,
+            config.average_decay,
         )
         with torch.no_grad():
             pieces = [piece for layer in encoder.layers for piece in self._pieces(layer)]
@@ -161,6 +164,10 @@ class CompiledStep:
         yield filled(shares, WIDTH).numpy()
         yield self._linear(block.mix_proj)
         yield from self._norm(block.norm, size)
+        if block.average is not None:
+            yield filled(block.average.average_weight, size).numpy()
+            yield filled(block.average.item_weight, size).numpy()
+            yield from self._norm(block.average.norm, size)
         if block.mlp is not None:
             halves = [(x.weight, x.bias) for x in (block.mlp.value_proj, block.mlp.gate_proj)]
             yield self._joined(halves, size)

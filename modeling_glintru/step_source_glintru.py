@@ -39,8 +39,8 @@ static void linear(int rows, int k, int n, const float *a, long lda, const float
 }
 
 struct click {
-    int layers, d, heads, vocabulary, attention, gru, convolutions, gate, block_gate, mlp;
-    float eps;
+    int layers, d, heads, vocabulary, attention, gru, convolutions, gate, block_gate, mlp, average;
+    float eps, share, decay;
 };
 
 static inline void gelu_product(float *a, const float *gate, int n) {
@@ -87,6 +87,22 @@ static void head_step(const float *q, const float *k, const float *v, const floa
             out[j] += query * now[j];
         }
     }
+}
+
+/* What `GlintRUMovingAverage.advance` computes for one user: now = decay old + x, and out (padded) from their average.
+   The weights behind `at`: of the average, of the item, of the norm, each padded. */
+static void moving_average(const struct click *s, const float *x, const float *at, const float *old,
+                           float *restrict now, long long items, float *mixed, float *out) {
+    const int d = s->d, p = PADDED(d, GRAIN);
+    float power = s->decay, last = 1; /* decay ** (items + 1) by squaring */
+    for (unsigned long long left = items + 1; left; left >>= 1, power *= power) if (left & 1) last *= power;
+    const float share = (1 - s->decay) / (1 - last);
+    for (int j = 0; j < d; j++) {
+        now[j] = s->decay * old[j] + x[j];
+        mixed[j] = at[j] * (now[j] * share) + at[p + j] * x[j];
+    }
+    for (int j = d; j < p; j++) mixed[j] = 0;
+    norm_sum(mixed, x, at + 2 * p, at + 3 * p, out, d, p, s->eps);
 }
 
 /* The selective GRU of `users` rows at once: what `GlintRUSelectiveGRU.advance` computes. `in` (users, wide) holds the
@@ -204,6 +220,17 @@ int click(const struct click *s, const float *weights, const float *embeddings, 
             at += 2 * p;
             for (int u = 0; u < users; u++)
                 norm_sum(made + u * out, x + (long)u * p, norm, norm + p, z + (long)u * p, d, p, s->eps);
+            if (s->average) {
+                for (int u = 0; u < users; u++) {
+                    float *mine = z + (long)u * p, *averaged = attended + (long)u * p;
+                    moving_average(s, x + (long)u * p, at, old[u], now[u], counts[first + u], context + (long)u * p,
+                                   averaged);
+                    for (int j = 0; j < p; j++) mine[j] += s->share * (averaged[j] - mine[j]);
+                    old[u] += d;
+                    now[u] += d;
+                }
+                at += 4 * p;
+            }
             if (s->mlp) {
                 linear(users, d, 2 * p, z, p, &at, mlp);
                 for (int u = 0; u < users; u++) {

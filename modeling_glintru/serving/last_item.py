@@ -52,6 +52,7 @@ class LastItemEncoder:
         if not self.by_stream:
             return last_item(self.encoder(input_ids).last_hidden_state, input_ids != 0)
         counts, block = (input_ids != 0).sum(1), self.encoder.layers[-1]
+        x = None
         if self.tables is None:
             x = self._block_input(input_ids)
             memory, newest = _memory(block, x, counts), _newest(x, counts)
@@ -60,7 +61,11 @@ class LastItemEncoder:
             newest = self.encoder.embed_items(_newest(input_ids[..., None], counts)[..., 0])
         if block.recurrence is not None and block.recurrence.conv_in is not None:
             memory |= _taps(block.recurrence, newest, counts)
-        border = Border(torch.ones_like(counts), (counts > 1)[:, None, None].to(newest.dtype), fresh=False)
+        if block.average is not None:
+            x = self.encoder.embed_items(input_ids) if x is None else x
+            memory["average"] = _at(block.average.sums(x, None), counts - 2)
+        has_before = (counts > 1)[:, None, None].to(newest.dtype)
+        border = Border(torch.ones_like(counts), has_before, (counts - 1).clamp_min(0), fresh=False)
         hidden, _ = block(newest[:, 2:].contiguous(), None, memory, border)
         return hidden[:, 0] * (counts > 0)[:, None].to(hidden.dtype)
 

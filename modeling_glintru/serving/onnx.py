@@ -70,7 +70,7 @@ class _Graph(nn.Module):
         mask = (ids != 0)[..., None].to(x.dtype)
         has_before = torch.cat(((count > 0)[:, None, None].to(x.dtype), mask[:, :-1]), dim=1)
         num_items = (ids != 0).sum(1)
-        border = Border(num_items, has_before, self.fresh)
+        border = Border(num_items, has_before, count, self.fresh)
         new: dict[str, Tensor] = {}
         for index, layer in enumerate(encoder.layers):
             names = self.layout.layer_shapes()

@@ -37,6 +37,15 @@ def gru_expert(recurrence, x):
     return y if recurrence.conv_out is None else convolve(recurrence.conv_out, y)
 
 
+def moving_average(average, x):
+    means = []
+    for t in range(x.shape[1]):
+        weights = torch.tensor([average.decay ** (t - s) for s in range(t + 1)], dtype=x.dtype)[:, None]
+        means.append((weights * x[:, : t + 1]).sum(1) / weights.sum())
+    mixed = average.average_weight * torch.stack(means, dim=1) + average.item_weight * x
+    return average.norm(mixed + x)
+
+
 def encode_block(block, x):
     """The authors' forward pass over a whole (unpadded) prefix; (batch, t, size) in and out."""
     if block.recurrence is None:
@@ -49,6 +58,8 @@ def encode_block(block, x):
     if block.gate_proj is not None:
         mixed = mixed * F.gelu(block.gate_proj(x))
     z = block.norm(block.mix_proj(mixed) + x)
+    if block.average is not None:
+        z = (1 - block.average_share) * z + block.average_share * moving_average(block.average, x)
     if block.mlp is None:
         return z
     mlp = block.mlp

@@ -32,6 +32,7 @@ def random_case(seed: int) -> tuple[dict, int, int]:
         "num_attention_heads": heads,
         "num_hidden_layers": draw.choice([1, 1, 2, 3]),
         "vocab_size": draw.randint(3, 60),
+        "average_share": draw.choice([0.0, 0.4]),
     }
     return options, draw.randint(1, 3), draw.randint(2, 90)
 
@@ -72,6 +73,12 @@ def test_every_part_can_be_switched_off(part):
     whole, without = small_model(), small_model(**{part: False})
     assert sum(p.numel() for p in without.parameters()) < sum(p.numel() for p in whole.parameters())
     check({part: False, "num_hidden_layers": 2}, 2, 9)
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.5, 0.99])
+@pytest.mark.parametrize("length", [1, 31, 32, 33, 70])
+def test_moving_average(decay, length):
+    check({"average_share": 0.3, "average_decay": decay, "num_hidden_layers": 2}, 2, length)
 
 
 def test_no_later_item_reaches_a_prefix():

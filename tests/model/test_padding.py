@@ -10,9 +10,9 @@ from modeling_glintru import GlintRUError
 from .helpers import gradients, random_history, small_model
 
 
-@pytest.fixture(params=[1, 2], ids=["one layer", "two layers"])
+@pytest.fixture(params=[{}, {"num_hidden_layers": 2}, {"num_hidden_layers": 2, "average_share": 0.4}], ids=str)
 def model(request):
-    return small_model(num_hidden_layers=request.param).double()
+    return small_model(**request.param).double()
 
 
 def padded(histories, side, length):

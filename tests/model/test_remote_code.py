@@ -108,7 +108,7 @@ def answer_without_the_package(folder, again, home):
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     folder = tmp_path_factory.mktemp("remote") / "model"
-    model = small_model(vocab_size=5, num_hidden_layers=2)
+    model = small_model(vocab_size=5, num_hidden_layers=2, average_share=0.4)
     model.save_pretrained(folder)
     processor = GlintRUProcessor(["a", "b", "c", "d"], {"a": "Apple"})
     processor.save_pretrained(folder)

@@ -63,8 +63,16 @@ def test_only_the_attention_or_a_plain_gru():
     check({"use_linear_attention": False, "use_temporal_convolutions": False, "use_selective_gate": False}, 2, 12, 1)
 
 
-def test_one_item_at_a_time():
-    model = small_model(num_hidden_layers=2).double()
+@pytest.mark.parametrize("decay", [0.0, 0.9])
+@pytest.mark.parametrize("options", [{}, {"use_gru": False}, {"num_hidden_layers": 3}], ids=str)
+def test_moving_average(options, decay):
+    for seed in range(3):
+        check({"average_share": 0.4, "average_decay": decay, **options}, 2, 40, seed)
+
+
+@pytest.mark.parametrize("options", [{}, {"average_share": 0.4}], ids=str)
+def test_one_item_at_a_time(options):
+    model = small_model(num_hidden_layers=2, **options).double()
     ids = random_history(3, 9)
     state = model.model.empty_state(3)
     for t in range(9):
@@ -217,6 +225,28 @@ def test_other_weights_are_refused(model, state):
         model.model.embed_items.weight[5] += 1  # the cached fingerprint notices
     with pytest.raises(GlintRUError, match="rebuild it from the history"):
         model(ids, state=GlintRUState.from_bytes(state.to_bytes()))
+
+
+def test_a_state_of_another_moving_average_is_refused():
+    ids, slow, fast = random_history(2, 5), small_model(average_share=0.4), small_model(average_share=0.4)
+    fast.config.average_decay = 0.5
+    state = slow(ids, use_cache=True).state
+    again = GlintRUState.from_bytes(state.to_bytes())
+    assert again.layout == state.layout and again.tensors["layers.0.average"].shape == (2, 16)
+    assert torch.equal(slow(ids, state=again).logits, slow(ids, state=state).logits)
+    with pytest.raises(GlintRUError, match="other weights"):
+        fast(ids, state=state)
+    with pytest.raises(GlintRUError, match="average True, not False"):
+        small_model()(ids, state=state)
+
+
+def test_states_from_before_the_moving_average_are_still_read():
+    """A model without one has the fingerprint that it had before there was one."""
+    model = GlintRUModel(small_config()).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(0.5)
+    assert model.fingerprint() == "0902fda2a94a5279"
 
 
 def test_the_fingerprint_survives_saving_and_widening(model, state, tmp_path):

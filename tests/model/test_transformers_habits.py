@@ -108,13 +108,14 @@ def test_evaluation_is_deterministic_and_dropout_is_not(model):
 
 
 def test_dropout_stands_at_the_published_places():
-    model = small_model(embedding_dropout=0.11, attention_dropout=0.22, hidden_dropout=0.33)
+    model = small_model(embedding_dropout=0.11, attention_dropout=0.22, hidden_dropout=0.33, average_share=0.4)
     rates = {name: m.p for name, m in model.named_modules() if isinstance(m, torch.nn.Dropout)}
     assert rates == {
         "model.dropout": 0.11,
         "model.layers.0.attention.dropout": 0.22,
         "model.layers.0.recurrence.dropout": 0.33,
         "model.layers.0.dropout": 0.33,
+        "model.layers.0.average.dropout": 0.33,
     }
 
 

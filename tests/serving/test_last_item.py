@@ -22,6 +22,8 @@ SWITCHES = [
     {"use_gru": False},
     {"use_selective_gate": False, "use_block_gate": False, "use_gated_mlp": False, "use_expert_mixing": False},
     {"normalize_scores": True, "hidden_size": 64, "num_attention_heads": 2},
+    {"average_share": 0.4},
+    {"average_share": 0.4, "num_hidden_layers": 2},
     {"padding_mode": "official"},
 ]
 
@@ -55,6 +57,7 @@ WIDE = {"hidden_size": 32, "num_attention_heads": 2}
         {"hidden_size": 128, "num_attention_heads": 4},
         {"use_linear_attention": False},
         {"use_gru": False},
+        {"average_share": 0.4},
     ],
     ids=str,
 )

@@ -35,7 +35,7 @@ needs_packages = pytest.mark.skipif(
 def exported(tmp_path_factory):
     """A model with two blocks, and its export with all scores."""
     folder = tmp_path_factory.mktemp("onnx") / "exported"
-    model = small_model(num_hidden_layers=2, normalize_scores=True, temperature=0.5)
+    model = small_model(num_hidden_layers=2, normalize_scores=True, temperature=0.5, average_share=0.4)
     differences = export_onnx(model, GlintRUProcessor(ITEMS, {"item-1": "One"}, max_length=20), folder)
     assert all(0 <= difference <= 1e-4 for difference in differences.values())
     return model, folder

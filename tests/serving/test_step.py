@@ -65,6 +65,8 @@ def test_random_models(seed):
         "normalize_scores": draw.random() < 0.5,
         "temperature": draw.choice([1.0, 0.5]),
         "layer_norm_eps": draw.choice([1e-12, 1e-3]),
+        "average_share": draw.choice([0.0, 0.4]),
+        "average_decay": draw.choice([0.0, 0.5, 0.9]),
     }
     check(options, users=draw.choice([1, 2, 4, 5, 11]), seed=seed)
 
@@ -76,7 +78,11 @@ def test_sizes_that_people_use(size, heads):
 
 
 @needs_kernel
-@pytest.mark.parametrize("options", [{}, {"num_hidden_layers": 2, "normalize_scores": True, "temperature": 0.07}])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"num_hidden_layers": 2, "normalize_scores": True, "temperature": 0.07}, {"average_share": 0.4}],
+    ids=str,
+)
 def test_long_chains(options):
     """Rounding does not add up over hundreds of clicks: the end equals one pass in float64."""
     model = small_model(**options)

@@ -1,0 +1,102 @@
+"""A branch beside the experts: the running average of what the block reads, weighed against the item itself.
+
+Not in the paper. Where data is sparse, the experts over-fit, and a filter helps that keeps the slow part of a history
+and lets each channel decide how much of the rest it wants (BSARec, Shin et al., AAAI 2024: there over the whole padded
+history in the frequency domain, here causal, so that both identities of the block hold).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .configuration_glintru import GlintRUConfig
+from .fused_glintru import Dropout, add_norm
+
+__all__ = ["GlintRUMovingAverage", "decayed_sums"]
+
+CHUNK = 32  # positions summed by one small matrix
+
+
+def decays(length: int, decay: float, like: Tensor) -> Tensor:
+    """(length, length): `decay ** (t - s)` where s <= t, else 0."""
+    steps = torch.arange(length, device=like.device)
+    lag = steps[:, None] - steps
+    return torch.where(lag >= 0, decay ** lag.clamp_min(0).to(like.dtype), 0.0)
+
+
+def decayed_sums(x: Tensor, decay: float, before: Tensor | None = None) -> Tensor:
+    """At t the sum over s <= t of `decay ** (t - s) * x[s]`; linear in the length.
+
+    Args:
+        x: (batch, length, size).
+        decay: 0 (the item alone) to below 1.
+        before: (batch, size), the sum before the first position.
+
+    Returns:
+        (batch, length, size).
+    """
+    batch, length, size = x.shape
+    parts = F.pad(x, (0, 0, 0, -length % CHUNK)).view(batch, -1, CHUNK, size)
+    own = decays(CHUNK, decay, x) @ parts
+    ends = F.pad(own[:, :, -1], (0, 0, 1, 0))[:, :-1]  # what came just before each chunk; no empty slice, for exports
+    carried = decays(parts.shape[1], decay**CHUNK, x) @ ends
+    powers = decay ** torch.arange(1, CHUNK + 1, device=x.device).to(x.dtype)
+    if before is not None:
+        chunks = torch.arange(parts.shape[1], device=x.device).to(x.dtype)
+        carried = carried + (decay**CHUNK) ** chunks[:, None] * before[:, None].to(x.dtype)
+    return (own + carried[:, :, None] * powers[:, None]).view(batch, -1, size)[:, :length]
+
+
+class GlintRUMovingAverage(nn.Module):
+    """`norm(x + dropout(a * average(x) + b * x))`, with a and b for each channel.
+
+    The average over items s <= t has weights proportional to `decay ** (t - s)`.
+    """
+
+    def __init__(self, config: GlintRUConfig) -> None:
+        super().__init__()
+        size = config.hidden_size
+        self.decay = float(config.average_decay)
+        self.average_weight = nn.Parameter(torch.full((size,), 0.5))
+        self.item_weight = nn.Parameter(torch.full((size,), 0.5))
+        self.dropout = Dropout(config.hidden_dropout)
+        self.norm = nn.LayerNorm(size, eps=config.layer_norm_eps)
+
+    def sums(self, x: Tensor, mask: Tensor | None, before: Tensor | None = None) -> Tensor:
+        """The weighed sum over the items up to each position; arguments as those of `forward`."""
+        x = x if mask is None else x * mask
+        if x.is_meta:
+            return decayed_sums(x, self.decay, before)
+        with torch.autocast(x.device.type, enabled=False):  # a running sum in bfloat16 would drift
+            return decayed_sums(x, self.decay, before)
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """(batch, length, size) in and out; the mask, (batch, length, 1), is 0 at padding, which is at the ends."""
+        if mask is None:
+            counts = torch.arange(1, x.shape[1] + 1, device=x.device)[:, None].to(x.dtype)
+        else:
+            counts = mask.cumsum(1)
+        return self._output(x, self.sums(x, mask), counts)
+
+    def advance(self, x: Tensor, mask: Tensor | None, total: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
+        """As `forward`, after a history.
+
+        Args:
+            x, mask: Items before padding.
+            total: (batch, size), the history's last sum.
+            before: (batch,) int64, its items.
+
+        Returns:
+            (batch, length, size), and the sums at each position.
+        """
+        sums = self.sums(x, mask, total)
+        counts = before[:, None, None] + torch.arange(1, x.shape[1] + 1, device=x.device)[:, None]
+        return self._output(x, sums, counts.to(x.dtype)), sums
+
+    def _output(self, x: Tensor, sums: Tensor, counts: Tensor) -> Tensor:
+        # The weights' sum, a geometric series; a position without an item has no average, and nobody reads it.
+        weights = (1 - self.decay ** counts.clamp_min(1)) / (1 - self.decay)
+        mixed = self.average_weight * (sums / weights) + self.item_weight * x
+        return add_norm(mixed, x, self.dropout, self.norm)
