@@ -12,6 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "benchmarks" / "results" / "exploration" / "validation.jsonl"
 PAGE = ROOT / "docs" / "tuning.md"
+BETWEEN = (6, 9, 12)  # epochs at which lines that were stopped can be compared
 HEAD = """# What was tried for the `best` recipes
 
 Written by `benchmarks/write_tuning.py` from `benchmarks/results/exploration/validation.jsonl`. One seed a line,
@@ -22,22 +23,25 @@ stopped by hand are compared with the others at the epoch that they reached.
 
 What came of it: **small batches of targets** help on all three data sets, most where histories are long (a step
 then sees few users, and there are many steps); **cosine scores** help where there is little data, and do not on
-MovieLens-1M; **width 128** helps with them on Beauty. Two blocks, weight decay, whole-item dropout, scaled
-embeddings, averaged weights, decay in the linear attention and one prefix an example brought nothing that could be
+MovieLens-1M; **width 128** helps with them on Beauty; **a moving average** beside the experts helps there at both widths,
+and not with decay 0, so it is the average and not a wider residual path. Two blocks, weight decay, whole-item dropout,
+scaled embeddings, averaged weights, decay in the linear attention and one prefix an example brought nothing that could be
 told from noise, or cost.
 """
 
 
 def table(recipe: str, lines: list[dict]) -> str:
     """One data set, best first, those stopped by hand at the end."""
-    rows = ["| overrides | best | epoch | epochs | at epoch 6 |", "| --- | --- | --- | --- | --- |"]
+    titles = ["overrides", "best", "epoch", "epochs", *(f"at epoch {epoch}" for epoch in BETWEEN)]
+    rows = ["| " + " | ".join(titles) + " |", "| --- " * len(titles) + "|"]
     for line in sorted(lines, key=lambda line: (line["stopped_by_hand"], -line["best"])):
         overrides = dict(override.split("=", 1) for override in line["overrides"])  # a later one wins
         names = ", ".join(f"{key} {value}" for key, value in overrides.items() if key != "early_stopping_patience")
         changed = "; ".join(filter(None, (names, line.get("scratch_code")))) or "the recipe"
         epochs = f"{len(line['validation_ndcg10'])}{', stopped' if line['stopped_by_hand'] else ''}"
-        sixth = f"{line['validation_ndcg10'][5]:.4f}"
-        rows.append(f"| {changed} | {line['best']:.4f} | {line['best_epoch']} | {epochs} | {sixth} |")
+        curve = line["validation_ndcg10"]
+        between = " | ".join(f"{curve[epoch - 1]:.4f}" if epoch <= len(curve) else "–" for epoch in BETWEEN)
+        rows.append(f"| {changed} | {line['best']:.4f} | {line['best_epoch']} | {epochs} | {between} |")
     return f"## {recipe}\n\n" + "\n".join(rows) + "\n"
 
 
