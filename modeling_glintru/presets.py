@@ -162,8 +162,7 @@ class _Rule:
         )
         self.take(reason, "model", **{name: attention if name == "attention_dropout" else others for name in names})
         self.take(reason, "training", weight_decay=1e-5 if sparse else 0.0)
-        if sparse:
-            self.take(reason, "model", average_share=0.5)
+        self.take(reason, "model", average_share=0.5 if sparse else 0.3)
 
     def choose_loss(self) -> None:
         few = self.shape.items <= FULL_SOFTMAX_ITEMS
