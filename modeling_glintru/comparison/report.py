@@ -38,7 +38,8 @@ median CPU time of scoring all items for one user from the whole history, with o
 """
 
 SHORT = """\
-Test, past items excluded, means over the seeds in brackets; the best of a column is in bold.
+Test, past items excluded, means over the seeds in brackets; the best of a column is in bold. A name in brackets is a
+recipe with fixed settings: such a row may have had more tries than the search gives to the others.
 """
 
 
