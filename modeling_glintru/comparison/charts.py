@@ -74,6 +74,7 @@ def _quality(panel: Any, report: DataReport, metric: str) -> None:
         panel.plot([low, high], [place, place], color=_color(row), linewidth=2)
         panel.plot([_value(report, row)], [place], "o", color=_color(row), markersize=6)
     panel.set_yticks(range(len(report.rows)), [row.label for row in reversed(report.rows)])
+    panel.locator_params(axis="x", nbins=6)
     panel.set_xlabel(f"test {metric}, past items excluded")
 
 
@@ -97,6 +98,6 @@ def _scatter(panel: Any, report: DataReport, x: Callable[[Row], float], metric: 
         panel.plot([place, place], [low, high], color=_color(row), linewidth=1, alpha=0.6)
         panel.plot([place], [_value(report, row)], "o", color=_color(row), markersize=6)
         panel.annotate(row.label, (place, _value(report, row)), xytext=(5, 4), textcoords="offset points", fontsize=8)
-    panel.set_xscale("log")
-    panel.margins(x=0.25)
+    # From zero, so that lengths compare; room for the labels, which stand to the right.
+    panel.set_xlim(0, 1.45 * max((x(row) for row in report.rows if row.stage != REFERENCE), default=1))
     panel.set_ylabel(f"test {metric}")
