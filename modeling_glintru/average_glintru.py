@@ -38,9 +38,15 @@ def decayed_sums(x: Tensor, decay: float, before: Tensor | None = None) -> Tenso
         (batch, length, size).
     """
     batch, length, size = x.shape
+    if isinstance(length, torch.SymInt):  # in an export the number of chunks would be fixed to that of the example
+        sums = decays(length, decay, x) @ x
+        if before is None:
+            return sums
+        powers = decay ** torch.arange(1, length + 1, device=x.device).to(x.dtype)
+        return sums + powers[:, None] * before[:, None].to(x.dtype)
     parts = F.pad(x, (0, 0, 0, -length % CHUNK)).view(batch, -1, CHUNK, size)
     own = decays(CHUNK, decay, x) @ parts
-    ends = F.pad(own[:, :, -1], (0, 0, 1, 0))[:, :-1]  # what came just before each chunk; no empty slice, for exports
+    ends = F.pad(own[:, :, -1], (0, 0, 1, 0))[:, :-1]  # what came just before each chunk
     carried = decays(parts.shape[1], decay**CHUNK, x) @ ends
     powers = decay ** torch.arange(1, CHUNK + 1, device=x.device).to(x.dtype)
     if before is not None:
