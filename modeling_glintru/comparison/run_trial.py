@@ -16,6 +16,7 @@ import torch
 from ..data import PreparedData
 from ..evaluation import Evaluation, ModelScorer, RankingMetrics, Scorer, evaluate, library_versions, target_ranks
 from ..evaluation.metrics import per_user_metrics
+from ..machine import processor_name
 from ..runs import reference_scorers
 from ..training import train
 from ..training.run import use_bf16
@@ -99,7 +100,7 @@ def run_trial(
             "device": summary["device"],
             "bf16": use_bf16(recipe.training.precision),
         }
-    line["threads"] = torch.get_num_threads()
+    line |= {"threads": torch.get_num_threads(), "processor": processor_name(line["device"])}
     validation = _evaluated(trial, data, scorer, "validation")
     test = _evaluated(trial, data, scorer, "test")
     line |= {"validation": means(validation), "test": means(test)}

@@ -19,6 +19,7 @@ from modeling_glintru.comparison.progress import TrialProgress
 from modeling_glintru.comparison.queue import open_data, work
 from modeling_glintru.data import synthetic_interactions
 from modeling_glintru.evaluation import per_user_metrics
+from modeling_glintru.machine import processor_name
 from modeling_glintru.training.checkpoint import replace_json
 from modeling_glintru.training.stopping import RunStopped
 
@@ -60,7 +61,7 @@ def test_a_line_says_everything(finished):
         assert line["recipe"]["data"]["source"] is None and str(job.folder.parent) not in str(line)
         if line["stage"] == "reference":
             continue
-        assert line["threads"] == torch.get_num_threads() and line["parameters"] > 300 and line["seconds"] > 0
+        assert line["threads"] == torch.get_num_threads() and line["processor"] == processor_name() and line["parameters"] > 300 and line["seconds"] > 0
         assert len(line["curve"]) == line["epochs_run"] == line["epochs"] and line["steps"] > 0
         best = max(line["curve"], key=lambda point: point["ndcg@10"])
         assert line["best_epoch"] == best["epoch"]

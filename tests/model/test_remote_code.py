@@ -125,7 +125,7 @@ def test_the_folder_says_where_its_code_is(saved):
     assert processor == dict.fromkeys(("AutoFeatureExtractor", "AutoProcessor"), "processing_glintru.GlintRUProcessor")
     names = {file.name for file in saved.glob("*.py")}
     wanted = {
-        *("block_source", "configuration", "fused", "head", "history_source", "kernel_source", "kernels"),
+        *("average", "block_source", "configuration", "fused", "head", "history_source", "kernel_source", "kernels"),
         *("layers", "losses", "modeling", "negatives", "new_items", "pipeline", "processing", "state", "step_source"),
         "vocabulary",
     }
