@@ -19,19 +19,22 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
+from torch import nn
 
 __all__ = [
     "has_checkpoints",
     "newest_checkpoint",
     "random_state",
     "read_optimizer",
+    "read_weights",
     "remove_other_checkpoints",
     "remove_superseded",
     "replace_json",
     "seal",
     "set_random_state",
     "write_optimizer",
+    "write_weights",
 ]
 
 FILES = "files.json"
@@ -49,6 +52,17 @@ def replace_json(path: Path, content: Any) -> None:
 
 
 # ---------------------------------------------------------------------- what is in a checkpoint
+
+
+def write_weights(path: Path, model: nn.Module) -> None:
+    """Writes all weights and buffers, each from memory of its own: on GPUs those of a GRU are parts of one tensor."""
+    tensors = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in model.state_dict().items()}
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
+def read_weights(path: Path, model: nn.Module) -> None:
+    """Puts what `write_weights` wrote into the model."""
+    model.load_state_dict(load_file(path))
 
 
 def write_optimizer(path: Path, state: dict[str, Any]) -> None:

@@ -9,18 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_model, save_model
 from torch import nn
 
 from .checkpoint import (
     TRAINER_STATE,
     random_state,
     read_optimizer,
+    read_weights,
     remove_superseded,
     replace_json,
     seal,
     set_random_state,
     write_optimizer,
+    write_weights,
 )
 from .trainer import GlintRUTrainer
 
@@ -75,7 +76,7 @@ class RunTrainer(GlintRUTrainer):
         self._wait()
         replace_json(partial / PROCESS.format(self.args.process_index), self._own_state())
         if self.args.should_save:
-            save_model(self.model, str(partial / WEIGHTS))
+            write_weights(partial / WEIGHTS, self.model)
             write_optimizer(partial / OPTIMIZER, self.optimizer.state_dict())
             replace_json(partial / SCHEDULER, self.lr_scheduler.state_dict())
             self._remember_callbacks()
@@ -106,10 +107,10 @@ class RunTrainer(GlintRUTrainer):
     # ------------------------------------------------------------------ reading
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        load_model(self.model if model is None else model, Path(resume_from_checkpoint) / WEIGHTS)
+        read_weights(Path(resume_from_checkpoint) / WEIGHTS, self.model if model is None else model)
 
     def _load_best_model(self) -> None:
-        load_model(self.model, self._checkpoint(self.state.best_global_step) / WEIGHTS)
+        read_weights(self._checkpoint(self.state.best_global_step) / WEIGHTS, self.model)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is not None:

@@ -61,7 +61,12 @@ def test_a_line_says_everything(finished):
         assert line["recipe"]["data"]["source"] is None and str(job.folder.parent) not in str(line)
         if line["stage"] == "reference":
             continue
-        assert line["threads"] == torch.get_num_threads() and line["processor"] == processor_name() and line["parameters"] > 300 and line["seconds"] > 0
+        assert (
+            line["threads"] == torch.get_num_threads()
+            and line["processor"] == processor_name()
+            and line["parameters"] > 300
+            and line["seconds"] > 0
+        )
         assert len(line["curve"]) == line["epochs_run"] == line["epochs"] and line["steps"] > 0
         best = max(line["curve"], key=lambda point: point["ndcg@10"])
         assert line["best_epoch"] == best["epoch"]

@@ -18,7 +18,7 @@ from modeling_glintru.errors import ModelFolderError
 from modeling_glintru.evaluation import target_ranks
 from modeling_glintru.recipes import load_recipe
 from modeling_glintru.training import TrainingResult, checkpoint, train
-from modeling_glintru.training.checkpoint import read_optimizer, write_optimizer
+from modeling_glintru.training.checkpoint import read_optimizer, read_weights, write_optimizer, write_weights
 from modeling_glintru.training.stopping import Interruptions, RunStopped
 
 # Five steps an epoch, all random numbers in use, and an end by early stopping in epoch 3 of 6.
@@ -245,6 +245,20 @@ def test_nothing_is_unpickled(data, tmp_path):
 def test_only_safetensors_and_json_are_written(data, tmp_path):
     newest = stopped(data, tmp_path, step=2)
     assert {file.suffix for file in newest.iterdir()} == {".safetensors", ".json"}
+
+
+def test_weights_that_are_parts_of_one_tensor_survive(tmp_path):
+    model, other = torch.nn.GRU(3, 4), torch.nn.GRU(3, 4)
+    names = [name for name, _ in model.named_parameters()]
+    flat = torch.cat([weight.detach().flatten() for weight in model.parameters()])  # as cuDNN lays them on a GPU
+    for weight in model.parameters():
+        part, flat = flat[: weight.numel()], flat[weight.numel() :]
+        weight.data = part.view_as(weight)
+    assert len({weight.untyped_storage().data_ptr() for weight in model.parameters()}) == 1
+    write_weights(tmp_path / "w.safetensors", model)
+    read_weights(tmp_path / "w.safetensors", other)
+    for name in names:
+        assert torch.equal(getattr(model, name), getattr(other, name))
 
 
 def test_optimizer_states_survive(tmp_path):
