@@ -161,7 +161,7 @@ class _Rule:
             + " to learn from"
         )
         self.take(reason, "model", **{name: attention if name == "attention_dropout" else others for name in names})
-        self.take(reason, "training", weight_decay=1e-5 if sparse else 0.0)
+        self.take(reason, "training", weight_decay=1e-5 if sparse else 0.0, cooccurrence_start=0.5 if sparse else 0.0)
         self.take(reason, "model", average_share=0.5 if sparse else 0.3)
 
     def choose_loss(self) -> None:

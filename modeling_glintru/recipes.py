@@ -122,6 +122,8 @@ class TrainingRecipe:
         precision: `"auto"` (bf16 where the machine is fast at it), `"fp32"` or `"bf16"`.
         prefix_share: Models of whole histories learn from one prefix an example, not from windows; this share of all
             prefixes is drawn for each epoch.
+        cooccurrence_start: Share of the variance of the first item embeddings that comes from which items stand near
+            each other in the training histories, 0 (all random) to 1.
         random_window_shift: Whether the borders of the training windows move from epoch to epoch.
         dataloader_num_workers: Processes that make batches; 0 makes them in the training process.
         logging_steps: Steps between two log lines.
@@ -141,6 +143,7 @@ class TrainingRecipe:
     metric: str = "ndcg@10"
     precision: str = "auto"
     prefix_share: float = 1.0
+    cooccurrence_start: float = 0.0
     random_window_shift: bool = False
     dataloader_num_workers: int = 0
     logging_steps: int = 50
@@ -155,6 +158,8 @@ class TrainingRecipe:
                 raise RecipeError(f"training.{name} must be above 0, but got {getattr(self, name)}.")
         if not 0 < self.prefix_share <= 1:
             raise RecipeError(f"training.prefix_share must be above 0 and at most 1, but got {self.prefix_share}.")
+        if not 0 <= self.cooccurrence_start <= 1:
+            raise RecipeError(f"training.cooccurrence_start must be between 0 and 1, got {self.cooccurrence_start}.")
         if self.train_batch_targets is not None:
             _at_least("training.train_batch_targets", self.train_batch_targets, self.max_length)
         if self.early_stopping_patience is not None:

@@ -67,6 +67,13 @@ class Row:
         return median(line["cpu_seconds" if line["device"] == "cpu" else "seconds"] for line in self.lines)
 
     @property
+    def machine(self) -> str:
+        """What its times were taken on; times of different machines do not compare."""
+        line = self.lines[0]
+        processor = line.get("processor", "a processor that was not written down")
+        return processor if self.stage == REFERENCE else f"{processor}, {'bf16' if line['bf16'] else 'fp32'}"
+
+    @property
     def latency(self) -> float:
         """Median milliseconds for one user."""
         return median(line["latency_ms"] for line in self.lines)

@@ -64,6 +64,8 @@ class Trial:
         # Where the file lies, what it calls its columns and the titles change no number.
         for name in ("source", "user_column", "item_column", "time_column", "item_titles"):
             content["data"].pop(name)
+        if not content["training"]["cooccurrence_start"]:  # keys are older than this setting
+            del content["training"]["cooccurrence_start"]
         stage = TUNE if self.stage == TUNE else "measured"
         text = json.dumps([self.data, self.row, stage, content], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -25,6 +25,7 @@ from ..machine import processor_name
 from ..recipes import Recipe
 from .adapters import add_adapters, merge_adapters
 from .checkpoint import has_checkpoints, newest_checkpoint, remove_other_checkpoints
+from .cooccurrence import start_from_cooccurrence
 from .folder import CHECKPOINTS
 from .resume import RunTrainer
 from .shares import device_batch_size
@@ -167,12 +168,16 @@ def train(
         raise RecipeError("glintru train keeps whole weights in each process; examples/train_sharded.py shards them")
     if recipe.fine_tuning is not None and start is None:
         raise RecipeError(f"the recipe {recipe.name!r} fine-tunes a model, but this trains new weights")
+    if start is not None and recipe.training.cooccurrence_start:
+        raise RecipeError("training.cooccurrence_start is for new weights; a model that is fine-tuned has its own")
     keep_freed_memory()
     set_seed(recipe.seed)
     training = recipe.training
     arguments = training_arguments(recipe, output_dir, progress and is_main_process())
     if start is None:
         model = MODELS[recipe.model_name](recipe.config(data.processor.vocab_size))
+        if training.cooccurrence_start:
+            start_from_cooccurrence(model.get_input_embeddings(), data.dataset["train"], training.cooccurrence_start)
     else:
         model = start.model_for(recipe, data)
     config, adapted = model.config, None

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from modeling_glintru import GlintRUError
 from modeling_glintru.comparison import plan
 from modeling_glintru.comparison.schedule import ready
-from modeling_glintru.comparison.trials import ABLATION, FINAL, PRESET, REFERENCE, TUNE
+from modeling_glintru.comparison.trials import ABLATION, FINAL, PRESET, REFERENCE, TUNE, Trial
+from modeling_glintru.recipes import Recipe
 
 from .helpers import of, pretend, tiny_job
 
@@ -128,3 +131,13 @@ def test_keys(job, tmp_path):
     ]
     assert len({trial.key, *(other.key for other in others)}) == 7
     assert others[0].group == trial.group and others[1].group != trial.group
+
+
+def test_a_new_setting_leaves_the_keys_of_what_has_run():
+    """Else all of it would run again."""
+    files = (Path(__file__).parents[2] / "benchmarks/results/quality").glob("*.jsonl")
+    lines = [json.loads(text) for file in files for text in file.read_text(encoding="utf-8").splitlines()]
+    assert lines
+    for line in lines:
+        recipe = Recipe.from_dict(line["recipe"])
+        assert Trial(line["data"], line["row"], line["stage"], recipe).key == line["key"], line["key"]

@@ -75,6 +75,13 @@ def test_a_recipe_that_fine_tunes_is_not_trained_anew(tmp_path):
         train(recipe, data, tmp_path, compute_metrics=dict, preprocess_logits_for_metrics=dict)
 
 
+def test_what_is_fine_tuned_has_its_embeddings(tmp_path):
+    start, recipe, data = start_of()
+    recipe = replace(start.fitted(recipe), training=replace(recipe.training, cooccurrence_start=0.5))
+    with pytest.raises(RecipeError, match="cooccurrence_start is for new weights"):
+        train(recipe, data, tmp_path, compute_metrics=dict, preprocess_logits_for_metrics=dict, start=start)
+
+
 def test_the_checksum_names_the_weights():
     first, same, other = small_model(), small_model(), small_model()
     assert weights_checksum(first) == weights_checksum(same)
