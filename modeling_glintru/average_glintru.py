@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .configuration_glintru import GlintRUConfig
-from .fused_glintru import Dropout, add_norm
+from .fused_glintru import Dropout, add_norm, shift_in, shift_right
 
 __all__ = ["GlintRUMovingAverage", "decayed_sums"]
 
@@ -24,6 +24,15 @@ def decays(length: int, decay: float, like: Tensor) -> Tensor:
     steps = torch.arange(length, device=like.device)
     lag = steps[:, None] - steps
     return torch.where(lag >= 0, decay ** lag.clamp_min(0).to(like.dtype), 0.0)
+
+
+def sums_in_one(x: Tensor, decay: float, before: Tensor | None) -> Tensor:
+    """As `decayed_sums`, by one matrix for all positions; also with more dimensions in front."""
+    sums = decays(x.shape[-2], decay, x) @ x
+    if before is None:
+        return sums
+    powers = decay ** torch.arange(1, x.shape[-2] + 1, device=x.device).to(x.dtype)
+    return sums + powers[:, None] * before[..., None, :].to(x.dtype)
 
 
 def decayed_sums(x: Tensor, decay: float, before: Tensor | None = None) -> Tensor:
@@ -39,20 +48,12 @@ def decayed_sums(x: Tensor, decay: float, before: Tensor | None = None) -> Tenso
     """
     batch, length, size = x.shape
     if isinstance(length, torch.SymInt):  # in an export the number of chunks would be fixed to that of the example
-        sums = decays(length, decay, x) @ x
-        if before is None:
-            return sums
-        powers = decay ** torch.arange(1, length + 1, device=x.device).to(x.dtype)
-        return sums + powers[:, None] * before[:, None].to(x.dtype)
+        return sums_in_one(x, decay, before)
     parts = F.pad(x, (0, 0, 0, -length % CHUNK)).view(batch, -1, CHUNK, size)
-    own = decays(CHUNK, decay, x) @ parts
-    ends = F.pad(own[:, :, -1], (0, 0, 1, 0))[:, :-1]  # what came just before each chunk
-    carried = decays(parts.shape[1], decay**CHUNK, x) @ ends
-    powers = decay ** torch.arange(1, CHUNK + 1, device=x.device).to(x.dtype)
-    if before is not None:
-        chunks = torch.arange(parts.shape[1], device=x.device).to(x.dtype)
-        carried = carried + (decay**CHUNK) ** chunks[:, None] * before[:, None].to(x.dtype)
-    return (own + carried[:, :, None] * powers[:, None]).view(batch, -1, size)[:, :length]
+    ends = (decays(CHUNK, decay, x)[-1:] @ parts).squeeze(2)
+    totals = sums_in_one(ends, decay**CHUNK, before)
+    carried = shift_right(totals) if before is None else shift_in(before, totals)
+    return sums_in_one(parts, decay, carried).view(batch, -1, size)[:, :length]
 
 
 class GlintRUMovingAverage(nn.Module):
@@ -77,6 +78,12 @@ class GlintRUMovingAverage(nn.Module):
             return decayed_sums(x, self.decay, before)
         with torch.autocast(x.device.type, enabled=False):  # a running sum in bfloat16 would drift
             return decayed_sums(x, self.decay, before)
+
+    def last_sum(self, x: Tensor, counts: Tensor) -> Tensor:
+        """The weighed sum over each row's first `counts` (batch,) items: (batch, size)."""
+        age = counts[:, None] - 1 - torch.arange(x.shape[1], device=x.device)
+        weights = torch.where(age >= 0, self.decay ** age.clamp_min(0).to(x.dtype), 0.0)
+        return (weights[:, None] @ x)[:, 0]
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """(batch, length, size) in and out; the mask, (batch, length, 1), is 0 at padding, which is at the ends."""

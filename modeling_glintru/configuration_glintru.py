@@ -149,7 +149,7 @@ class GlintRUConfig(NextItemConfig):
         use_block_gate (`bool`, defaults to `True`): The GELU gate on the mixed experts.
         use_gated_mlp (`bool`, defaults to `True`): The gated MLP at the end of the block (section 3.5).
         average_share (`float`, defaults to 0.0): Share of a moving average of the block's input in what the MLP reads,
-            the rest being that of the experts; 0 (off, as published) to below 1. Helps where data is sparse.
+            the rest being that of the experts; 0 (off, as published) to below 1. Helps most on small or sparse data.
         average_decay (`float`, defaults to 0.9): What an item's weight in that average is multiplied by for each item
             after it; 0 to below 1.
         loss (`str`, defaults to `"cross_entropy"`): `"cross_entropy"` over all items, `"bpr"` (one uniform negative a

@@ -176,6 +176,11 @@ def shift_right(x: Tensor) -> Tensor:
     return F.pad(x, (0, 0, 1, 0))[:, :-1]
 
 
+def shift_in(first: Tensor, x: Tensor) -> Tensor:
+    """`x` one position later, with `first` (batch, size) at position 0. (batch, length, size)."""
+    return torch.cat((first[:, None].to(x.dtype), x[:, :-1]), dim=1)
+
+
 def edges(taps: Tensor, bias: Tensor, mask: Tensor | None) -> Tensor:
     """A convolution over time with three taps, for every position as an interior one and as the last of its prefix.
 

@@ -27,6 +27,7 @@ from .fused_glintru import (
     gelu_gate,
     linear_attention,
     pairs,
+    shift_in,
     shift_right,
 )
 from .kernels_glintru import can_fuse, gru_scan
@@ -119,11 +120,6 @@ class Border:
         """`new` (batch, length, size) at the last new item of each row, and `old` (batch, size) where there is none."""
         index = (self.num_items - 1).clamp_min(0)[:, None, None].expand(-1, 1, new.shape[2])
         return torch.where((self.num_items > 0)[:, None], new.gather(1, index).squeeze(1).to(old.dtype), old)
-
-
-def shift_in(first: Tensor, x: Tensor) -> Tensor:
-    """`x` one position later, with `first` (batch, size) at position 0. (batch, length, size)."""
-    return torch.cat((first[:, None].to(x.dtype), x[:, :-1]), dim=1)
 
 
 class GlintRULinearAttention(nn.Module):

@@ -63,7 +63,7 @@ class LastItemEncoder:
             memory |= _taps(block.recurrence, newest, counts)
         if block.average is not None:
             x = self.encoder.embed_items(input_ids) if x is None else x
-            memory["average"] = _at(block.average.sums(x, None), counts - 2)
+            memory["average"] = block.average.last_sum(x, counts - 1)
         has_before = (counts > 1)[:, None, None].to(newest.dtype)
         border = Border(torch.ones_like(counts), has_before, (counts - 1).clamp_min(0), fresh=False)
         hidden, _ = block(newest[:, 2:].contiguous(), None, memory, border)
