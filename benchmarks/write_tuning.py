@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from modeling_glintru.comparison.tables import markdown_table, value_cell
+
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "benchmarks" / "results" / "exploration" / "validation.jsonl"
 PAGE = ROOT / "docs" / "tuning.md"
@@ -36,16 +38,16 @@ decay in the linear attention and one prefix an example brought nothing that cou
 def table(recipe: str, lines: list[dict]) -> str:
     """One data set, best first, those stopped by hand at the end."""
     titles = ["overrides", "best", "epoch", "epochs", *(f"at epoch {epoch}" for epoch in BETWEEN)]
-    rows = ["| " + " | ".join(titles) + " |", "| --- " * len(titles) + "|"]
+    rows = []
     for line in sorted(lines, key=lambda line: (line["stopped_by_hand"], -line["best"])):
         overrides = dict(override.split("=", 1) for override in line["overrides"])  # a later one wins
         names = ", ".join(f"{key} {value}" for key, value in overrides.items() if key != "early_stopping_patience")
         changed = "; ".join(filter(None, (names, line.get("scratch_code")))) or "the recipe"
         epochs = f"{len(line['validation_ndcg10'])}{', stopped' if line['stopped_by_hand'] else ''}"
         curve = line["validation_ndcg10"]
-        between = " | ".join(f"{curve[epoch - 1]:.4f}" if epoch <= len(curve) else "–" for epoch in BETWEEN)
-        rows.append(f"| {changed} | {line['best']:.4f} | {line['best_epoch']} | {epochs} | {between} |")
-    return f"## {recipe}\n\n" + "\n".join(rows) + "\n"
+        between = [value_cell(curve[epoch - 1] if epoch <= len(curve) else None) for epoch in BETWEEN]
+        rows.append([changed, value_cell(line["best"]), str(line["best_epoch"]), epochs, *between])
+    return f"## {recipe}\n\n" + markdown_table(titles, rows)
 
 
 def page() -> str:
