@@ -69,9 +69,11 @@ class Row:
     @property
     def machine(self) -> str:
         """What its times were taken on; times of different machines do not compare."""
-        line = self.lines[0]
-        processor = line.get("processor", "a processor that was not written down")
-        return processor if self.stage == REFERENCE else f"{processor}, {'bf16' if line['bf16'] else 'fp32'}"
+        names = []
+        for line in self.lines:
+            processor = line.get("processor", "a processor that was not written down")
+            names.append(processor + ("" if self.stage == REFERENCE else f", {'bf16' if line['bf16'] else 'fp32'}"))
+        return " and ".join(dict.fromkeys(names))
 
     @property
     def latency(self) -> float:

@@ -94,6 +94,17 @@ def test_words_follow_the_intervals(report, tmp_path):
     ]
 
 
+def test_times_of_several_machines_are_told_apart(report, tmp_path):
+    assert "Only times of one machine" not in render([replace(report)], tmp_path / "results.md")
+    key = next(key for key, line in report.lines.items() if line["row"] == "paper" and line["stage"] == "preset")
+    report.lines[key] = report.lines[key] | {"processor": "A Faster One", "bf16": True}
+    text = render([report], tmp_path / "results.md")
+    assert "A Faster One, bf16" in text.partition("Only times of one machine compare: ")[2].splitlines()[0]
+    marks = {row["model"]: re.findall(r"\((\w)\)", row["training, s"]) for row in tables(text)[1]}
+    assert marks["GLINT-RU"] == marks["GRU4Rec"] != marks["GLINT-RU (paper)"] and marks["Popularity"] == []
+    assert sorted({mark for found in marks.values() for mark in found}) == ["a", "b"]
+
+
 def test_the_short_form(report):
     """Trained rows first, each with its mean and its number of seeds; the best is in bold, what did not run a dash."""
     references = [row for row in report.rows if row.stage == "reference"]
