@@ -89,7 +89,10 @@ def _latency(panel: Any, report: DataReport, metric: str) -> None:
 
 
 def _scatter(panel: Any, report: DataReport, x: Callable[[Row], float], metric: str) -> None:
-    """The rows that are trained; the others would stretch the axis by orders of magnitude."""
+    """The rows that are trained; the others would stretch the axis by orders of magnitude.
+
+    A letter tells the machine, as in the table: only times of one machine compare.
+    """
     for row in report.rows:
         if row.stage == REFERENCE:
             continue
@@ -97,7 +100,8 @@ def _scatter(panel: Any, report: DataReport, x: Callable[[Row], float], metric: 
         low, high = report.interval(row)
         panel.plot([place, place], [low, high], color=_color(row), linewidth=1, alpha=0.6)
         panel.plot([place], [_value(report, row)], "o", color=_color(row), markersize=6)
-        panel.annotate(row.label, (place, _value(report, row)), xytext=(5, 4), textcoords="offset points", fontsize=8)
+        label = row.label + report.machine_marks.get(row.machine, "")
+        panel.annotate(label, (place, _value(report, row)), xytext=(5, 4), textcoords="offset points", fontsize=8)
     # From zero, so that lengths compare; room for the labels, which stand to the right.
     panel.set_xlim(0, 1.45 * max((x(row) for row in report.rows if row.stage != REFERENCE), default=1))
     panel.set_ylabel(f"test {metric}")

@@ -92,7 +92,7 @@ def _data_set(report: DataReport, path: Path) -> list[str]:
 
 
 def _main_table(report: DataReport) -> str:
-    metric, marks = report.protocol.metric, _machine_marks(report)
+    metric, marks = report.protocol.metric, report.machine_marks
     others = [name for name in ("ndcg@10", "hr@10", "mrr@10", "ndcg@20") if name != metric]
     titles = ["model", metric.upper(), *(name.upper() for name in others)]
     titles += [f"{metric.upper()}, past items too", f"{metric.upper()}, pop100"]
@@ -107,12 +107,6 @@ def _main_table(report: DataReport) -> str:
         table.append([*cells, f"{row.latency:.2f}{mark}", str(len(row.lines))])
     said = "; ".join(f"{mark.strip()} {machine}" for machine, mark in marks.items())
     return markdown_table(titles, table) + (f"\nOnly times of one machine compare: {said}.\n" if said else "")
-
-
-def _machine_marks(report: DataReport) -> dict[str, str]:
-    """A letter for each machine that times were taken on; nothing where it is one."""
-    machines = list(dict.fromkeys(row.machine for row in report.rows if row.stage != REFERENCE))
-    return {machine: f" ({chr(97 + i)})" for i, machine in enumerate(machines)} if len(machines) > 1 else {}
 
 
 def _differences(report: DataReport) -> list[str]:

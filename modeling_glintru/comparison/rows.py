@@ -123,6 +123,12 @@ class DataReport:
         rows = [*self._rows(FINAL, chosen), *self._rows(PRESET), *self._rows(REFERENCE)]
         return sorted(rows, key=lambda row: -(row.mean("test", "full", self.protocol.metric) or 0))
 
+    @property
+    def machine_marks(self) -> dict[str, str]:
+        """` (a)` and so on for each machine that times of trained rows were taken on; nothing where it is one."""
+        machines = list(dict.fromkeys(row.machine for row in self.rows if row.stage != REFERENCE))
+        return {machine: f" ({chr(97 + i)})" for i, machine in enumerate(machines)} if len(machines) > 1 else {}
+
     @cached_property
     def ablations(self) -> list[Row]:
         """In the order of the protocol, the others after them."""
