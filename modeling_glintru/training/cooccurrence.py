@@ -7,6 +7,8 @@ NeurIPS 2014).
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import torch
 from datasets import Dataset
@@ -60,6 +62,10 @@ def cooccurrence_embeddings(split: Dataset, vocab_size: int, size: int) -> Tenso
     if not bool(kept.any()):
         return embeddings
     matrix = sparse(counts.indices()[:, kept], information[kept], vocab_size)
+    if torch.backends.mkl.is_available():  # three times faster, but only MKL multiplies by compressed rows everywhere
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
+            matrix = matrix.to_sparse_csr()
     left, strength, _ = torch.svd_lowrank(matrix, q=min(size, vocab_size), niter=ITERATIONS)
     embeddings[:, : left.shape[1]] = left * strength.sqrt()
     return embeddings / embeddings[sums > 0].square().mean().sqrt()  # not the deviation: signs of columns are chance
