@@ -24,7 +24,15 @@ def write(tmp_path: Path, text: str) -> Path:
 
 
 def test_the_recipes_of_the_package():
-    assert list_recipes() == NAMES
+    assert list_recipes() == sorted([*NAMES, "amazon-beauty-bsarec"])
+
+
+def test_the_published_settings_of_a_rival():
+    recipe = load_recipe("amazon-beauty-bsarec")
+    config = recipe.config(vocab_size=11)
+    assert recipe.model_name == config.model_type == "bsarec" and recipe.name == "amazon-beauty-bsarec"
+    assert (config.hidden_size, config.num_hidden_layers, config.alpha, config.cutoff) == (64, 2, 0.7, 5)
+    assert recipe.training.prefix_share == 1.0
 
 
 @pytest.mark.parametrize("name", NAMES)
