@@ -15,6 +15,7 @@ from modeling_glintru.recipes import Recipe, TrainingRecipe, change_recipe, list
 
 DATA = ["amazon-beauty", "amazon-video-games", "ml-100k", "ml-1m"]
 NAMES = sorted([*DATA, *(f"{name}-best" for name in DATA), "demo"])
+ALL = sorted([*NAMES, "amazon-beauty-bsarec"])
 
 
 def write(tmp_path: Path, text: str) -> Path:
@@ -24,7 +25,7 @@ def write(tmp_path: Path, text: str) -> Path:
 
 
 def test_the_recipes_of_the_package():
-    assert list_recipes() == sorted([*NAMES, "amazon-beauty-bsarec"])
+    assert list_recipes() == ALL
 
 
 def test_the_published_settings_of_a_rival():
