@@ -31,7 +31,8 @@ MovieLens-100K. **A start from co-occurrence** (`cooccurrence_start`) brings Bea
 after six, and further in the end; on MovieLens-100K it costs. Two blocks, weight decay, other dropout,
 other decays and shares of the average, shorter schedules, whole-item dropout, scaled embeddings, averaged weights,
 decay in the linear attention and one prefix an example brought nothing that could be told from noise, or cost.
-Without the linear attention Beauty learns as fast and as far, without the GRU a little less far. Scores of item-kNN, or
+Without the linear attention Beauty learns as fast and as far, without the GRU a little less far; softmax attention in its
+place was no better after six epochs. Scores of item-kNN, or
 counts of near pairs, added to those of the trained model bring nothing (0.0771 at best, from 0.0770, on every second
 user; `neighbours.json`).
 `amazon-beauty-bsarec` is BSARec with its published settings, for comparison.
