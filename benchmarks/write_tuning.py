@@ -23,19 +23,18 @@ RECIPE` with the overrides by `--set`, but for those that name a change which wa
 seed, values on MovieLens-100K differ by 0.001 to 0.005, so smaller differences say nothing. Lines that were
 stopped by hand are compared with the others at the epoch that they reached.
 
-What came of it: **small batches of targets** help on all three data sets, most where histories are long (a step
-then sees few users, and there are many steps); **cosine scores** help where there is little data, and do not on
+What came of it: **small batches of targets** help on all three data sets, most where histories are long (a step then
+sees few users, and there are many steps); **cosine scores** help where there is little data, and do not on
 MovieLens-1M; **width 128** helps with them on Beauty, and 256 no more; **a moving average** beside the experts helps
 there at both widths, and not with decay 0, so it is the average and not a wider residual path; it helps more on
 MovieLens-100K. **A start from co-occurrence** (`cooccurrence_start`) brings Beauty in three epochs to where it was
-after six, and further in the end; on MovieLens-100K it costs. Two blocks, weight decay, other dropout,
-other decays and shares of the average, shorter schedules, whole-item dropout, scaled embeddings, averaged weights,
-decay in the linear attention and one prefix an example brought nothing that could be told from noise, or cost.
-Without the linear attention Beauty learns as fast and as far, without the GRU a little less far; softmax attention in its
-place was no better after six epochs. Scores of item-kNN, or
-counts of near pairs, added to those of the trained model bring nothing (0.0771 at best, from 0.0770, on every second
-user; `neighbours.json`).
-`amazon-beauty-bsarec` is BSARec with its published settings, for comparison.
+after six, and further in the end; on MovieLens-100K it costs. Two blocks, weight decay, other dropout, other decays
+and shares of the average, shorter schedules, whole-item dropout, scaled embeddings, averaged weights, decay in the
+linear attention and one prefix an example brought nothing that could be told from noise, or cost. Without the linear
+attention Beauty learns as fast and as far, without the GRU a little less far; softmax attention in its place was no
+better after six epochs. Scores of item-kNN, or counts of near pairs, added to those of the trained model bring
+nothing (0.0771 at best, from 0.0770, on every second user; `neighbours.json`). `amazon-beauty-bsarec` is BSARec with
+its published settings, for comparison.
 """
 
 
