@@ -52,7 +52,7 @@ def fine_tuning_recipe(
     if trained is None:
         section = model_section(load_model_folder(from_model)[0])
         chosen = replace(blank_recipe(), model=section, fine_tuning=FineTuningRecipe(from_model))
-        given = [*overrides, *(f"model.{key}=" for key in section)]
+        given = [*overrides, "training.cooccurrence_start=0", *(f"model.{key}=" for key in section)]
         blank = change_recipe(_starting(chosen, from_model, items), overrides)
         return blank, lambda known, data: gentler(preset(data_shape(data), known, given)[0], given)
     # Its data is another one; columns are recognised anew where the shop is another one.
@@ -76,6 +76,7 @@ def _starting(recipe: Recipe, from_model: str | None, items: str | None) -> Reci
     given: dict[str, Any] = {} if from_model is None else {"from_model": from_model}
     if items is not None:
         given["items"] = items
+    recipe = replace(recipe, training=replace(recipe.training, cooccurrence_start=0.0))  # there are embeddings already
     if recipe.fine_tuning is not None:
         return replace(recipe, fine_tuning=replace(recipe.fine_tuning, **given))
     return replace(recipe, fine_tuning=FineTuningRecipe(**given))

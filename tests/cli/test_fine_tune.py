@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import polars as pl
 import pytest
@@ -134,6 +135,19 @@ def test_another_shop(demo, other_shop, glintru, tmp_path):
         assert old[name].allclose(now[name], rtol=0, atol=1e-6), name
     assert all(raw.startswith("sku/") for raw in GlintRUProcessor.from_pretrained(out).item_ids)
     assert "before" not in json.loads((out / "metrics.json").read_text())
+
+
+@pytest.mark.parametrize("by_recipe", [False, True])
+def test_a_model_that_began_with_co_occurrence(demo, later, glintru, tmp_path, by_recipe):
+    base = tmp_path / "base"
+    shutil.copytree(demo[0], base)
+    before = load_recipe(base / "recipe.yaml")
+    replace(before, training=replace(before.training, cooccurrence_start=0.5)).save(base / "recipe.yaml")
+    words = ["--recipe", base / "recipe.yaml"] if by_recipe else []
+    run(glintru, "--from", base, *words, "--data", later, "--output_dir", tmp_path / "out")
+    assert load_recipe(tmp_path / "out" / "recipe.yaml").training.cooccurrence_start == 0
+    words += ["--set", "cooccurrence_start=0.5", "--data", later, "--output_dir", tmp_path / "other"]
+    refused(glintru("train", "--from", base, *words), "cooccurrence_start is for new weights")
 
 
 def test_a_model_without_recipe(demo, later, glintru, tmp_path):
