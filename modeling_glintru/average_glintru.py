@@ -19,11 +19,15 @@ __all__ = ["GlintRUMovingAverage", "decayed_sums"]
 CHUNK = 32  # positions summed by one small matrix
 
 
+def weights_by_age(age: Tensor, decay: float, dtype: torch.dtype) -> Tensor:
+    """`decay ** age`, and 0 for what is still to come (an age below 0); the shape of `age`."""
+    return torch.where(age >= 0, decay ** age.clamp_min(0).to(dtype), 0.0)
+
+
 def decays(length: int, decay: float, like: Tensor) -> Tensor:
     """(length, length): `decay ** (t - s)` where s <= t, else 0."""
     steps = torch.arange(length, device=like.device)
-    lag = steps[:, None] - steps
-    return torch.where(lag >= 0, decay ** lag.clamp_min(0).to(like.dtype), 0.0)
+    return weights_by_age(steps[:, None] - steps, decay, like.dtype)
 
 
 def sums_in_one(x: Tensor, decay: float, before: Tensor | None) -> Tensor:
@@ -50,7 +54,7 @@ def decayed_sums(x: Tensor, decay: float, before: Tensor | None = None) -> Tenso
     if isinstance(length, torch.SymInt):  # in an export the number of chunks would be fixed to that of the example
         return sums_in_one(x, decay, before)
     parts = F.pad(x, (0, 0, 0, -length % CHUNK)).view(batch, -1, CHUNK, size)
-    ends = (decays(CHUNK, decay, x)[-1:] @ parts).squeeze(2)
+    ends = weights_by_age(torch.arange(CHUNK - 1, -1, -1, device=x.device), decay, x.dtype) @ parts
     totals = sums_in_one(ends, decay**CHUNK, before)
     carried = shift_right(totals) if before is None else shift_in(before, totals)
     return sums_in_one(parts, decay, carried).view(batch, -1, size)[:, :length]
@@ -82,8 +86,7 @@ class GlintRUMovingAverage(nn.Module):
     def last_sum(self, x: Tensor, counts: Tensor) -> Tensor:
         """The weighed sum over each row's first `counts` (batch,) items: (batch, size)."""
         age = counts[:, None] - 1 - torch.arange(x.shape[1], device=x.device)
-        weights = torch.where(age >= 0, self.decay ** age.clamp_min(0).to(x.dtype), 0.0)
-        return (weights[:, None] @ x)[:, 0]
+        return (weights_by_age(age, self.decay, x.dtype)[:, None] @ x)[:, 0]
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """(batch, length, size) in and out; the mask, (batch, length, 1), is 0 at padding, which is at the ends."""

@@ -123,7 +123,7 @@ class DataReport:
         rows = [*self._rows(FINAL, chosen), *self._rows(PRESET), *self._rows(REFERENCE)]
         return sorted(rows, key=lambda row: -(row.mean("test", "full", self.protocol.metric) or 0))
 
-    @property
+    @cached_property
     def machine_marks(self) -> dict[str, str]:
         """` (a)` and so on for each machine that times of trained rows were taken on; nothing where it is one."""
         machines = list(dict.fromkeys(row.machine for row in self.rows if row.stage != REFERENCE))

@@ -14,7 +14,7 @@ import torch
 from datasets import Dataset
 from torch import Tensor, nn
 
-from ..evaluation.histories import iterate_flat_histories
+from ..evaluation.histories import arrow_view, flat_histories
 
 __all__ = ["cooccurrence_embeddings", "start_from_cooccurrence"]
 
@@ -29,10 +29,8 @@ def sparse(places: Tensor, values: Tensor, size: int) -> Tensor:
 
 def near_pairs(split: Dataset, vocab_size: int) -> Tensor:
     """How often two items stand near each other: sparse (vocab_size, vocab_size), symmetric, float32."""
-    blocks = list(iterate_flat_histories(split))
-    items = torch.from_numpy(np.concatenate([items for items, _ in blocks]))
-    lengths = np.concatenate([lengths for _, lengths in blocks])
-    history = torch.from_numpy(np.repeat(np.arange(len(lengths)), lengths))
+    flat, lengths = flat_histories(arrow_view(split, ["item_ids"])[:])
+    items, history = torch.from_numpy(flat), torch.from_numpy(np.repeat(np.arange(len(lengths)), lengths))
     counts = sparse(torch.zeros(2, 0, dtype=torch.long), torch.zeros(0), vocab_size)
     for distance in range(1, REACH + 1):
         same = history[distance:] == history[:-distance]
