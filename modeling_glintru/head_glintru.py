@@ -16,6 +16,7 @@ from .losses_glintru import next_item_loss, unit
 from .negatives_glintru import ItemPopularity
 from .new_items_glintru import new_rows
 from .state_glintru import GlintRUState
+from .time_gaps_glintru import UNKNOWN_GAP, TimeGaps
 
 __all__ = ["EncoderOutput", "NextItemHead", "PrefixEncoder", "SequentialRecommendationOutput"]
 
@@ -115,6 +116,20 @@ def last_item(hidden: Tensor, mask: Tensor) -> Tensor:
     last = (mask * positions).amax(1)
     picked = hidden.gather(1, (last - 1).clamp_min(0)[:, None, None].expand(-1, 1, hidden.shape[2])).squeeze(1)
     return torch.where((last > 0)[:, None], picked, torch.zeros((), dtype=picked.dtype, device=picked.device))
+
+
+def gaps_of_positions(time_gaps: Tensor, mask: Tensor) -> Tensor:
+    """`time_gaps` at every position: (batch,) ones belong to the last item of each row. (batch, length)."""
+    if time_gaps.dim() == 2:
+        return time_gaps
+    return torch.where(is_last_item(mask), time_gaps[:, None], UNKNOWN_GAP)
+
+
+def gaps_of_requests(time_gaps: Tensor, mask: Tensor) -> Tensor:
+    """`time_gaps` at the last item of each row, unknown where (batch, length) ones have no item. (batch,)."""
+    if time_gaps.dim() == 1:
+        return time_gaps
+    return torch.where(mask.any(1), last_item(time_gaps[..., None], mask)[:, 0], UNKNOWN_GAP)
 
 
 class PrefixEncoder:
@@ -223,9 +238,16 @@ class NextItemHead:
     training_examples = "windows"
     item_counts: Tensor | None = None
     item_popularity: ItemPopularity | None = None
+    takes_time_gaps = True
     training: bool
     config: Any
     model: Any
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        if config.use_time_gaps and not self.takes_time_gaps:
+            raise GlintRUError(f"use_time_gaps is not for {type(self).__name__}: it does not learn from what follows")
+        self.time_gaps = TimeGaps(config) if config.use_time_gaps else None
 
     def get_input_embeddings(self) -> nn.Embedding:
         return cast(nn.Embedding, self.model.embed_items)
@@ -298,6 +320,7 @@ class NextItemHead:
         num_items_in_batch: Tensor | int | None = None,
         state: GlintRUState | None = None,
         use_cache: bool | None = None,
+        time_gaps: Tensor | None = None,
     ) -> SequentialRecommendationOutput:
         """
         Args:
@@ -313,26 +336,37 @@ class NextItemHead:
             state: GLINT-RU only: the `GlintRUState` that the rows go on from, see `PrefixEncoder.forward`. A row
                 without items is scored as its state is.
             use_cache: GLINT-RU only: whether to return the state after the rows; yes by default with `state`.
+            time_gaps: With `use_time_gaps`: times in the unit of the training data, from each item to what follows it,
+                the next item or the request, (batch, length); or from each row's last item to the request, (batch,).
+                Negative where not known.
 
         Raises:
-            GlintRUError: An index is out of range, a shape does not fit, or the model cannot go on from the state.
+            GlintRUError: An index is out of range, a shape does not fit, the model cannot go on from the state, or it
+                knows nothing of time.
         """
+        if time_gaps is not None and self.time_gaps is None:
+            raise GlintRUError("time_gaps are for models with use_time_gaps=True, and this one was made without")
         carried: dict[str, Any] = {} if state is None and not use_cache else {"state": state, "use_cache": True}
         outputs = self.model(
             input_ids, attention_mask, inputs_embeds, output_hidden_states, return_dict=True, **carried
         )
         hidden = outputs.last_hidden_state
         mask = item_mask(input_ids, attention_mask, hidden)
+        asked = hidden
+        if time_gaps is not None and (return_all_logits or labels is not None):
+            asked = self.time_gaps(hidden, gaps_of_positions(time_gaps, mask))
         logits = None
         if return_all_logits:
-            logits = self._logits(hidden, exclude_item_ids)
+            logits = self._logits(asked, exclude_item_ids)
         elif labels is None or not self.training:
             last = last_item(hidden, mask)
             if carried:
                 last = torch.where(mask.any(1, keepdim=True), last, outputs.state.representation.to(last.dtype))
+            if time_gaps is not None:
+                last = self.time_gaps(last, gaps_of_requests(time_gaps, mask))
             logits = self._logits(last, exclude_item_ids)
         return SequentialRecommendationOutput(
-            loss=None if labels is None else self._loss(hidden, labels, mask, num_items_in_batch),
+            loss=None if labels is None else self._loss(asked, labels, mask, num_items_in_batch),
             logits=logits,
             last_hidden_state=hidden,
             hidden_states=outputs.hidden_states,

@@ -72,6 +72,7 @@ def prepare_data(
     *,
     processor: Any = None,
     add_items: bool = False,
+    time_gaps: bool = False,
     overwrite: bool = False,
     say: Say = print,
 ) -> PreparedData:
@@ -82,6 +83,7 @@ def prepare_data(
         output_dir: Where to keep the prepared data; in memory when not given.
         processor: The vocabulary of an existing model, see `data.prepare.prepare`; prepared data must have the same.
         add_items: Whether items that it lacks are added to a copy of it; prepared data may have such items at its end.
+        time_gaps: Whether to keep the times between items even where the recipe's model does without.
         overwrite: Whether `output_dir` may replace prepared data.
         say: Gets what was recognised and counted, for people.
 
@@ -112,6 +114,7 @@ def prepare_data(
             item_titles=load_titles(data.item_titles or data.source) if add_items or processor is None else None,
             processor=processor,
             add_items=add_items,
+            time_gaps=time_gaps or bool(recipe.model.get("use_time_gaps")),
             seed=data.split_seed,
             overwrite=overwrite,
         )

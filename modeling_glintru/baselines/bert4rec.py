@@ -154,6 +154,7 @@ class BERT4RecForSequentialRecommendation(WholeHistoryHead, BERT4RecPreTrainedMo
     """BERT4Rec with scores for every item."""
 
     training_examples = "windows"
+    takes_time_gaps = False  # the time to a masked item says nothing of its place in the row
     # The loss is a mean over the masked items, whose number the Trainer does not know.
     accepts_loss_kwargs = False
 

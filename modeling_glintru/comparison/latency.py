@@ -30,17 +30,18 @@ def one_user_latency(scorer: Scorer, split: Dataset, count: int = 200, seed: int
     """
     rows = np.random.default_rng(seed).permutation(len(split))[:count]
     histories, _ = read_rows(arrow_view(split, ["item_ids", "target"]), np.sort(rows))
+    given = [np.zeros(1, np.float32)] if getattr(scorer, "needs_time_gaps", False) else []
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        device = scorer([histories[0]]).device.type
+        device = scorer([histories[0]], *given).device.type
         clock = time.process_time if device == "cpu" else time.perf_counter
         for history in histories[:WARM_UP]:
-            scorer([history])
+            scorer([history], *given)
         seconds = []
         for history in histories:
             start = clock()
-            scorer([history]).cpu()
+            scorer([history], *given).cpu()
             seconds.append(clock() - start)
     finally:
         torch.set_num_threads(threads)

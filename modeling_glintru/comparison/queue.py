@@ -145,7 +145,7 @@ def open_data(job: Job, name: str) -> PreparedData:
     from ..recipes import Recipe
     from ..runs import prepare_data
 
-    data = prepare_data(Recipe(name=name, data=job.selection.data[name].recipe), say=lambda text: None)
+    data = prepare_data(Recipe(name=name, data=job.selection.data[name].recipe), time_gaps=True, say=lambda text: None)
     counts = data_counts(data)
     for record in job.results.read(name).values():
         if record.get("data_counts", counts) != counts:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from ..errors import DataError
+from ..time_gaps_glintru import UNKNOWN_GAP
 
 __all__ = ["SequenceCollator"]
 
@@ -26,6 +27,7 @@ class SequenceCollator:
         max_length: Most positions of a row; the newest are kept.
         padding_side: `"right"` or `"left"`; the model's scores are the same either way.
         exclude_seen: Evaluation rows also give `exclude_item_ids`: the user's past items, not to be ranked.
+        time_gaps: Whether batches hold the rows' `time_gaps`, for models with `use_time_gaps`.
 
     Raises:
         DataError: A `max_length` below 1, or an unknown side.
@@ -34,6 +36,7 @@ class SequenceCollator:
     max_length: int
     padding_side: str = "right"
     exclude_seen: bool = True
+    time_gaps: bool = False
 
     def __post_init__(self) -> None:
         if isinstance(self.max_length, bool) or not isinstance(self.max_length, int) or self.max_length < 1:
@@ -46,15 +49,18 @@ class SequenceCollator:
 
         Args:
             rows: With `item_ids` (integers, oldest first). Without `target`: a training window, each item is the
-                target of the one before it. With `target`: a history and the item that follows it.
+                target of the one before it. With `target`: a history and the item that follows it. With `time_gaps`,
+                where `time_gaps` is on: the time from each item to what follows it.
 
         Returns:
             int64 tensors: `input_ids` (B, L) with 0 at padding, `attention_mask` (B, L), `labels` (B, L) with -100
             where nothing is asked; for evaluation rows on request `exclude_item_ids` (B, S): the different items of
-            the FULL history without the target, padded with 0.
+            the FULL history without the target, padded with 0. With `time_gaps` float32 `time_gaps` (B, L), -1 at
+            padding.
 
         Raises:
-            DataError: Training and evaluation rows in one batch, or a row too short to have a target.
+            DataError: Rows without the `time_gaps` that are asked for, training and evaluation rows in one batch, or a
+                row too short to have a target.
         """
         with_target = [row.get("target") is not None for row in rows]
         if any(with_target) and not all(with_target):
@@ -72,30 +78,43 @@ class SequenceCollator:
         if not evaluation:
             inputs = [history[:-1][-self.max_length :] for history in histories]
             labels = [history[1:][-self.max_length :] for history in histories]
-            return self._batch(inputs, labels)
+            return self._batch(inputs, labels, self._gaps(rows, slice(-1)))
         targets = [int(row["target"]) for row in rows]
         inputs = [history[-self.max_length :] for history in histories]
         labels = [np.full(len(row), IGNORED_LABEL, np.int64) for row in inputs]
         for label, target in zip(labels, targets, strict=True):
             label[-1] = target
-        batch = self._batch(inputs, labels)
+        batch = self._batch(inputs, labels, self._gaps(rows, slice(None)))
         if self.exclude_seen:
             seen = [np.unique(history) for history in histories]
             seen = [items[items != target] for items, target in zip(seen, targets, strict=True)]
             batch["exclude_item_ids"] = torch.from_numpy(_padded(seen, 0, "right"))
         return batch
 
-    def _batch(self, inputs: list[np.ndarray], labels: list[np.ndarray]) -> dict[str, torch.Tensor]:
-        return {
+    def _gaps(self, rows: Sequence[Mapping[str, Any]], part: slice) -> list[np.ndarray] | None:
+        """The times after a part of each row's items, cut like the inputs; None where they are not asked for."""
+        if not self.time_gaps:
+            return None
+        if any("time_gaps" not in row for row in rows):
+            raise DataError("The rows have no 'time_gaps'; prepare and window the data with time_gaps=True.")
+        return [np.asarray(row["time_gaps"], np.float32)[part][-self.max_length :] for row in rows]
+
+    def _batch(
+        self, inputs: list[np.ndarray], labels: list[np.ndarray], gaps: list[np.ndarray] | None
+    ) -> dict[str, torch.Tensor]:
+        batch = {
             "input_ids": torch.from_numpy(_padded(inputs, 0, self.padding_side)),
             "attention_mask": torch.from_numpy(_filled(inputs, self.padding_side).astype(np.int64)),
             "labels": torch.from_numpy(_padded(labels, IGNORED_LABEL, self.padding_side)),
         }
+        if gaps is not None:
+            batch["time_gaps"] = torch.from_numpy(_padded(gaps, UNKNOWN_GAP, self.padding_side, np.float32))
+        return batch
 
 
-def _padded(rows: list[np.ndarray], fill: int, side: str) -> np.ndarray:
+def _padded(rows: list[np.ndarray], fill: float, side: str, dtype: type = np.int64) -> np.ndarray:
     filled = _filled(rows, side)
-    padded = np.full(filled.shape, fill, dtype=np.int64)
+    padded = np.full(filled.shape, fill, dtype=dtype)
     if rows:
         padded[filled] = np.concatenate(rows)
     return padded

@@ -38,6 +38,7 @@ COLUMNS = {
     "test": ["user_id", "item_ids", "target"],
 }
 PARTS = tuple(COLUMNS)
+GAPS = "time_gaps"  # a further column, on request
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ class PreparedData:
 
     Args:
         dataset: `train` with rows `user_id` (raw), `item_ids` (int32 indices, oldest first); `validation` and `test`
-            with rows `user_id`, `item_ids` (the full history) and `target` (int32).
+            with rows `user_id`, `item_ids` (the full history) and `target` (int32). On request also `time_gaps`:
+            float32, for each item the time to the next one or to the target; -1 after the last of a training history.
         processor: Holds the item vocabulary: all items of the (filtered) table, index 0 is padding.
         summary: What was done and counted; fit for JSON.
     """
@@ -109,6 +111,7 @@ def prepare(
     item_titles: Mapping[Any, str | None] | None = None,
     processor: GlintRUProcessor | None = None,
     add_items: bool = False,
+    time_gaps: bool = False,
     seed: int = 42,
     overwrite: bool = False,
 ) -> PreparedData:
@@ -131,6 +134,7 @@ def prepare(
             know are left out (and counted in the summary, as `unknown_to_model`).
         add_items: Adds such items to a copy of `processor` instead (see its `add_items`), and counts them in the
             summary, as `new_to_model`.
+        time_gaps: Keeps the times between items, for models with `use_time_gaps`; 4 bytes an interaction more.
         seed: Of the split `user`.
         overwrite: Replace prepared data in `output_dir`. Anything else there is refused all the same.
 
@@ -180,11 +184,13 @@ def prepare(
         sequences, split, validation_fraction=validation_fraction, test_fraction=test_fraction, seed=seed
     )
     options: dict[str, Any] = {**filters, "seed": seed, "max_length": max_length}
+    if time_gaps:
+        options[GAPS] = True
     if split != "leave_one_out":
         options |= {"validation_fraction": validation_fraction, "test_fraction": test_fraction}
     summary = _summary(interactions, kept, sequences, splits) | {"split": split, "options": options} | unknown
     if folder is None:
-        return PreparedData(_datasets(sequences, splits), processor, summary)
+        return PreparedData(_datasets(sequences, splits, time_gaps), processor, summary)
     _write(folder, overwrite, sequences, splits, processor, summary)
     return load_prepared(folder)
 
@@ -214,7 +220,12 @@ def load_prepared(folder: str | Path) -> PreparedData:
     except GlintRUError as error:
         raise DataError(f"The item vocabulary of {folder} is missing or damaged; run glintru prepare again.") from error
     expected = [summary.get(name) for name in ("train_histories", "validation_users", "test_users")]
-    if rows != expected or columns != list(COLUMNS.values()) or len(processor) != summary.get("items"):
+    gaps = [GAPS] if summary.get("options", {}).get(GAPS) else []
+    if (
+        rows != expected
+        or columns != [[*names, *gaps] for names in COLUMNS.values()]
+        or len(processor) != summary.get("items")
+    ):
         raise DataError(f"The files of {folder} do not belong together; run glintru prepare again.")
     return PreparedData(dataset, processor, summary)
 
@@ -229,24 +240,26 @@ def _write(
 ) -> None:
     with whole_folder(folder, overwrite) as unfinished:
         with _without_progress_bars():
-            _datasets(sequences, splits).save_to_disk(str(unfinished / "dataset"))
+            _datasets(sequences, splits, GAPS in summary["options"]).save_to_disk(str(unfinished / "dataset"))
         processor.save_pretrained(unfinished)
         write_summary(unfinished, summary)
 
 
-def _datasets(sequences: Sequences, splits: Splits) -> DatasetDict:
+def _datasets(sequences: Sequences, splits: Splits, time_gaps: bool) -> DatasetDict:
     from datasets import DatasetDict
 
-    return DatasetDict({part: _dataset(sequences, getattr(splits, part)) for part in PARTS})
+    return DatasetDict({part: _dataset(sequences, getattr(splits, part), time_gaps) for part in PARTS})
 
 
-def _dataset(sequences: Sequences, rows: Rows) -> Dataset:
+def _dataset(sequences: Sequences, rows: Rows, time_gaps: bool) -> Dataset:
     from datasets import Dataset
 
     users = sequences.users.to_arrow().cast(pa.int64() if sequences.users.dtype.is_integer() else pa.string())
     kinds = {"user_id": users.type, "item_ids": pa.list_(pa.int32())}
     if rows.targets is not None:
         kinds["target"] = pa.int32()
+    if time_gaps:
+        kinds[GAPS] = pa.list_(pa.float32())
     batches = []
     # In chunks, so that the 32-bit offsets of a list column never overflow.
     for begin in range(0, max(len(rows), 1), ROWS_PER_CHUNK):
@@ -262,8 +275,20 @@ def _dataset(sequences: Sequences, rows: Rows) -> Dataset:
         ]
         if rows.targets is not None:
             columns.append(pa.array(sequences.item_indices[rows.targets[part]], pa.int32()))
+        if time_gaps:
+            gaps = _gaps(sequences, positions, offsets, None if rows.targets is None else rows.targets[part])
+            columns.append(pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(gaps, pa.float32())))
         batches.append(pa.record_batch(columns, schema=pa.schema(kinds)))
     return Dataset(pa.Table.from_batches(batches))
+
+
+def _gaps(sequences: Sequences, positions: np.ndarray, offsets: np.ndarray, targets: np.ndarray | None) -> np.ndarray:
+    """The time from each item to the next, or to the target; -1 where neither is there."""
+    times = sequences.timestamps
+    gaps = times[np.minimum(positions + 1, len(times) - 1)] - times[positions]
+    last = offsets[1:][np.diff(offsets) > 0] - 1
+    gaps[last] = -1 if targets is None else times[targets] - times[positions[last]]
+    return gaps.astype(np.float32)
 
 
 def _summary(read: Interactions, kept: Interactions, sequences: Sequences, splits: Splits) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from ..errors import DataError
 
-__all__ = ["TrainingPrefixes", "TrainingWindows"]
+__all__ = ["TrainingPrefixes", "TrainingWindows", "check_has_gaps"]
 
 
 class TrainingWindows(Dataset):
@@ -31,12 +31,22 @@ class TrainingWindows(Dataset):
         max_length: Most targets in a window.
         random_shift: Moves the borders per epoch.
         seed: Of the shifts, together with the epoch.
+        time_gaps: Windows also hold `time_gaps`, from the column of that name; memory-mapped too.
 
     Raises:
-        DataError: No `item_ids` column of integer lists, a `max_length` below 1, or no history with two items.
+        DataError: No `item_ids` column of integer lists, no `time_gaps` where they are asked for, a `max_length` below
+            1, or no history with two items.
     """
 
-    def __init__(self, dataset_split: Any, max_length: int, *, random_shift: bool = False, seed: int = 42) -> None:
+    def __init__(
+        self,
+        dataset_split: Any,
+        max_length: int,
+        *,
+        random_shift: bool = False,
+        seed: int = 42,
+        time_gaps: bool = False,
+    ) -> None:
         if isinstance(max_length, bool) or not isinstance(max_length, int) or max_length < 1:
             raise DataError(f"max_length must be a positive integer, but got {max_length!r}.")
         if "item_ids" not in dataset_split.column_names:
@@ -48,6 +58,7 @@ class TrainingWindows(Dataset):
         self.max_length = max_length
         self.random_shift = random_shift
         self.seed = seed
+        self.time_gaps = time_gaps
         self.epoch = 0
         self._read_column()
         self._lay_windows()
@@ -66,12 +77,22 @@ class TrainingWindows(Dataset):
             starts.append(base + offsets[:-1])
             stops.append(base + offsets[1:])
             base += len(values)
+        self._gaps = self._read_gaps(column) if self.time_gaps else None
         self._bases = np.cumsum([0] + [len(values) for values in self._chunks[:-1]])
         begin = np.concatenate(starts) if starts else np.zeros(0, np.int64)
         end = np.concatenate(stops) if stops else np.zeros(0, np.int64)
         useful = end - begin >= 2
         # Positions of items in the column, chunk after chunk.
         self._begin, self._end = begin[useful], end[useful]
+
+    def _read_gaps(self, items: pa.ChunkedArray) -> list[np.ndarray]:
+        """The column `time_gaps` in chunks, position by position beside those of the items."""
+        check_has_gaps(self.dataset)
+        column = self.dataset.data.column("time_gaps")
+        pairs = list(zip(items.chunks, column.chunks, strict=False))
+        if items.num_chunks != column.num_chunks or any(not one.offsets.equals(two.offsets) for one, two in pairs):
+            raise DataError("The columns 'item_ids' and 'time_gaps' do not belong together; run glintru prepare again.")
+        return [chunk.values.to_numpy() for chunk in column.chunks]
 
     def _lay_windows(self) -> None:
         targets, size = self._end - self._begin - 1, self.max_length
@@ -112,13 +133,16 @@ class TrainingWindows(Dataset):
         return len(self._starts)
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        """One window: `item_ids`, int32, 2 ... max_length + 1 consecutive items."""
+        """One window: `item_ids`, int32, 2 ... max_length + 1 consecutive items; `time_gaps`, float32, after each."""
         start = self._starts[index]
         chunk = int(np.searchsorted(self._bases, start, side="right")) - 1
         begin = start - self._bases[chunk]
-        items = self._chunks[chunk][begin : begin + self._lengths[index] + 1]
-        # A copy: the file is mapped read-only.
-        return {"item_ids": items.astype(np.int32)}
+        part = slice(begin, begin + self._lengths[index] + 1)
+        # Copies: the file is mapped read-only.
+        row = {"item_ids": self._chunks[chunk][part].astype(np.int32)}
+        if self._gaps is not None:
+            row["time_gaps"] = self._gaps[chunk][part].astype(np.float32)
+        return row
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, np.ndarray]]:
         """Windows of one batch."""
@@ -147,16 +171,19 @@ class TrainingPrefixes(TrainingWindows):
         max_length: Most items before a target; the newest are kept.
         share: Share of the targets in an epoch, above 0 and at most 1.
         seed: Of the draw, together with the epoch.
+        time_gaps: As for `TrainingWindows`.
 
     Raises:
         DataError: As for `TrainingWindows`, or a `share` out of range.
     """
 
-    def __init__(self, dataset_split: Any, max_length: int, *, share: float = 1.0, seed: int = 42) -> None:
+    def __init__(
+        self, dataset_split: Any, max_length: int, *, share: float = 1.0, seed: int = 42, time_gaps: bool = False
+    ) -> None:
         if not 0 < share <= 1:
             raise DataError(f"share must be above 0 and at most 1, but got {share!r}.")
         self.share = share
-        super().__init__(dataset_split, max_length, random_shift=share < 1, seed=seed)
+        super().__init__(dataset_split, max_length, random_shift=share < 1, seed=seed, time_gaps=time_gaps)
 
     def _lay_windows(self) -> None:
         ends = np.cumsum(self._end - self._begin - 1)  # of each history's targets, counted over all histories
@@ -177,9 +204,22 @@ class TrainingPrefixes(TrainingWindows):
         return len(self)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """One example: `item_ids`, int32, 1 ... max_length items, and the `target` that follows them."""
-        items = super().__getitem__(index)["item_ids"]
-        return {"item_ids": items[:-1], "target": int(items[-1])}
+        """One example: `item_ids`, int32, 1 ... max_length items, `time_gaps`, and the `target` that follows them."""
+        row = super().__getitem__(index)
+        return {name: values[:-1] for name, values in row.items()} | {"target": int(row["item_ids"][-1])}
+
+
+def check_has_gaps(split: Any) -> None:
+    """Refuses rows without times where they are needed.
+
+    Raises:
+        DataError: There is no column `time_gaps`.
+    """
+    if "time_gaps" not in split.column_names:
+        raise DataError(
+            "The data was prepared without times between items, which use_time_gaps needs; prepare it with the same "
+            "recipe: glintru prepare --recipe RECIPE, or --set use_time_gaps=true."
+        )
 
 
 def history_lengths(split: Any) -> np.ndarray:

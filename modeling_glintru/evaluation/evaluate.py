@@ -13,8 +13,9 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
 
+from ..data.windows import check_has_gaps
 from ..errors import DataError
-from .histories import arrow_view, history_lengths, read_rows
+from .histories import arrow_view, history_lengths, read_request_gaps, read_rows
 from .metrics import bootstrap_interval, per_user_metrics
 from .protocols import NegativeSampler, parse_protocol
 from .ranking import rank_among, rank_targets
@@ -103,7 +104,8 @@ def evaluate(
 
     Args:
         scorer: From histories to scores, see `Scorer`.
-        split_dataset: Rows `{item_ids: full chronological history, target: item index}`.
+        split_dataset: Rows `{item_ids: full chronological history, target: item index}`, with `time_gaps` for a scorer
+            that needs them.
         ks: Cutoffs of the tables.
         protocols: Any of `full`, `pop100`, `uni100`.
         item_counts: Occurrences in the training histories, integer, (vocab_size,); needed by `pop100`.
@@ -127,7 +129,11 @@ def evaluate(
         raise DataError("the protocol 'pop100' needs item_counts, the occurrences of each item in the training split")
     if len(split_dataset) == 0:
         raise DataError("the split has no row to evaluate; choose another split or keep users with longer histories")
+    timed = bool(getattr(scorer, "needs_time_gaps", False))
+    if timed:
+        check_has_gaps(split_dataset)
     view = arrow_view(split_dataset, ["item_ids", "target"])
+    times = arrow_view(split_dataset, ["time_gaps"]) if timed else None
     vocab_size = scorer([np.ones(1, dtype=np.int64)]).shape[-1]  # item 1 always exists
     batch_size = max(1, min(batch_size, MAX_SCORES // vocab_size))
     samplers = _samplers({kind for kind, _ in parsed.values()}, item_counts, vocab_size, seed)
@@ -142,7 +148,8 @@ def evaluate(
             past = pad_sequence([torch.from_numpy(history) for history in histories], batch_first=True)
             barred = torch.cat([past, targets.unsqueeze(1)], dim=1)
             _check_range(barred, vocab_size)
-            scores = _checked_scores(scorer(histories), len(rows), vocab_size)
+            given = (histories,) if times is None else (histories, read_request_gaps(times, rows))
+            scores = _checked_scores(scorer(*given), len(rows), vocab_size)
             for name, (kind, count) in parsed.items():
                 for column, excluded in ((name, barred), (f"{name}_with_history", barred[:, -1:])):
                     if kind == "full":

@@ -10,7 +10,14 @@ from datasets import Dataset
 
 from ..errors import DataError
 
-__all__ = ["arrow_view", "flat_histories", "history_lengths", "iterate_flat_histories", "read_rows"]
+__all__ = [
+    "arrow_view",
+    "flat_histories",
+    "history_lengths",
+    "iterate_flat_histories",
+    "read_request_gaps",
+    "read_rows",
+]
 
 ROWS_PER_BLOCK = 10_000
 
@@ -55,6 +62,19 @@ def history_lengths(dataset: Dataset) -> np.ndarray:
     """The number of items of every history, int64, one a row."""
     blocks = [lengths for _, lengths in iterate_flat_histories(dataset)]
     return np.concatenate(blocks) if blocks else np.zeros(0, dtype=np.int64)
+
+
+def read_request_gaps(view: Dataset, rows: np.ndarray) -> np.ndarray:
+    """The time from the last item of some rows to their target, float32 (B,); -1 for a row without items.
+
+    Args:
+        view: What `arrow_view(dataset, ["time_gaps"])` gave.
+        rows: Row numbers, (B,).
+    """
+    lists = view[rows.tolist()]["time_gaps"].combine_chunks()
+    gaps, lengths = lists.flatten().to_numpy(zero_copy_only=False), lists.value_lengths().to_numpy(zero_copy_only=False)
+    ends = np.cumsum(lengths)
+    return np.where(lengths > 0, np.append(gaps, -1)[ends - 1], -1).astype(np.float32)
 
 
 def read_rows(view: Dataset, rows: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:

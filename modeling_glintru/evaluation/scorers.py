@@ -15,7 +15,11 @@ __all__ = ["ModelScorer", "Scorer"]
 
 
 class Scorer(Protocol):
-    """Anything that scores all items after each history; models and baselines alike."""
+    """Anything that scores all items after each history; models and baselines alike.
+
+    One with a true `needs_time_gaps` is called with a further float32 array, (B,): the time from each history's last
+    item to the request.
+    """
 
     def __call__(self, histories: Sequence[np.ndarray]) -> Tensor:
         """Scores of all items.
@@ -38,23 +42,35 @@ class ModelScorer:
     Args:
         model: The model, for example `GlintRUForSequentialRecommendation`.
         max_length: The newest items of a history that the model sees, at least 1.
+        time_gaps: Whether `evaluate` is to give the time of the request; by default where the model has
+            `use_time_gaps`. False measures such a model without.
     """
 
-    def __init__(self, model: nn.Module, max_length: int) -> None:
+    def __init__(self, model: nn.Module, max_length: int, *, time_gaps: bool | None = None) -> None:
         if max_length < 1:
             raise GlintRUError(f"max_length must be at least 1, found {max_length}")
         self.model = model
         self.max_length = max_length
+        able = bool(getattr(getattr(model, "config", None), "use_time_gaps", False))
+        if time_gaps and not able:
+            raise GlintRUError("time_gaps are for models with use_time_gaps=True, and this one was made without")
+        self.needs_time_gaps = able if time_gaps is None else time_gaps
 
-    def __call__(self, histories: Sequence[np.ndarray]) -> Tensor:
-        """See `Scorer`; rows are padded with 0 on the right, a row without items is all padding."""
+    def __call__(self, histories: Sequence[np.ndarray], time_gaps: np.ndarray | None = None) -> Tensor:
+        """See `Scorer`; rows are padded with 0 on the right, a row without items is all padding.
+
+        Args:
+            histories: As `Scorer`.
+            time_gaps: float (B,), from each last item to the request; None where nothing is known of it.
+        """
         input_ids = torch.from_numpy(self._pad([history[-self.max_length :] for history in histories]))
         input_ids = input_ids.to(next(self.model.parameters()).device)
         training = [module for module in self.model.modules() if module.training]
         self.model.eval()
         try:
             with torch.inference_mode():
-                output = self.model(input_ids=input_ids, attention_mask=(input_ids != 0).long())
+                timed = {} if time_gaps is None else {"time_gaps": torch.from_numpy(time_gaps).to(input_ids.device)}
+                output = self.model(input_ids=input_ids, attention_mask=(input_ids != 0).long(), **timed)
         finally:
             for module in training:  # each by itself: a part may have been in eval mode on purpose
                 module.training = True

@@ -60,7 +60,7 @@ def check_identity(file: Path, identity: dict[str, Any]) -> None:
 
 
 def _checksum(data: PreparedData) -> str:
-    """Of the vocabulary and of all histories and targets."""
+    """Of the vocabulary and of all histories, targets and times between items."""
     checksum = hashlib.sha256(json.dumps([str(item) for item in data.processor.item_ids]).encode())
     for name in sorted(data.dataset):
         table = data.dataset[name].data
@@ -70,4 +70,7 @@ def _checksum(data: PreparedData) -> str:
         if "target" in table.column_names:
             for chunk in table.column("target").chunks:
                 checksum.update(chunk.to_numpy().astype(np.int64).tobytes())
+        if "time_gaps" in table.column_names:
+            for chunk in table.column("time_gaps").chunks:
+                checksum.update(chunk.flatten().to_numpy().tobytes())
     return checksum.hexdigest()

@@ -119,17 +119,18 @@ def sorted_by_length(split: Dataset) -> Dataset:
     return split.select(np.argsort(-history_lengths(split), kind="stable"))
 
 
-def training_rows(recipe: Recipe, split: Dataset, examples: str) -> TrainingWindows:
+def training_rows(recipe: Recipe, split: Dataset, examples: str, time_gaps: bool = False) -> TrainingWindows:
     """The rows that a model is trained on, `"windows"` or `"prefixes"` as its class says (`training_examples`)."""
     training = recipe.training
+    common: dict[str, Any] = {"seed": recipe.seed, "time_gaps": time_gaps}
     if examples == "prefixes":
         if training.train_batch_targets is not None:
             raise RecipeError(
                 "training.train_batch_targets is for models that train on windows, and this one trains on prefixes, of "
                 "one target each; use training.train_batch_size."
             )
-        return TrainingPrefixes(split, training.max_length, share=training.prefix_share, seed=recipe.seed)
-    return TrainingWindows(split, training.max_length, random_shift=training.random_window_shift, seed=recipe.seed)
+        return TrainingPrefixes(split, training.max_length, share=training.prefix_share, **common)
+    return TrainingWindows(split, training.max_length, random_shift=training.random_window_shift, **common)
 
 
 def train(
@@ -193,8 +194,8 @@ def train(
         model=model,
         args=arguments,
         batch_targets=training.train_batch_targets,
-        data_collator=SequenceCollator(training.max_length),
-        train_dataset=training_rows(recipe, data.dataset["train"], model.training_examples),
+        data_collator=SequenceCollator(training.max_length, time_gaps=config.use_time_gaps),
+        train_dataset=training_rows(recipe, data.dataset["train"], model.training_examples, config.use_time_gaps),
         eval_dataset=sorted_by_length(data.dataset["validation"]),
         compute_metrics=compute_metrics,
         preprocess_logits_for_metrics=preprocess_logits_for_metrics,

@@ -1,0 +1,67 @@
+"""What the time since the last item says about the next one, without a change to what encodes the history."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .configuration_glintru import GlintRUError
+
+__all__ = ["NUM_GAPS", "UNKNOWN_GAP", "TimeGaps", "gap_classes"]
+
+UNKNOWN_GAP = -1.0
+NUM_GAPS = 64  # no gap, less than one unit, and a doubling each: enough for microseconds in 64 bits
+
+
+def gap_classes(gaps: Tensor) -> Tensor:
+    """The class of each gap: 0 unknown (negative or NaN), 1 none, 2 below one unit, then one for each doubling.
+
+    Args:
+        gaps: Times of any shape, in the unit of the interactions' time column.
+
+    Returns:
+        int64 of the same shape, 0 to `NUM_GAPS`.
+    """
+    # Exponents of float64 are exact, where a logarithm may round a power of two down.
+    exponents = torch.frexp(gaps.double().nan_to_num(UNKNOWN_GAP, posinf=2.0**62)).exponent.long()
+    return (exponents + 2).clamp(2, NUM_GAPS).where(gaps > 0, (gaps == 0).long())
+
+
+class TimeGaps(nn.Module):
+    """What the time from the last item to the request adds to the representation of a history.
+
+    `h + out_proj(silu(in_proj(h)) * gate[gap]) + shift[gap]`: a gated MLP whose gate is the gap. Where the gap is not
+    known, `h` stays as it is, so that everything that knows no times goes on as without this.
+
+    Args:
+        config: `hidden_size`, and `time_gap_dropout`: share of the gaps that are hidden in training.
+    """
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        size = config.hidden_size
+        self.hidden_share = float(config.time_gap_dropout)
+        self.in_proj = nn.Linear(size, size)
+        self.out_proj = nn.Linear(size, size, bias=False)
+        self.gap_proj = nn.Linear(NUM_GAPS, 2 * size, bias=False)  # of the class, one-hot: gate and shift
+
+    def forward(self, hidden: Tensor, gaps: Tensor) -> Tensor:
+        """
+        Args:
+            hidden: (..., hidden_size) representations.
+            gaps: (...) times, `UNKNOWN_GAP` where not known.
+
+        Raises:
+            GlintRUError: The shapes do not fit.
+        """
+        if gaps.shape != hidden.shape[:-1]:
+            raise GlintRUError(f"time_gaps must have shape {tuple(hidden.shape[:-1])}, got {tuple(gaps.shape)}")
+        classes = gap_classes(gaps.to(hidden.device))
+        if self.training and self.hidden_share:
+            classes = classes * (torch.rand(classes.shape, device=classes.device) >= self.hidden_share)
+        rows = F.embedding((classes - 1).clamp_min(0), self.gap_proj.weight.T)
+        gate, shift = (rows * (classes > 0)[..., None]).to(hidden.dtype).chunk(2, dim=-1)
+        return hidden + self.out_proj(F.silu(self.in_proj(hidden)) * gate) + shift
