@@ -16,7 +16,7 @@ from .losses_glintru import next_item_loss, unit
 from .negatives_glintru import ItemPopularity
 from .new_items_glintru import new_rows
 from .state_glintru import GlintRUState
-from .time_gaps_glintru import UNKNOWN_GAP, TimeGaps
+from .time_gaps_glintru import UNKNOWN_GAP, TimeGaps, check_knows_time
 
 __all__ = ["EncoderOutput", "NextItemHead", "PrefixEncoder", "SequentialRecommendationOutput"]
 
@@ -244,7 +244,7 @@ class NextItemHead:
     model: Any
 
     def __init__(self, config: Any) -> None:
-        super().__init__(config)
+        super().__init__(config)  # type: ignore[call-arg]
         if config.use_time_gaps and not self.takes_time_gaps:
             raise GlintRUError(f"use_time_gaps is not for {type(self).__name__}: it does not learn from what follows")
         self.time_gaps = TimeGaps(config) if config.use_time_gaps else None
@@ -344,8 +344,6 @@ class NextItemHead:
             GlintRUError: An index is out of range, a shape does not fit, the model cannot go on from the state, or it
                 knows nothing of time.
         """
-        if time_gaps is not None and self.time_gaps is None:
-            raise GlintRUError("time_gaps are for models with use_time_gaps=True, and this one was made without")
         carried: dict[str, Any] = {} if state is None and not use_cache else {"state": state, "use_cache": True}
         outputs = self.model(
             input_ids, attention_mask, inputs_embeds, output_hidden_states, return_dict=True, **carried
@@ -354,7 +352,7 @@ class NextItemHead:
         mask = item_mask(input_ids, attention_mask, hidden)
         asked = hidden
         if time_gaps is not None and (return_all_logits or labels is not None):
-            asked = self.time_gaps(hidden, gaps_of_positions(time_gaps, mask))
+            asked = self.at_time(hidden, gaps_of_positions(time_gaps, mask))
         logits = None
         if return_all_logits:
             logits = self._logits(asked, exclude_item_ids)
@@ -363,7 +361,7 @@ class NextItemHead:
             if carried:
                 last = torch.where(mask.any(1, keepdim=True), last, outputs.state.representation.to(last.dtype))
             if time_gaps is not None:
-                last = self.time_gaps(last, gaps_of_requests(time_gaps, mask))
+                last = self.at_time(last, gaps_of_requests(time_gaps, mask))
             logits = self._logits(last, exclude_item_ids)
         return SequentialRecommendationOutput(
             loss=None if labels is None else self._loss(asked, labels, mask, num_items_in_batch),
@@ -372,6 +370,11 @@ class NextItemHead:
             hidden_states=outputs.hidden_states,
             state=outputs.state if carried and use_cache is not False else None,
         )
+
+    def at_time(self, hidden: Tensor, time_gaps: Tensor) -> Tensor:
+        """(..., hidden_size) representations of histories whose last items are (...) `time_gaps` ago."""
+        check_knows_time(self)
+        return cast(TimeGaps, self.time_gaps)(hidden, time_gaps)
 
     def item_vectors(self) -> Tensor:
         """(vocab_size, hidden_size) vectors whose inner products with `query_vectors` are the scores of the items."""

@@ -14,12 +14,13 @@ import torch
 from transformers import Pipeline
 
 from .configuration_glintru import GlintRUError
+from .time_gaps_glintru import checked_gaps
 from .vocabulary_glintru import as_list
 
 __all__ = ["SequentialRecommendationPipeline"]
 
 BATCH_SIZE = 128
-KEYS = ("history", "state", "exclude")
+KEYS = ("history", "state", "exclude", "time_gap")
 
 
 class SequentialRecommendationPipeline(Pipeline):
@@ -68,6 +69,8 @@ class SequentialRecommendationPipeline(Pipeline):
                 - `state` (GLINT-RU only): bytes or a `GlintRUState` of one user that an earlier call returned;
                   `history` is then only what came after it.
                 - `exclude`: further raw ids that are not to be recommended.
+                - `time_gap` (models with `use_time_gaps` only): the time from the last item to now, in the unit of the
+                  training data.
             top_k: Items each, 10 by default, at most the number of items.
             exclude_seen: Whether the items of `history` are left out; yes by default. What a state has absorbed is not
                 known by name: name it in `exclude`.
@@ -148,6 +151,9 @@ class SequentialRecommendationPipeline(Pipeline):
         read = [part if on else part[-processor.max_length :] for part, on in zip(items, going_on, strict=True)]
         unknown = [len(history) - len(part) for history, part in zip(histories, items, strict=True)]
         inputs = {"input_ids": _padded(read), "exclude_item_ids": _padded(excluded)}
+        gaps = [row["time_gap"] for row in rows]
+        if any(gap is not None for gap in gaps):
+            inputs["time_gaps"] = checked_gaps(gaps, len(rows), self.model)
         return {"inputs": inputs, "state": state, "return_state": return_state, "num_unknown_items": unknown}
 
     def _forward(self, model_inputs: dict[str, Any], **parameters: Any) -> Any:  # type: ignore[override]
@@ -211,7 +217,7 @@ def _parsed(row: Any) -> dict[str, Any]:
     if unknown or "history" not in row:
         problem = f"has the unknown {unknown[0]!r}" if unknown else "has no 'history'"
         raise GlintRUError(f"a history given as a dict {problem}: its keys are {', '.join(KEYS)}")
-    parsed = {"state": row.get("state")}
+    parsed = {"state": row.get("state"), "time_gap": row.get("time_gap")}
     for key in ("history", "exclude"):
         ids = row.get(key, ())
         if isinstance(ids, Mapping):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from numbers import Real
 from typing import Any
 
 import torch
@@ -10,7 +12,7 @@ from torch import Tensor, nn
 
 from .configuration_glintru import GlintRUError
 
-__all__ = ["NUM_GAPS", "UNKNOWN_GAP", "TimeGaps", "gap_classes"]
+__all__ = ["NUM_GAPS", "UNKNOWN_GAP", "TimeGaps", "check_knows_time", "checked_gaps", "gap_classes"]
 
 UNKNOWN_GAP = -1.0
 NUM_GAPS = 64  # no gap, less than one unit, and a doubling each: enough for microseconds in 64 bits
@@ -28,6 +30,45 @@ def gap_classes(gaps: Tensor) -> Tensor:
     # Exponents of float64 are exact, where a logarithm may round a power of two down.
     exponents = torch.frexp(gaps.double().nan_to_num(UNKNOWN_GAP, posinf=2.0**62)).exponent.long()
     return (exponents + 2).clamp(2, NUM_GAPS).where(gaps > 0, (gaps == 0).long())
+
+
+def check_knows_time(model: Any) -> None:
+    """Refuses times that a model would not use.
+
+    Raises:
+        GlintRUError: The model was made without `use_time_gaps`.
+    """
+    if not getattr(getattr(model, "config", None), "use_time_gaps", False):
+        raise GlintRUError("time gaps are for models with use_time_gaps=True, and this one was made without")
+
+
+def checked_gaps(gaps: Sequence[float | None], count: int, model: Any) -> Tensor:
+    """The times from users' last items to now, as a model takes them.
+
+    Args:
+        gaps: One a user, in the unit of the training data; None where not known.
+        count: Users.
+        model: The recommender.
+
+    Returns:
+        float32 (count,), `UNKNOWN_GAP` for None.
+
+    Raises:
+        GlintRUError: The model knows nothing of time, or there is not one number of at least 0 a user.
+    """
+    check_knows_time(model)
+    if isinstance(gaps, (str, bytes)) or not isinstance(gaps, Iterable):
+        raise GlintRUError(f"time gaps must be a list of numbers, one a user, got {gaps!r}")
+    values = []
+    for gap in gaps:
+        if gap is None:
+            gap = UNKNOWN_GAP
+        elif isinstance(gap, bool) or not isinstance(gap, Real) or not 0 <= gap < float("inf"):
+            raise GlintRUError(f"a time gap must be a number of at least 0, or None where not known, got {gap!r}")
+        values.append(float(gap))
+    if len(values) != count:
+        raise GlintRUError(f"there must be one time gap a user, got {len(values)} for {count} users")
+    return torch.tensor(values, dtype=torch.float32)
 
 
 class TimeGaps(nn.Module):

@@ -37,6 +37,10 @@ def recommend(
     top_k: Annotated[int, typer.Option("--top_k", help="Items for each user.")] = 10,
     include_seen: Annotated[bool, typer.Option("--include_seen", help="Past items may come again.")] = False,
     unknown_items: Annotated[str, typer.Option("--unknown_items", help="drop or error.")] = "drop",
+    time_gap: Annotated[
+        float | None,
+        typer.Option("--time_gap", help="Time since the newest item, for models with use_time_gaps.", metavar="TIME"),
+    ] = None,
     user_column: UserColumn = None,
     item_column: ItemColumn = None,
     time_column: TimeColumn = None,
@@ -72,6 +76,8 @@ def recommend(
         raise DataError("--all needs --data FILE and --output FILE")
     if (everyone or interactive) and as_json:
         raise DataError("--json is for --history and --users; with --all, let --output end in .jsonl")
+    if time_gap is not None and (everyone or interactive):
+        raise DataError("--time_gap is for --history and --users")
     if user_ids is not None and users is None:
         raise DataError("--user_ids chooses among the users of --users FILE")
     if everyone:
@@ -97,7 +103,10 @@ def recommend(
         histories = [[recommender.processor.parse_item_id(text) for text in parse_ids(history, "--history")]]
     else:
         names, histories = _histories(users, user_ids, recommender.processor, user_column, item_column, time_column)
-    found = recommender.stream(histories, top_k, exclude_seen=not include_seen, unknown_items=unknown_items)
+    gaps = None if time_gap is None else [time_gap] * len(histories)
+    found = recommender.stream(
+        histories, top_k, exclude_seen=not include_seen, unknown_items=unknown_items, time_gaps=gaps
+    )
     for name, items, recommendation in zip(names, histories, found, strict=True):
         print_recommendation(recommender.processor, name, items, recommendation, as_json)
 

@@ -114,7 +114,7 @@ class SequenceCollator:
 
 def _padded(rows: list[np.ndarray], fill: float, side: str, dtype: type = np.int64) -> np.ndarray:
     filled = _filled(rows, side)
-    padded = np.full(filled.shape, fill, dtype=dtype)
+    padded: np.ndarray = np.full(filled.shape, fill, dtype=dtype)
     if rows:
         padded[filled] = np.concatenate(rows)
     return padded

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import GlintRUError
+from ..time_gaps_glintru import check_knows_time
 
 __all__ = ["ModelScorer", "Scorer"]
 
@@ -51,9 +52,9 @@ class ModelScorer:
             raise GlintRUError(f"max_length must be at least 1, found {max_length}")
         self.model = model
         self.max_length = max_length
+        if time_gaps:
+            check_knows_time(model)
         able = bool(getattr(getattr(model, "config", None), "use_time_gaps", False))
-        if time_gaps and not able:
-            raise GlintRUError("time_gaps are for models with use_time_gaps=True, and this one was made without")
         self.needs_time_gaps = able if time_gaps is None else time_gaps
 
     def __call__(self, histories: Sequence[np.ndarray], time_gaps: np.ndarray | None = None) -> Tensor:

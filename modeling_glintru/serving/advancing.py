@@ -74,9 +74,14 @@ class StateAdvancer:
             self._clicks(rows, counts, items, [n for n, ids in enumerate(items) if 0 < len(ids) <= MOST_CLICKS])
         return rows, counts + [len(ids) for ids in items]
 
-    def queries(self, rows: np.ndarray) -> np.ndarray:
-        """See `Step.queries`."""
+    @torch.inference_mode()
+    def queries(self, rows: np.ndarray, time_gaps: torch.Tensor | None = None) -> np.ndarray:
+        """See `Step.queries`; with a model for it, `time_gaps` (n,) are the times from each user's last item to now."""
         with self._lock:
+            if time_gaps is not None:
+                size, rows = self.step.layout.hidden_size, rows.copy()
+                hidden = torch.from_numpy(rows[:, -size:]).to(self.model.device, self.model.dtype)
+                rows[:, -size:] = self.model.at_time(hidden, time_gaps).float().cpu().numpy()
             return self.step.queries(rows)
 
     def known_indices(self, items: Sequence[RawId]) -> np.ndarray:

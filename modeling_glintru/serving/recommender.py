@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from ..errors import GlintRUError
 from ..loading import load_model_folder
 from ..processing_glintru import GlintRUProcessor
+from ..time_gaps_glintru import checked_gaps
 from .top_k import check_k
 
 __all__ = ["Recommendation", "Recommender"]
@@ -64,6 +65,7 @@ class Recommender:
         *,
         exclude_seen: bool = True,
         unknown_items: str | None = None,
+        time_gaps: Sequence[float | None] | None = None,
     ) -> list[Recommendation]:
         """The best next items after each history.
 
@@ -72,12 +74,16 @@ class Recommender:
             top_k: Items each, between 1 and the number of items.
             exclude_seen: Whether the items of the history, all of it, are left out.
             unknown_items: `"drop"` or `"error"`, the processor's own policy by default.
+            time_gaps: For models with `use_time_gaps`: the time from each history's last item to now, in the unit of
+                the training data; None where not known.
 
         Raises:
-            GlintRUError: `top_k` out of range, a single history instead of a list of them, or ids of a wrong type.
+            GlintRUError: `top_k` out of range, a single history instead of a list of them, ids of a wrong type, or
+                `time_gaps` that are not one a history, negative, or not for this model.
             UnknownItemError: An unknown item under the policy `"error"`.
         """
-        return list(self.stream(histories, top_k, exclude_seen=exclude_seen, unknown_items=unknown_items))
+        options: dict[str, Any] = {"exclude_seen": exclude_seen, "unknown_items": unknown_items}
+        return list(self.stream(histories, top_k, time_gaps=time_gaps, **options))
 
     def stream(
         self,
@@ -86,15 +92,24 @@ class Recommender:
         *,
         exclude_seen: bool = True,
         unknown_items: str | None = None,
+        time_gaps: Sequence[float | None] | None = None,
     ) -> Iterator[Recommendation]:
         """As `recommend`, a batch at a time, so that any number of users fits."""
         top_k = check_k(top_k, len(self.processor), "top_k")
+        gaps = None if time_gaps is None else checked_gaps(time_gaps, len(histories), self.model)
         for start in range(0, len(histories), self.batch_size):
-            yield from self._batch(histories[start : start + self.batch_size], top_k, exclude_seen, unknown_items)
+            part = slice(start, start + self.batch_size)
+            given = None if gaps is None else gaps[part]
+            yield from self._batch(histories[part], top_k, exclude_seen, unknown_items, given)
 
     @torch.inference_mode()
     def _batch(
-        self, histories: Sequence[Sequence[Any]], top_k: int, exclude_seen: bool, unknown_items: str | None
+        self,
+        histories: Sequence[Sequence[Any]],
+        top_k: int,
+        exclude_seen: bool,
+        unknown_items: str | None,
+        time_gaps: torch.Tensor | None,
     ) -> list[Recommendation]:
         for history in histories:
             # A text is a sequence too, of letters that no vocabulary knows: refused, not answered at random.
@@ -109,6 +124,7 @@ class Recommender:
             exclude = self.processor(list(map(list, histories)), max_length=longest, **options)["input_ids"]
             exclude = exclude.to(self.model.device)
         self.model.eval()
-        logits = self.model(**inputs.to(self.model.device), exclude_item_ids=exclude).logits
+        timed = {} if time_gaps is None else {"time_gaps": time_gaps.to(self.model.device)}
+        logits = self.model(**inputs.to(self.model.device), exclude_item_ids=exclude, **timed).logits
         items = self.processor.decode_top_k(logits, top_k)
         return [Recommendation(row, count) for row, count in zip(items, unknown, strict=True)]

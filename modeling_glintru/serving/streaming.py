@@ -12,6 +12,7 @@ import numpy as np
 from ..errors import GlintRUError, StateError, StoreError
 from ..loading import load_model_folder
 from ..processing_glintru import GlintRUProcessor
+from ..time_gaps_glintru import checked_gaps
 from .advancing import StateAdvancer
 from .group_commit import GroupCommit
 from .item_sets import ItemSet, SeenItems
@@ -209,10 +210,18 @@ class StreamingRecommender:
         return ItemSet(self.processor, item_ids, unknown_items)
 
     def recommend(
-        self, user: RawId, k: int = 10, *, exclude_seen: bool = True, allowed: Any = None, exclude: Any = None
+        self,
+        user: RawId,
+        k: int = 10,
+        *,
+        exclude_seen: bool = True,
+        allowed: Any = None,
+        exclude: Any = None,
+        time_gap: float | None = None,
     ) -> Recommendation:
         """The best next items for one user; see `recommend_many`."""
-        return self.recommend_many([user], k, exclude_seen=exclude_seen, allowed=allowed, exclude=exclude)[0]
+        options: dict[str, Any] = {"exclude_seen": exclude_seen, "allowed": allowed, "exclude": exclude}
+        return self.recommend_many([user], k, time_gaps=None if time_gap is None else [time_gap], **options)[0]
 
     def recommend_many(
         self,
@@ -222,6 +231,7 @@ class StreamingRecommender:
         exclude_seen: bool = True,
         allowed: Any = None,
         exclude: Any = None,
+        time_gaps: Sequence[float | None] | None = None,
     ) -> list[Recommendation]:
         """The best next items for each user.
 
@@ -234,15 +244,19 @@ class StreamingRecommender:
             exclude_seen: Whether items of the user's history, all of it, are left out.
             allowed: Raw ids, or an `ItemSet`: nothing else is recommended.
             exclude: Raw ids, or an `ItemSet`: not recommended, whatever their score.
+            time_gaps: For models with `use_time_gaps`: the time from each user's last click to now, in the unit of the
+                training data; None where not known.
 
         Raises:
-            GlintRUError: `k` out of range, the model knows no item of `allowed`, or an `ItemSet` is of another one.
+            GlintRUError: `k` out of range, the model knows no item of `allowed`, an `ItemSet` is of another one, or
+                `time_gaps` that are not one a user, negative, or not for this model.
             StateError: A stored state is damaged.
             StoreError: The store cannot be read.
         """
         k = check_k(k, len(self.processor))
         if isinstance(users, (str, bytes)):
             raise GlintRUError(f"users must be a list of raw user ids, got {users!r}")
+        gaps = None if time_gaps is None else checked_gaps(time_gaps, len(users), self.model)
         only = None if allowed is None else self._as_set(allowed).indices
         if only is not None and not len(only):
             raise GlintRUError("allowed has no item that the model knows, so there is nothing to recommend")
@@ -255,7 +269,8 @@ class StreamingRecommender:
         warm = np.flatnonzero(counts)
         answers = [Recommendation([], number, cold_start=not n) for number, n in zip(unknown, counts, strict=True)]
         if len(warm):
-            ids, scores = self.index.top_k(self.advancer.queries(rows[warm]), k, [hidden[n] for n in warm], only)
+            queries = self.advancer.queries(rows[warm], None if gaps is None else gaps[warm])
+            ids, scores = self.index.top_k(queries, k, [hidden[n] for n in warm], only)
             for n, *best in zip(warm, ids.tolist(), scores.tolist(), strict=True):
                 answers[n].items.extend(self._item(*each) for each in zip(*best, strict=True) if each[0])
         for n in np.flatnonzero(counts == 0):
