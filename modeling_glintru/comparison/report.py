@@ -42,6 +42,11 @@ Test, past items excluded, means over the seeds in brackets; the best of a colum
 recipe with fixed settings: such a row may have had more tries than the search gives to the others.
 """
 
+TIMED = """\
+{rows} also see the time from the last item to the request, as a running shop does and the others do not; the best of
+these is in bold too.
+"""
+
 
 def write_report(reports: Sequence[DataReport], path: Path) -> list[Path]:
     """Writes the page and its charts.
@@ -64,13 +69,18 @@ def render(reports: Sequence[DataReport], path: Path, charts: Sequence[tuple[Pat
     prefixes = sorted(row_label(name, name) for name, kind in MODELS.items() if kind.training_examples == "prefixes")
     parts = [INTRODUCTION.format(prefixes=", ".join(prefixes))]
     if short := short_form(reports):
-        parts += ["## In short\n", SHORT, short]
+        parts += ["## In short\n", SHORT, *_timed(reports), short]
     parts += [f"![{title}]({file.name})\n" for file, title in charts]
     for report in reports:
         parts += _data_set(report, path)
     if not any(report.lines for report in reports):
         parts.append("Nothing has run yet.\n")
     return "\n".join(parts)
+
+
+def _timed(reports: Sequence[DataReport]) -> list[str]:
+    labels = list(dict.fromkeys(row.label for report in reports for row in report.rows if row.knows_time))
+    return [TIMED.format(rows=" and ".join(labels))] if labels else []
 
 
 def _data_set(report: DataReport, path: Path) -> list[str]:
@@ -110,19 +120,18 @@ def _main_table(report: DataReport) -> str:
 
 
 def _differences(report: DataReport) -> list[str]:
-    lead = report.lead
-    others = [row for row in report.rows if row is not lead]
-    if lead is None or not others:
+    if not report.leads:
         return []
-    table: list[list[str]] = []
-    for row in others:
-        value, low, high = report.difference(lead, row)
-        table.append([row.label, _signed(value), f"[{_signed(low)}, {_signed(high)}]", verdict(low, high)])
     metric = report.protocol.metric.upper()
-    return [
-        f"{verdicts(report)} ({metric}, past items excluded.)\n",
-        markdown_table([f"{lead.label} minus", f"{metric} difference", "95 % interval", f"{lead.label} is"], table),
-    ]
+    parts = [f"{verdicts(report)} ({metric}, past items excluded.)\n"]
+    for lead, others in report.leads:
+        table: list[list[str]] = []
+        for row in others:
+            value, low, high = report.difference(lead, row)
+            table.append([row.label, _signed(value), f"[{_signed(low)}, {_signed(high)}]", verdict(low, high)])
+        titles = [f"{lead.label} minus", f"{metric} difference", "95 % interval", f"{lead.label} is"]
+        parts.append(markdown_table(titles, table))
+    return parts
 
 
 def _settings(report: DataReport) -> str:

@@ -62,6 +62,11 @@ class Row:
         return mean(line[split][column][metric] for line in self.lines)
 
     @property
+    def knows_time(self) -> bool:
+        """Whether its scores depend on the time of the request, which other rows do not see."""
+        return bool(self.lines[0].get("recipe", {}).get("model", {}).get("use_time_gaps"))
+
+    @property
     def seconds(self) -> float:
         """Median training time of a run: CPU seconds of one thread, or wall seconds on another device."""
         return median(line["cpu_seconds" if line["device"] == "cpu" else "seconds"] for line in self.lines)
@@ -153,10 +158,20 @@ class DataReport:
         ]
 
     @cached_property
-    def lead(self) -> Row | None:
-        """The row of GLINT-RU that the others are compared with: the best on validation."""
-        ours = [row for row in self.rows if row.model == "glintru"]
-        return max(ours, key=lambda row: row.mean("validation", "full", self.protocol.metric) or 0, default=None)
+    def leads(self) -> list[tuple[Row, list[Row]]]:
+        """The row of GLINT-RU that is best on validation, and those that it is compared with; maybe empty.
+
+        Rows that see the time of the request have a lead of their own, which is compared with all; the other lead is
+        compared with the rows that see no more than it does.
+        """
+        found = []
+        for knows_time in (False, True):
+            ours = [row for row in self.rows if row.model == "glintru" and row.knows_time == knows_time]
+            if ours:
+                lead = max(ours, key=lambda row: row.mean("validation", "full", self.protocol.metric) or 0)
+                seen = [row for row in self.rows if row is not lead and (knows_time or not row.knows_time)]
+                found.append((lead, seen))
+        return [(lead, others) for lead, others in found if others]
 
     def user_metrics(self, row: Row, metric: str) -> list[np.ndarray]:
         """The metric of each test user, past items excluded: one array a seed."""

@@ -16,7 +16,8 @@ SAID = (("better", "better than"), ("worse", "worse than"), ("open", "not told a
 def short_form(reports: Sequence[DataReport]) -> str:
     """Every row's test metric on every data set, past items excluded, and what may be said; empty without results.
 
-    The best of a data set is in bold; in brackets stands how many seeds a mean is of.
+    The best of a data set is in bold, once with and once without the time of the request; in brackets stands how many
+    seeds a mean is of.
 
     Args:
         reports: One a data set.
@@ -41,17 +42,17 @@ def short_form(reports: Sequence[DataReport]) -> str:
 
 
 def verdicts(report: DataReport) -> str:
-    """Which rows the leading row of GLINT-RU is better than, worse than, or not told apart from; maybe empty."""
-    lead = report.lead
-    found: dict[str, list[str]] = {}
-    for row in report.rows:
-        if lead is not None and row is not lead:
+    """Which rows the leading rows of GLINT-RU are better than, worse than, or not told apart from; maybe empty."""
+    sentences = []
+    for lead, others in report.leads:
+        found: dict[str, list[str]] = {}
+        for row in others:
             _, low, high = report.difference(lead, row)
             found.setdefault(verdict(low, high), []).append(row.label)
-    if lead is None or not found:
-        return ""
-    said = "; ".join(f"{text} {', '.join(found[key])}" for key, text in SAID if key in found)
-    return f"{lead.label}, the row of GLINT-RU that is best on validation, is {said}."
+        said = "; ".join(f"{text} {', '.join(found[key])}" for key, text in SAID if key in found)
+        which = "with the time of the request" if lead.knows_time else "the row of GLINT-RU that is best on validation"
+        sentences.append(f"{lead.label}, {which}, is {said}.")
+    return " ".join(sentences)
 
 
 def _cell(report: DataReport, row: Row | None) -> str:
@@ -59,4 +60,5 @@ def _cell(report: DataReport, row: Row | None) -> str:
         return "–"
     text = value_cell(row.mean("test", "full", report.protocol.metric))
     seeds = "" if row.stage == REFERENCE else f" ({len(row.lines)})"
-    return (f"**{text}**" if row is report.rows[0] else text) + seeds
+    best = next(other for other in report.rows if other.knows_time == row.knows_time)
+    return (f"**{text}**" if row is best else text) + seeds

@@ -79,7 +79,8 @@ def test_the_numbers_of_the_page_are_those_of_the_files(finished, tmp_path):
 
 def test_words_follow_the_intervals(report, tmp_path):
     text = render([report], tmp_path / "results.md")
-    (lead,) = [row for row in report.rows if row is report.lead]
+    ((lead, others),) = report.leads
+    assert others == [row for row in report.rows if row is not lead]
     rows = {row.label: row for row in report.rows if row is not lead}
     for cells in tables(text)[2]:
         value, low, high = report.difference(lead, rows[cells[f"{lead.label} minus"]])
@@ -108,7 +109,7 @@ def test_times_of_several_machines_are_told_apart(report, tmp_path):
 def test_the_short_form(report):
     """Trained rows first, each with its mean and its number of seeds; the best is in bold, what did not run a dash."""
     references = [row for row in report.rows if row.stage == "reference"]
-    other = SimpleNamespace(name="other", protocol=report.protocol, rows=references, lead=None)
+    other = SimpleNamespace(name="other", protocol=report.protocol, rows=references, leads=[])
     assert short_form([]) == short_form([SimpleNamespace(rows=[])]) == ""
     text = short_form([report, other])
     (table,) = tables(text)
@@ -140,7 +141,27 @@ def test_the_lead_is_chosen_on_validation(finished, tmp_path):
         for results in (job.results, Results(tmp_path / "results"))
     )
     assert [row.name for row in poison.rows] == [row.name for row in clean.rows][::-1]
-    assert poison.lead.name == clean.lead.name and poison.steps == clean.steps
+    (found, _), (expected, _) = poison.leads[0], clean.leads[0]
+    assert found.name == expected.name and poison.steps == clean.steps
+
+
+def test_rows_that_see_the_time_have_a_lead_of_their_own(report, tmp_path):
+    assert "time from the last item" not in render([replace(report)], tmp_path / "results.md")
+    for key, line in report.lines.items():
+        if line["row"] in ("paper", "gru4rec") and line["stage"] != "ablation":
+            recipe = line["recipe"] | {"model": line["recipe"]["model"] | {"use_time_gaps": True}}
+            report.lines[key] = line | {"recipe": recipe}
+    leads = {lead.label: {row.label for row in others} for lead, others in report.leads}
+    ids = {"Popularity", "Item-kNN"}
+    assert leads == {"GLINT-RU": ids, "GLINT-RU (paper)": {*ids, "GLINT-RU", "GRU4Rec"}}
+    text = render([report], tmp_path / "results.md")
+    assert re.search(r"GLINT-RU \(paper\) and GRU4Rec|GRU4Rec and GLINT-RU \(paper\)", text)
+    assert "GLINT-RU (paper), with the time of the request, is" in verdicts(report)
+    (table, *_) = tables(short_form([report]))
+    bold = {cells["NDCG@10"] for cells in table if "**" in cells["toy"]}
+    values = {row.label: row.mean("test", "full", "ndcg@10") for row in report.rows}
+    timed = max(("GLINT-RU (paper)", "GRU4Rec"), key=values.get)
+    assert bold == {timed, max(values.keys() - {"GLINT-RU (paper)", "GRU4Rec"}, key=values.get)}
 
 
 def test_at_any_moment(finished, tmp_path):
