@@ -86,7 +86,7 @@ class NextItemConfig(PreTrainedConfig):
     normalize_scores: bool = False
     padding_in_softmax: bool = False
     use_time_gaps: bool = False
-    time_gap_dropout: float | int = 0.1
+    time_gap_masking: float | int = 0.1
 
     def __post_init__(self, **kwargs: Any) -> None:
         unknown = sorted(k for k in kwargs if k not in _TRANSFORMERS_KEYS and not k.startswith("_"))
@@ -111,7 +111,7 @@ class NextItemConfig(PreTrainedConfig):
         if self.pad_token_id != 0:
             raise GlintRUError(f"pad_token_id must be 0, got {self.pad_token_id}")
         at_least_one(self, "hidden_size", "num_negatives")
-        rates(self, "label_smoothing", "time_gap_dropout")
+        rates(self, "label_smoothing", "time_gap_masking")
         above_zero(self, "temperature")
         if not 0 <= self.gbce_t <= 1:
             raise GlintRUError(f"gbce_t must be between 0 and 1, got {self.gbce_t}")
@@ -176,7 +176,7 @@ class GlintRUConfig(NextItemConfig):
             the authors' code. It never competes in `logits`.
         use_time_gaps (`bool`, defaults to `False`): Whether the scores also depend on the time from the last item to
             the request, where it is given (`time_gaps`); without it they are as if this were off. See `TimeGaps`.
-        time_gap_dropout (`float`, defaults to 0.1): Share of these times that are hidden in training, so that the model
+        time_gap_masking (`float`, defaults to 0.1): Share of these times that are hidden in training, so that the model
             also knows how to do without.
 
     Raises:

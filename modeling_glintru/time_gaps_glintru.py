@@ -78,13 +78,13 @@ class TimeGaps(nn.Module):
     known, `h` stays as it is, so that everything that knows no times goes on as without this.
 
     Args:
-        config: `hidden_size`, and `time_gap_dropout`: share of the gaps that are hidden in training.
+        config: `hidden_size`, and `time_gap_masking`: share of the gaps that are hidden in training.
     """
 
     def __init__(self, config: Any) -> None:
         super().__init__()
         size = config.hidden_size
-        self.hidden_share = float(config.time_gap_dropout)
+        self.hidden_share = float(config.time_gap_masking)
         self.in_proj = nn.Linear(size, size)
         self.out_proj = nn.Linear(size, size, bias=False)
         self.gap_proj = nn.Linear(NUM_GAPS, 2 * size, bias=False)  # of the class, one-hot: gate and shift

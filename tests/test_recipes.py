@@ -15,7 +15,8 @@ from modeling_glintru.recipes import Recipe, TrainingRecipe, change_recipe, list
 
 DATA = ["amazon-beauty", "amazon-video-games", "ml-100k", "ml-1m"]
 NAMES = sorted([*DATA, *(f"{name}-best" for name in DATA), "demo"])
-ALL = sorted([*NAMES, "amazon-beauty-bsarec"])
+TIMED = ["amazon-beauty-best-time", "amazon-beauty-sasrec-time", "ml-100k-best-time"]
+ALL = sorted([*NAMES, *TIMED, "amazon-beauty-bsarec"])
 
 
 def write(tmp_path: Path, text: str) -> Path:
@@ -241,3 +242,10 @@ def test_names_do_not_depend_on_the_folder_one_stands_in(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.stdout.strip() == str(ALL), done.stderr
+
+
+@pytest.mark.parametrize("name", [name for name in TIMED if name.endswith("-best-time")])
+def test_with_and_without_the_time_of_the_request_nothing_else_is_different(name):
+    timed, plain = load_recipe(name), load_recipe(name.removesuffix("-time"))
+    assert timed.model == plain.model | {"use_time_gaps": True}
+    assert (timed.data, timed.training, timed.evaluation) == (plain.data, plain.training, plain.evaluation)

@@ -98,7 +98,8 @@ def _header(name: str, label: str, metrics: dict[str, Any], recipe: Recipe) -> s
             metric_name=key.upper(),
             metric_value=round(entry["value"], 4),
             metric_args={
-                "protocol": f"{recipe.data.split}, all items ranked, past items excluded",
+                "protocol": f"{recipe.data.split}, all items ranked, past items excluded"
+                + (", time of the request given" if recipe.model.get("use_time_gaps") else ""),
                 "low": round(entry["low"], 4),
                 "high": round(entry["high"], 4),
                 "confidence": 0.95,
@@ -192,6 +193,11 @@ def _results(label: str, metrics: dict[str, Any], recipe: Recipe) -> str:
         f"({recipe.evaluation.num_bootstrap:,} resamples). An item counts as behind the target only where its score is "
         "lower: ties count against the model. The epoch was chosen on the validation split."
     ]
+    if recipe.model.get("use_time_gaps"):
+        blocks.append(
+            f"{label} was given the time from the last item to the request, in the unit of the data's time column; in "
+            'use it is `{"history": [...], "time_gap": ...}`, and without it the order is another one.'
+        )
     rows = {label: metrics} | {title: metrics[key] for key, title in REFERENCES.items() if key in metrics}
     for column in (key for key in metrics if key == "test" or key.startswith("test_")):
         blocks.append(f"{_protocol(column, ranked)}\n\n{_table(rows, column)}")

@@ -17,7 +17,7 @@ from transformers import pipeline
 
 TASK: Any = "sequential-recommendation"  # not among the tasks that the signature of `pipeline` names
 PARAMETERS = ("top_k", "exclude_seen", "unknown_items", "return_state")
-KEYS = ("history", "state", "exclude", "user", "events")
+KEYS = ("history", "state", "exclude", "time_gap", "user", "events")
 MAX_USERS = 100_000  # kept in memory, 5 kB each at hidden_size 64; the one not heard of for longest goes first
 
 
@@ -42,6 +42,7 @@ class EndpointHandler:
     - `events`: instead of `history`, objects `{"item": id, "id": event id}`; an event id that came before for this user
       is not counted again.
     - `exclude`: further ids that are not to be recommended.
+    - `time_gap`: for models with `use_time_gaps`, the time from the last item to now.
 
     `parameters`: `top_k`, `exclude_seen`, `unknown_items`, `return_state`, see `SequentialRecommendationPipeline`.
 
@@ -132,7 +133,7 @@ def _request(one: Any) -> dict[str, Any]:
         raise ValueError('events must be a list of {"item": id, "id": text or integer}')
     history = one.get("history", [])
     return {"history": history, "events": events, "state": state, "user": one.get("user"), "event_ids": set(),
-            "exclude": one.get("exclude", [])}  # fmt: skip
+            "exclude": one.get("exclude", []), "time_gap": one.get("time_gap")}  # fmt: skip
 
 
 def _is_event(event: Any) -> bool:
@@ -142,7 +143,7 @@ def _is_event(event: Any) -> bool:
 def _row(request: dict[str, Any], user: User | None, exclude_seen: bool) -> dict[str, Any]:
     """What the pipeline gets; notes the ids of the events that are counted now."""
     if user is None:
-        return {key: request[key] for key in ("history", "state", "exclude")}
+        return {key: request[key] for key in ("history", "state", "exclude", "time_gap")}
     history = list(request["history"])
     for event in request["events"]:
         number = event.get("id")
@@ -152,4 +153,5 @@ def _row(request: dict[str, Any], user: User | None, exclude_seen: bool) -> dict
         if number is not None:
             request["event_ids"].add(number)
     seen = user.seen if exclude_seen else []
-    return {"history": history, "state": user.state, "exclude": [*seen, *request["exclude"]]}
+    exclude = [*seen, *request["exclude"]]
+    return {"history": history, "state": user.state, "exclude": exclude, "time_gap": request["time_gap"]}
