@@ -13,6 +13,7 @@ import torch
 from ..errors import GlintRUError, StateError
 from ..processing_glintru import GlintRUProcessor, VocabularyError
 from ..state_glintru import GlintRUState, pack_states, state_kind, unpack_states
+from .at_time import AtTime
 from .plain_step import rows_of_state, state_of_rows
 from .step_types import Step
 from .store import Pending, RawId, Record
@@ -44,6 +45,7 @@ class StateAdvancer:
         self.model, self.processor, self.step = model, processor, step
         self.dtype = STATE_DTYPES[dtype]
         self._kind = state_kind(step.layout, torch.float32, step.fingerprint)
+        self._at_time = None if getattr(model, "time_gaps", None) is None else AtTime(model.time_gaps)
         self._lock = threading.Lock()
 
     def __call__(self, pending: Sequence[Pending]) -> list[bytes]:
@@ -74,14 +76,12 @@ class StateAdvancer:
             self._clicks(rows, counts, items, [n for n, ids in enumerate(items) if 0 < len(ids) <= MOST_CLICKS])
         return rows, counts + [len(ids) for ids in items]
 
-    @torch.inference_mode()
-    def queries(self, rows: np.ndarray, time_gaps: torch.Tensor | None = None) -> np.ndarray:
+    def queries(self, rows: np.ndarray, time_gaps: np.ndarray | None = None) -> np.ndarray:
         """See `Step.queries`; with a model for it, `time_gaps` (n,) are the times from each user's last item to now."""
+        if time_gaps is not None and self._at_time is not None:
+            size, rows = self.step.layout.hidden_size, rows.copy()
+            rows[:, -size:] = self._at_time(rows[:, -size:], time_gaps)
         with self._lock:
-            if time_gaps is not None:
-                size, rows = self.step.layout.hidden_size, rows.copy()
-                hidden = torch.from_numpy(rows[:, -size:]).to(self.model.device, self.model.dtype)
-                rows[:, -size:] = self.model.at_time(hidden, time_gaps).float().cpu().numpy()
             return self.step.queries(rows)
 
     def known_indices(self, items: Sequence[RawId]) -> np.ndarray:

@@ -256,7 +256,7 @@ class StreamingRecommender:
         k = check_k(k, len(self.processor))
         if isinstance(users, (str, bytes)):
             raise GlintRUError(f"users must be a list of raw user ids, got {users!r}")
-        gaps = None if time_gaps is None else checked_gaps(time_gaps, len(users), self.model)
+        gaps = None if time_gaps is None else checked_gaps(time_gaps, len(users), self.model).numpy()
         only = None if allowed is None else self._as_set(allowed).indices
         if only is not None and not len(only):
             raise GlintRUError("allowed has no item that the model knows, so there is nothing to recommend")

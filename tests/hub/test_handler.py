@@ -70,6 +70,22 @@ def test_the_state_is_kept_by_user(endpoint):
     assert ids(through_json(endpoint, {"user": 1})) == ids(whole)  # asking changes nothing
 
 
+def test_the_time_of_the_request(tmp_path):
+    small_model(vocab_size=21, use_time_gaps=True).save_pretrained(tmp_path)
+    GlintRUProcessor(ITEMS).save_pretrained(tmp_path)
+    endpoint = EndpointHandler(str(tmp_path))
+    soon, late, unknown = (
+        through_json(endpoint, {"history": HISTORY, "time_gap": gap}, exclude_seen=False)["items"]
+        for gap in (0, 1e8, None)
+    )
+    assert soon != late and unknown == through_json(endpoint, HISTORY, exclude_seen=False)["items"]
+    through_json(endpoint, {"user": 1, "history": HISTORY, "time_gap": 5})
+    kept = through_json(endpoint, {"user": 1, "time_gap": 0}, exclude_seen=False)["items"]
+    assert [item["item_id"] for item in kept] == [item["item_id"] for item in soon]
+    with pytest.raises(ValueError, match="at least 0, or None where not known, got 'soon'"):
+        through_json(endpoint, {"history": HISTORY, "time_gap": "soon"})
+
+
 def test_the_user_not_heard_of_for_longest_goes_first(endpoint, monkeypatch):
     monkeypatch.setattr(handler, "MAX_USERS", 2)
     for user in ("a", "b", "a", "c"):

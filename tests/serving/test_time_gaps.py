@@ -8,6 +8,7 @@ from transformers import pipeline
 
 from modeling_glintru import GlintRUError, GlintRUProcessor
 from modeling_glintru.serving import Recommender, StreamingRecommender
+from modeling_glintru.serving.at_time import AtTime
 
 from ..model.helpers import small_model
 
@@ -55,6 +56,16 @@ def test_recommender_pipeline_and_stream_agree_with_the_model(timed):
     check(untouched.items, scores(model, processor, HISTORIES[0], None), HISTORIES[0])  # states know no request
     first, later = (scores(model, processor, HISTORIES[0], gap) for gap in (0.0, 1e9))
     assert max(abs(first[item] - later[item]) for item in ITEMS) > 1e-2
+
+
+def test_without_torch_it_is_the_same_layer(timed):
+    layer = timed[0].time_gaps
+    gaps = torch.tensor([-1.0, 0.0, 1e-3, 0.5, 1.0, 3.0, 4.0, 86_400.0, 2.0**61, 2.0**70, 3e38])
+    hidden = torch.randn(len(gaps), 16)
+    found = AtTime(layer)(hidden.numpy(), gaps.numpy())
+    torch.testing.assert_close(torch.from_numpy(found), layer(hidden, gaps))
+    assert (found[0] == hidden[0].numpy()).all()
+    assert AtTime(layer)(hidden[:0].numpy(), gaps[:0].numpy()).shape == (0, 16)
 
 
 def test_a_state_goes_on_with_a_time(timed):

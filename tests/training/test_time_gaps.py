@@ -73,3 +73,8 @@ def test_data_prepared_without_times_says_so(shop, trained, tmp_path):
     with pytest.raises(DataError, match="prepared without times between items"):
         evaluate(ModelScorer(model, 12), data.dataset["test"], progress=False)
     evaluate(ModelScorer(model, 12, time_gaps=False), data.dataset["test"], progress=False)
+
+
+def test_the_card_says_what_the_figures_were_given(trained):
+    card = " ".join((trained / "README.md").read_text(encoding="utf-8").split())
+    assert "past items excluded, time of the request given" in card and '"time_gap": ...' in card

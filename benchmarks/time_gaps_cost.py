@@ -1,0 +1,91 @@
+"""What the time of the request costs: python benchmarks/time_gaps_cost.py
+
+A training step, and a recommendation after a click, with and without it, in turns in one process on one thread;
+medians, and ratios by round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from pathlib import Path
+
+import torch
+from measuring import Side, interleaved, report_header, spread, write_report
+
+from modeling_glintru import GlintRUConfig, GlintRUForSequentialRecommendation, GlintRUProcessor
+from modeling_glintru.serving import StreamingRecommender
+
+RESULTS = Path(__file__).parent / "results" / "time_gaps_cost.json"
+ITEMS, WINDOWS, LENGTH = 12_101, 120, 12  # a step of Beauty with 750 targets
+SIDES = {"without": False, "with": True}
+ANSWERS = 500
+
+
+def model(use_time_gaps: bool) -> GlintRUForSequentialRecommendation:
+    """The block of `amazon-beauty-best`."""
+    torch.manual_seed(0)
+    config = GlintRUConfig(
+        vocab_size=ITEMS + 1,
+        hidden_size=128,
+        num_attention_heads=8,
+        average_share=0.5,
+        normalize_scores=True,
+        temperature=0.07,
+        use_time_gaps=use_time_gaps,
+    )
+    return GlintRUForSequentialRecommendation(config)
+
+
+def training(rounds: int) -> dict[str, list[float]]:
+    """Seconds of ten training steps by side and round."""
+    ids = torch.randint(1, ITEMS + 1, (WINDOWS, LENGTH + 1))
+    ids[::2, LENGTH // 2 :] = 0
+    batch = {"input_ids": ids[:, :-1], "attention_mask": (ids[:, :-1] > 0).long()}
+    batch["labels"] = ids[:, 1:].masked_fill(ids[:, 1:] == 0, -100)
+    gaps = {"time_gaps": torch.rand(WINDOWS, LENGTH) * 1e7}
+    sides = {name: (Side(model(timed), bf16=False), gaps if timed else {}) for name, timed in SIDES.items()}
+
+    def run(side: Side, further: dict[str, torch.Tensor]) -> None:
+        for _ in range(10):
+            side.step(batch | further)
+
+    return interleaved({name: (lambda pair=pair: run(*pair)) for name, pair in sides.items()}, rounds)
+
+
+def answers(rounds: int) -> dict[str, list[float]]:
+    """Seconds of `ANSWERS` recommendations by one model, asked without and with a time."""
+    timed = model(use_time_gaps=True).eval()
+    with StreamingRecommender(timed, GlintRUProcessor(list(range(1, ITEMS + 1)))) as recommender:
+        recommender.observe_many([("anna", item) for item in range(1, 21)])
+
+        def run(gap: float | None) -> None:
+            for _ in range(ANSWERS):
+                recommender.recommend("anna", 10, time_gap=gap)
+
+        return interleaved({"without": lambda: run(None), "with": lambda: run(3600.0)}, rounds)
+
+
+def main() -> None:
+    """Measures, prints and writes."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--output", type=Path, default=RESULTS)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    report = {**report_header(), "rounds": arguments.rounds, "rows": []}
+    measured = [("a training step", 10, training(arguments.rounds))]
+    measured.append(("an answer", ANSWERS, answers(arguments.rounds)))
+    for name, calls, seconds in measured:
+        ratio = spread(seconds["with"], seconds["without"])
+        each = {side: statistics.median(values) / calls for side, values in seconds.items()}
+        report["rows"].append({"what": name, "seconds": each, "ratio": ratio})
+        print(
+            f"{name:16}  without {each['without'] * 1e3:8.4f} ms, with {each['with'] * 1e3:8.4f} ms, "
+            f"ratio {ratio['median']:.3f} [{ratio['low']:.3f}, {ratio['high']:.3f}]"
+        )
+    write_report(arguments.output, report)
+
+
+if __name__ == "__main__":
+    main()
