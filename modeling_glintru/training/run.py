@@ -175,9 +175,10 @@ def train(
     set_seed(recipe.seed)
     training = recipe.training
     arguments = training_arguments(recipe, output_dir, progress and is_main_process())
+    checkpoint = _agreed_checkpoint(output_dir / CHECKPOINTS, say) if resume else None
     if start is None:
         model = MODELS[recipe.model_name](recipe.config(data.processor.vocab_size))
-        if training.cooccurrence_start:
+        if training.cooccurrence_start and checkpoint is None:  # else these weights are replaced at once
             start_from_cooccurrence(model.get_input_embeddings(), data.dataset["train"], training.cooccurrence_start)
     else:
         model = start.model_for(recipe, data)
@@ -202,7 +203,7 @@ def train(
         callbacks=[*([EarlyStoppingCallback(patience)] if patience else []), interruptions],
     )
     with interruptions.caught():
-        trainer.train(resume_from_checkpoint=_agreed_checkpoint(output_dir / CHECKPOINTS, say) if resume else None)
+        trainer.train(resume_from_checkpoint=checkpoint)
     steps_per_epoch = trainer.state.max_steps / training.num_train_epochs
     best_step = trainer.state.best_global_step or trainer.state.global_step
     # Accelerate leaves its autocast around `forward`; evaluation is in full precision.
