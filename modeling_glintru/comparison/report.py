@@ -43,8 +43,8 @@ recipe with fixed settings: such a row may have had more tries than the search g
 """
 
 TIMED = """\
-{rows} also see the time from the last item to the request, as a running shop does and the others do not; the best of
-these is in bold too.
+Given also the time from the last item to the request, as a running shop knows it and the other rows do not: {rows}. The
+best of these is in bold too.
 """
 
 

@@ -146,7 +146,7 @@ def test_the_lead_is_chosen_on_validation(finished, tmp_path):
 
 
 def test_rows_that_see_the_time_have_a_lead_of_their_own(report, tmp_path):
-    assert "time from the last item" not in render([replace(report)], tmp_path / "results.md")
+    assert "time from the last item to the request" not in render([replace(report)], tmp_path / "results.md")
     for key, line in report.lines.items():
         if line["row"] in ("paper", "gru4rec") and line["stage"] != "ablation":
             recipe = line["recipe"] | {"model": line["recipe"]["model"] | {"use_time_gaps": True}}
