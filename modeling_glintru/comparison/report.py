@@ -11,6 +11,7 @@ from .charts import draw_charts
 from .protocol import flat
 from .rerun import train_command
 from .rows import DataReport, row_label, verdict
+from .sooner import sooner
 from .summary import short_form, verdicts
 from .tables import markdown_table, value_cell
 from .trials import FINAL, REFERENCE, TUNE
@@ -131,6 +132,8 @@ def _differences(report: DataReport) -> list[str]:
             table.append([row.label, _signed(value), f"[{_signed(low)}, {_signed(high)}]", verdict(low, high)])
         titles = [f"{lead.label} minus", f"{metric} difference", "95 % interval", f"{lead.label} is"]
         parts.append(markdown_table(titles, table))
+        if said := sooner(report, lead, others):
+            parts.append(said)
     return parts
 
 

@@ -15,7 +15,8 @@ import pytest
 from modeling_glintru.comparison import Results, make_page
 from modeling_glintru.comparison.report import render
 from modeling_glintru.comparison.rerun import overrides, train_command
-from modeling_glintru.comparison.rows import DataReport, row_label, verdict
+from modeling_glintru.comparison.rows import DataReport, Row, row_label, verdict
+from modeling_glintru.comparison.sooner import sooner
 from modeling_glintru.comparison.summary import short_form, verdicts
 from modeling_glintru.recipes import Recipe, change_recipe, load_recipe
 
@@ -104,6 +105,32 @@ def test_times_of_several_machines_are_told_apart(report, tmp_path):
     marks = {row["model"]: re.findall(r"\((\w)\)", row["training, s"]) for row in tables(text)[1]}
     assert marks["GLINT-RU"] == marks["GRU4Rec"] != marks["GLINT-RU (paper)"] and marks["Popularity"] == []
     assert sorted({mark for found in marks.values() for mark in found}) == ["a", "b"]
+
+
+def test_when_one_row_was_as_good_as_another(report):
+    def run(values, seconds, device="cpu"):
+        curve = [{"epoch": n + 1.0, "ndcg@10": value} for n, value in enumerate(values)]
+        line = {"model": "glintru", "curve": curve, "cpu_seconds": seconds, "seconds": 1.0, "device": device}
+        return (
+            line
+            | {"epochs_run": float(len(values)), "bf16": False, "processor": "P"}
+            | {"validation": {"full": {"ndcg@10": max(values)}}}
+        )
+
+    lead = Row("best", "preset", [run([0.1, 0.3, 0.2, 0.4], 40.0), run([0.3, 0.3], 30.0), run([0.1, 0.3], 20.0)])
+    other = Row("glintru", "final", [run([0.25, 0.1], 90.0), run([0.1, 0.15, 0.15], 60.0)])
+    worse = Row("paper", "preset", [run([0.1], 5.0)])
+    said = sooner(report, lead, [worse, other])
+    # 0.2 is the mean of the best values; it was passed after 20, 15 and 20 seconds.
+    assert said == (
+        "On validation GLINT-RU (best) passed the best of GLINT-RU (0.2000) after 20 s of its 30; GLINT-RU was trained "
+        "for 75 s.\n"
+    )
+    assert sooner(report, other, [lead]) == ""  # it never was
+    elsewhere = Row("glintru", "final", [line | {"processor": "Q"} for line in other.lines])
+    timed = Row("best", "preset", [line | {"recipe": {"model": {"use_time_gaps": True}}} for line in lead.lines])
+    assert sooner(report, lead, [elsewhere]) == sooner(report, timed, [other]) == ""
+    assert sooner(report, lead, [row for row in report.rows if row.stage == "reference"]) == ""
 
 
 def test_the_short_form(report):
