@@ -93,15 +93,20 @@ def _scatter(panel: Any, report: DataReport, x: Callable[[Row], float], metric: 
 
     A letter tells the machine, as in the table: only times of one machine compare.
     """
-    for row in report.rows:
-        if row.stage == REFERENCE:
-            continue
-        place = x(row)
-        low, high = report.interval(row)
-        panel.plot([place, place], [low, high], color=_color(row), linewidth=1, alpha=0.6)
-        panel.plot([place], [_value(report, row)], "o", color=_color(row), markersize=6)
-        label = row.label + report.machine_marks.get(row.machine, "")
-        panel.annotate(label, (place, _value(report, row)), xytext=(5, 4), textcoords="offset points", fontsize=8)
+    rows = [row for row in report.rows if row.stage != REFERENCE]
+    intervals = [report.interval(row) for row in rows]
     # From zero, so that lengths compare; room for the labels, which stand to the right.
-    panel.set_xlim(0, 1.45 * max((x(row) for row in report.rows if row.stage != REFERENCE), default=1))
+    width = 1.45 * max(map(x, rows), default=1)
+    height = max((high for _, high in intervals), default=1) - min((low for low, _ in intervals), default=0)
+    above: list[tuple[float, float]] = []
+    for row, (low, high) in zip(rows, intervals, strict=True):
+        place, value = x(row), _value(report, row)
+        panel.plot([place, place], [low, high], color=_color(row), linewidth=1, alpha=0.6)
+        panel.plot([place], [value], "o", color=_color(row), markersize=6)
+        label = row.label + report.machine_marks.get(row.machine, "")
+        # Under its point where a label of a neighbour stands above.
+        taken = any(abs(place - a) < width / 3 and abs(value - b) < height / 20 for a, b in above)
+        above += [] if taken else [(place, value)]
+        panel.annotate(label, (place, value), xytext=(5, -11 if taken else 4), textcoords="offset points", fontsize=8)
+    panel.set_xlim(0, width)
     panel.set_ylabel(f"test {metric}")
