@@ -27,8 +27,8 @@ def gap_classes(gaps: Tensor) -> Tensor:
     Returns:
         int64 of the same shape, 0 to `NUM_GAPS`.
     """
-    # Exponents of float64 are exact, where a logarithm may round a power of two down.
-    exponents = torch.frexp(gaps.double().nan_to_num(UNKNOWN_GAP, posinf=2.0**62)).exponent.long()
+    # Exponents are exact, where a logarithm may round a power of two down.
+    exponents = torch.frexp(gaps.float().nan_to_num(UNKNOWN_GAP, posinf=2.0**62)).exponent.long()
     return (exponents + 2).clamp(2, NUM_GAPS).where(gaps > 0, (gaps == 0).long())
 
 
