@@ -10,8 +10,9 @@ import pyarrow as pa
 from torch.utils.data import Dataset
 
 from ..errors import DataError
+from ..time_gaps_glintru import UNKNOWN_GAP
 
-__all__ = ["TrainingPrefixes", "TrainingWindows", "check_has_gaps"]
+__all__ = ["TrainingPrefixes", "TrainingWindows", "check_gaps_differ", "check_has_gaps"]
 
 
 class TrainingWindows(Dataset):
@@ -219,6 +220,21 @@ def check_has_gaps(split: Any) -> None:
         raise DataError(
             "The data was prepared without times between items, which use_time_gaps needs; prepare it with the same "
             "recipe: glintru prepare --recipe RECIPE, or --set use_time_gaps=true."
+        )
+
+
+def check_gaps_differ(split: Any) -> None:
+    """Refuses times that say nothing.
+
+    Raises:
+        DataError: There is no column `time_gaps`, or all times between items are the same.
+    """
+    check_has_gaps(split)
+    found = set(split.data.column("time_gaps").combine_chunks().flatten().unique().to_pylist()) - {UNKNOWN_GAP}
+    if len(found) < 2:
+        raise DataError(
+            "All times between items are the same, as where a table's times count 0, 1, 2, ...: use_time_gaps has "
+            "nothing to learn from; leave it out."
         )
 
 

@@ -18,7 +18,7 @@ from transformers import EarlyStoppingCallback, PreTrainedModel, TrainingArgumen
 from .._memory import keep_freed_memory
 from ..auto import MODELS
 from ..data import PreparedData, SequenceCollator, TrainingPrefixes, TrainingWindows
-from ..data.windows import history_lengths
+from ..data.windows import check_gaps_differ, history_lengths
 from ..errors import ModelFolderError, RecipeError
 from ..launcher import is_main_process
 from ..machine import processor_name
@@ -161,6 +161,7 @@ def train(
         say: Gets a line about a damaged checkpoint and about where a resumed run goes on.
 
     Raises:
+        DataError: The recipe has `use_time_gaps`, and the data no times between items, or always the same.
         ModelFolderError: All checkpoints are damaged.
         RecipeError: The batch cannot be shared out to the processes, or the launcher asks for sharded weights.
         RunStopped: See `Interruptions`.
@@ -171,6 +172,8 @@ def train(
         raise RecipeError(f"the recipe {recipe.name!r} fine-tunes a model, but this trains new weights")
     if start is not None and recipe.training.cooccurrence_start:
         raise RecipeError("training.cooccurrence_start is for new weights; a model that is fine-tuned has its own")
+    if recipe.model.get("use_time_gaps"):
+        check_gaps_differ(data.dataset["train"])
     keep_freed_memory()
     set_seed(recipe.seed)
     training = recipe.training

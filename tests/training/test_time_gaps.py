@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 import pytest
+from typer.testing import CliRunner
 
 from modeling_glintru.cli import app
 from modeling_glintru.errors import DataError
@@ -36,8 +37,6 @@ def shop(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trained(shop, tmp_path_factory):
-    from typer.testing import CliRunner
-
     folder = tmp_path_factory.mktemp("timed") / "model"
     changes = [word for change in [*SETTINGS, "use_time_gaps=true"] for word in ("--set", change)]
     done = CliRunner().invoke(
@@ -73,6 +72,16 @@ def test_data_prepared_without_times_says_so(shop, trained, tmp_path):
     with pytest.raises(DataError, match="prepared without times between items"):
         evaluate(ModelScorer(model, 12), data.dataset["test"], progress=False)
     evaluate(ModelScorer(model, 12, time_gaps=False), data.dataset["test"], progress=False)
+
+
+def test_times_that_say_nothing_are_refused(tmp_path):
+    """As in tables whose times are places in the history."""
+    rows = [(f"u{user}", f"i{(user + n) % 7}", n) for user in range(9) for n in range(5)]
+    file = tmp_path / "places.csv"
+    pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row").write_csv(file)
+    words = ["train", "--recipe", "demo", "--data", str(file), "--output_dir", str(tmp_path / "model")]
+    done = CliRunner().invoke(app, [*words, "--set", "use_time_gaps=true"])
+    assert done.exit_code != 0 and "All times between items are the same" in done.output
 
 
 def test_the_card_says_what_the_figures_were_given(trained):
