@@ -5,13 +5,11 @@ A training step and a click, with and without it, in turns in one process on one
 
 from __future__ import annotations
 
-import argparse
-import statistics
 from pathlib import Path
 
 import numpy as np
 import torch
-from measuring import Side, interleaved, report_header, spread, write_report
+from measuring import Side, interleaved, with_and_without
 
 from modeling_glintru import GlintRUConfig, GlintRUForSequentialRecommendation
 from modeling_glintru.serving.step import make_step
@@ -58,26 +56,11 @@ def clicks(items: int, rounds: int) -> dict[str, list[float]]:
     return interleaved({name: (lambda step=step: run(step)) for name, step in steps.items()}, rounds)
 
 
-def main() -> None:
-    """Measures, prints and writes."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--output", type=Path, default=RESULTS)
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    report = {**report_header(), "rounds": arguments.rounds, "rows": []}
-    measured = [(name, 10, training(*shape, arguments.rounds)) for name, *shape in SHAPES]
-    measured.append(("a click", CLICKS, clicks(3_416, arguments.rounds)))
-    for name, calls, seconds in measured:
-        ratio = spread(seconds["with"], seconds["without"])
-        each = {side: statistics.median(values) / calls for side, values in seconds.items()}
-        report["rows"].append({"what": name, "seconds": each, "ratio": ratio})
-        print(
-            f"{name:16}  without {each['without'] * 1e3:8.4f} ms, with {each['with'] * 1e3:8.4f} ms, "
-            f"ratio {ratio['median']:.3f} [{ratio['low']:.3f}, {ratio['high']:.3f}]"
-        )
-    write_report(arguments.output, report)
+def measure(rounds: int) -> list[tuple[str, int, dict[str, list[float]]]]:
+    """Training steps of both shapes, and clicks."""
+    steps = [(name, 10, training(*shape, rounds)) for name, *shape in SHAPES]
+    return [*steps, ("a click", CLICKS, clicks(3_416, rounds))]
 
 
 if __name__ == "__main__":
-    main()
+    with_and_without(__doc__.splitlines()[0], RESULTS, measure)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import statistics
 import subprocess
@@ -139,6 +140,33 @@ def write_report(path: Path, report: dict) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     print(f"\nwritten to {path}")
+
+
+def with_and_without(
+    description: str, results: Path, measure: Callable[[int], list[tuple[str, int, dict[str, list[float]]]]]
+) -> None:
+    """The command of a benchmark of one part: measures on one thread, prints each ratio, writes.
+
+    Args:
+        description: For `--help`.
+        results: Where to write by default.
+        measure: From the rounds to rows: name, calls in a run, and seconds of each run `with` and `without` the part.
+    """
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--output", type=Path, default=results)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    report = {**report_header(), "rounds": arguments.rounds, "rows": []}
+    for name, calls, seconds in measure(arguments.rounds):
+        ratio = spread(seconds["with"], seconds["without"])
+        each = {side: statistics.median(values) / calls for side, values in seconds.items()}
+        report["rows"].append({"what": name, "seconds": each, "ratio": ratio})
+        print(
+            f"{name:16}  without {each['without'] * 1e3:8.4f} ms, with {each['with'] * 1e3:8.4f} ms, "
+            f"ratio {ratio['median']:.3f} [{ratio['low']:.3f}, {ratio['high']:.3f}]"
+        )
+    write_report(arguments.output, report)
 
 
 def processor() -> str:

@@ -6,12 +6,10 @@ medians, and ratios by round.
 
 from __future__ import annotations
 
-import argparse
-import statistics
 from pathlib import Path
 
 import torch
-from measuring import Side, interleaved, report_header, spread, write_report
+from measuring import Side, interleaved, with_and_without
 
 from modeling_glintru import GlintRUConfig, GlintRUForSequentialRecommendation, GlintRUProcessor
 from modeling_glintru.serving import StreamingRecommender
@@ -66,26 +64,10 @@ def answers(rounds: int) -> dict[str, list[float]]:
         return interleaved({"without": lambda: run(None), "with": lambda: run(3600.0)}, rounds)
 
 
-def main() -> None:
-    """Measures, prints and writes."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--output", type=Path, default=RESULTS)
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    report = {**report_header(), "rounds": arguments.rounds, "rows": []}
-    measured = [("a training step", 10, training(arguments.rounds))]
-    measured.append(("an answer", ANSWERS, answers(arguments.rounds)))
-    for name, calls, seconds in measured:
-        ratio = spread(seconds["with"], seconds["without"])
-        each = {side: statistics.median(values) / calls for side, values in seconds.items()}
-        report["rows"].append({"what": name, "seconds": each, "ratio": ratio})
-        print(
-            f"{name:16}  without {each['without'] * 1e3:8.4f} ms, with {each['with'] * 1e3:8.4f} ms, "
-            f"ratio {ratio['median']:.3f} [{ratio['low']:.3f}, {ratio['high']:.3f}]"
-        )
-    write_report(arguments.output, report)
+def measure(rounds: int) -> list[tuple[str, int, dict[str, list[float]]]]:
+    """A training step, and an answer."""
+    return [("a training step", 10, training(rounds)), ("an answer", ANSWERS, answers(rounds))]
 
 
 if __name__ == "__main__":
-    main()
+    with_and_without(__doc__.splitlines()[0], RESULTS, measure)
