@@ -17,7 +17,7 @@ from .results import Results
 from .schedule import Selection, Step, plan
 from .trials import ABLATION, FINAL, PRESET, REFERENCE
 
-__all__ = ["DataReport", "Row", "row_label"]
+__all__ = ["DataReport", "Row", "row_label", "training_seconds"]
 
 Line = dict[str, Any]
 REFERENCE_LABELS = {"popularity": "Popularity", "item_knn": "Item-kNN"}
@@ -29,6 +29,11 @@ def row_label(row: str, model: str) -> str:
         return REFERENCE_LABELS[model]
     name = model_label(MODELS[model])
     return name if row == model else f"{name} ({row})"
+
+
+def training_seconds(line: Line) -> float:
+    """CPU seconds of one thread, or wall seconds on another device."""
+    return line["cpu_seconds" if line["device"] == "cpu" else "seconds"]
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,7 @@ class Row:
     @property
     def seconds(self) -> float:
         """Median training time of a run: CPU seconds of one thread, or wall seconds on another device."""
-        return median(line["cpu_seconds" if line["device"] == "cpu" else "seconds"] for line in self.lines)
+        return median(map(training_seconds, self.lines))
 
     @property
     def machine(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from statistics import mean, median
 
-from .rows import DataReport, Row
+from .rows import DataReport, Row, training_seconds
 from .trials import REFERENCE
 
 __all__ = ["sooner"]
@@ -38,5 +38,4 @@ def sooner(report: DataReport, lead: Row, others: list[Row]) -> str:
 def _seconds_to(line: dict, metric: str, goal: float) -> float | None:
     """Training time until the end of the first epoch that is as good; None where none is."""
     epoch = next((point["epoch"] for point in line["curve"] if point[metric] >= goal), None)
-    total = line["cpu_seconds" if line["device"] == "cpu" else "seconds"]
-    return None if epoch is None else total * epoch / line["epochs_run"]
+    return None if epoch is None else training_seconds(line) * epoch / line["epochs_run"]
