@@ -1,13 +1,37 @@
-"""docs/tuning.md says what its file says."""
+"""docs/tuning.md says what its files say, and the validation like the test asks what it claims to ask."""
 
 from __future__ import annotations
 
-import runpy
+import importlib
 from pathlib import Path
+
+import pytest
+
+from modeling_glintru.data.prepare import prepare
+from modeling_glintru.data.synthetic import synthetic_interactions
 
 ROOT = Path(__file__).parent.parent
 
 
-def test_the_page_is_the_file():
-    written = runpy.run_path(str(ROOT / "benchmarks" / "write_tuning.py"))["page"]()
+@pytest.fixture
+def benchmark(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    return importlib.import_module
+
+
+def test_the_page_is_the_file(benchmark):
+    written = benchmark("write_tuning").page()
     assert (ROOT / "docs" / "tuning.md").read_text(encoding="utf-8") == written
+
+
+def test_the_validation_like_the_test_asks_for_the_same_targets_after_an_item_that_was_not_trained(benchmark):
+    data = prepare(synthetic_interactions(60, 40), time_gaps=True)
+    before = {row["user_id"]: row for row in data.dataset["train"]}
+    again, ends = benchmark("last_item_out").split_again(data)
+    assert again.dataset["validation"] is data.dataset["validation"]
+    assert len(again.dataset["train"]) == len(ends) == sum(len(row["item_ids"]) > 2 for row in before.values()) > 30
+    assert again.item_counts.sum() == sum(len(row["item_ids"]) for row in again.dataset["train"])
+    for row, end in zip(again.dataset["train"], ends, strict=True):
+        whole = before[row["user_id"]]
+        assert [*row["item_ids"], end["target"]] == whole["item_ids"] and end["item_ids"] == row["item_ids"]
+        assert row["time_gaps"] == [*whole["time_gaps"][:-2], -1] and end["time_gaps"] == whole["time_gaps"][:-1]
