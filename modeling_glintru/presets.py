@@ -33,7 +33,7 @@ MANY_TARGETS = 30  # in an example, in the mean: small batches of them
 PREFIXES = 50_000  # an epoch of the models that learn one prefix an example
 TARGETS_AT_ONCE = 500, 1_000, 750  # a step, of many long histories, of few, and of short ones
 MOST_AT_ONCE, SHORT_EPOCH, LONG_EPOCH = 16_000, 50, 5_000
-TOTAL_STEPS, FEWEST_STEPS = (24_000, 12_000), 1_000  # of many long histories, and of others
+TOTAL_STEPS, FEWEST_STEPS = (24_000, 12_000, 5_000), 1_000  # of many long histories, of others, and of sparse data
 
 
 @dataclass(frozen=True)
@@ -141,9 +141,9 @@ class _Rule:
         if self.model == DEFAULT_MODEL:
             width = self.known["model.hidden_size"]
             heads = next(heads for heads in range(max(width // 16, 1), 0, -1) if width % heads == 0)
-            self.take(
-                "one published block, 16 dimensions a head", "model", num_attention_heads=heads, num_hidden_layers=1
-            )
+            self.take("16 dimensions a head", "model", num_attention_heads=heads)
+            blocks = 2 if self.sparse() else 1
+            self.take("blocks: two for sparse data, one for other", "model", num_hidden_layers=blocks)
 
     def sparse(self) -> bool:
         """Whether over-fitting is the enemy: little to learn of an item, or of a history."""
@@ -205,7 +205,8 @@ class _Rule:
         self.take(reason, "training", learning_rate=rate)
         steps = max(targets / together if together else examples / known["training.train_batch_size"], 1.0)
         reason = f"about {steps:,.0f} steps an epoch"
-        self.take(reason, "training", num_train_epochs=_epochs(steps, TOTAL_STEPS[0 if long else 1]))
+        total = TOTAL_STEPS[2 if self.sparse() else 0 if long else 1]
+        self.take(reason, "training", num_train_epochs=_epochs(steps, total))
         warmup = round(0.035 * steps * known["training.num_train_epochs"])
         self.take(
             reason,

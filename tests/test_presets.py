@@ -72,6 +72,12 @@ def test_every_choice_is_allowed_and_in_range(name, model):
     assert Recipe.from_dict(recipe.to_dict()) == recipe
 
 
+def test_sparse_data_gets_two_blocks_and_a_short_schedule():
+    sparse, dense = chosen(KNOWN["amazon-beauty"]), chosen(KNOWN["ml-100k"])
+    assert (sparse.model["num_hidden_layers"], dense.model["num_hidden_layers"]) == (2, 1)
+    assert sparse.training.num_train_epochs == 22 and dense.training.num_train_epochs == 40
+
+
 def test_a_small_table():
     recipe = chosen(EXTREMES["50 users"])
     assert (recipe.training.train_batch_targets, recipe.training.num_train_epochs) == (50, 53)
