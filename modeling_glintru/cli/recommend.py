@@ -41,6 +41,14 @@ def recommend(
         float | None,
         typer.Option("--time_gap", help="Time since the newest item, for models with use_time_gaps.", metavar="TIME"),
     ] = None,
+    now: Annotated[
+        str | None,
+        typer.Option(
+            "--now",
+            help="The same for --users and --all: the time of the requests, as in the time column.",
+            metavar="TIME",
+        ),
+    ] = None,
     user_column: UserColumn = None,
     item_column: ItemColumn = None,
     time_column: TimeColumn = None,
@@ -77,7 +85,9 @@ def recommend(
     if (everyone or interactive) and as_json:
         raise DataError("--json is for --history and --users; with --all, let --output end in .jsonl")
     if time_gap is not None and (everyone or interactive):
-        raise DataError("--time_gap is for --history and --users")
+        raise DataError("--time_gap is for --history and --users; --all takes --now, the time of the requests")
+    if now is not None and (time_gap is not None or (users is None and not everyone)):
+        raise DataError("--now is for --users and --all, without --time_gap")
     if user_ids is not None and users is None:
         raise DataError("--user_ids chooses among the users of --users FILE")
     if everyone:
@@ -89,6 +99,7 @@ def recommend(
             top_k=top_k,
             exclude_seen=not include_seen,
             unknown_items=unknown_items,
+            now=now,
             columns={"user_column": user_column, "item_column": item_column, "time_column": time_column},
             overwrite=overwrite,
             quiet=quiet,
@@ -99,11 +110,13 @@ def recommend(
         return
     recommender = Recommender.from_pretrained(model)
     if history is not None:
-        names = [None]
+        names, gaps = [None], None
         histories = [[recommender.processor.parse_item_id(text) for text in parse_ids(history, "--history")]]
     else:
-        names, histories = _histories(users, user_ids, recommender.processor, user_column, item_column, time_column)
-    gaps = None if time_gap is None else [time_gap] * len(histories)
+        columns = {"user_column": user_column, "item_column": item_column, "time_column": time_column}
+        names, histories, gaps = _histories(users, user_ids, recommender.processor, now, columns)
+    if time_gap is not None:
+        gaps = [time_gap] * len(histories)
     found = recommender.stream(
         histories, top_k, exclude_seen=not include_seen, unknown_items=unknown_items, time_gaps=gaps
     )
@@ -112,19 +125,15 @@ def recommend(
 
 
 def _histories(
-    users: str | None,
-    user_ids: str | None,
-    processor: Any,
-    user_column: str | None,
-    item_column: str | None,
-    time_column: str | None,
-) -> tuple[list[Any], list[list[Any]]]:
-    """Raw user ids and their histories, in time order, with item ids in the type of the model's own."""
+    users: str | None, user_ids: str | None, processor: Any, now: str | None, columns: dict[str, Any]
+) -> tuple[list[Any], list[list[Any]], list[float | None] | None]:
+    """Raw user ids, their histories in time order, with item ids in the type of the model's own, and times to `now`."""
     import polars as pl
 
     from ..data import load_source
+    from ..serving.offline import UserHistories
 
-    interactions = load_source(users, user_column=user_column, item_column=item_column, time_column=time_column)
+    interactions = load_source(users, **columns)
     frame = interactions.frame
     if user_ids is not None:
         wanted = parse_ids(user_ids, "--user_ids")
@@ -134,8 +143,12 @@ def _histories(
         missing = set(wanted) - set(frame["user_id"].cast(pl.String).to_list())
         if missing:
             raise DataError(f"{interactions.source} has no user {', '.join(sorted(missing))}")
+    gaps = None
+    if now is not None:
+        known = UserHistories.of(frame, processor, "drop").time_gaps(interactions.read_time(now))
+        gaps = [None if gap < 0 else gap for gap in known.tolist()]
     if processor.id_type == "string":
         frame = frame.with_columns(pl.col("item_id").cast(pl.String))
     grouped = frame.sort("timestamp", maintain_order=True).group_by("user_id", maintain_order=True).agg("item_id")
     grouped = grouped.sort("user_id")
-    return grouped["user_id"].to_list(), grouped["item_id"].to_list()
+    return grouped["user_id"].to_list(), grouped["item_id"].to_list(), gaps

@@ -15,6 +15,7 @@ def recommend_everyone(
     top_k: int,
     exclude_seen: bool,
     unknown_items: str,
+    now: str | None,
     columns: dict[str, Any],
     overwrite: bool,
     quiet: bool,
@@ -26,14 +27,18 @@ def recommend_everyone(
     from ..loading import load_model_folder
     from ..serving.offline import UserHistories, recommend_all
     from ..serving.recommendation_file import check_output, open_output
+    from ..time_gaps_glintru import check_knows_time
 
     check_output(output, overwrite)
     recommender, processor = load_model_folder(model)
+    if now is not None:
+        check_knows_time(recommender)
     interactions = load_source(data, **columns)
     users = UserHistories.of(interactions.frame, processor, unknown_items)
+    gaps = None if now is None else users.time_gaps(interactions.read_time(now))
     del interactions
     started, done = time.perf_counter(), 0
-    blocks = recommend_all(recommender, users, processor.max_length, top_k, exclude_seen=exclude_seen)
+    blocks = recommend_all(recommender, users, processor.max_length, top_k, exclude_seen=exclude_seen, time_gaps=gaps)
     with (
         open_output(output, processor, users.user_ids) as writer,
         tqdm(total=len(users), desc="Recommending", unit="user", disable=quiet) as bar,

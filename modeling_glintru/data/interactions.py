@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -35,11 +36,13 @@ class Interactions:
             finite times, rows in file order.
         columns: Role (`"user"`, `"item"`, `"time"`) to the name of the column that played it.
         source: Short display name.
+        has_dates: Whether the times were dates.
     """
 
     frame: pl.DataFrame
     columns: dict[str, str]
     source: str
+    has_dates: bool = False
 
     def __len__(self) -> int:
         return self.frame.height
@@ -53,6 +56,21 @@ class Interactions:
     def num_items(self) -> int:
         """Number of different items."""
         return self.frame["item_id"].n_unique()
+
+    def read_time(self, text: str) -> int | float:
+        """A moment on the axis of this table: a number in its unit, or a date where it has dates.
+
+        Raises:
+            DataError: The text is neither.
+        """
+        times = _times_from_text(pl.Series("now", [text]), "The given time")
+        if isinstance(times.dtype, pl.Datetime):
+            if not self.has_dates:
+                raise DataError(f"{self.source} has numbers for times: give a number in the same unit, not {text!r}.")
+            times = times.dt.epoch("us")
+        if not math.isfinite(times[0]):
+            raise DataError(f"The given time must be finite, got {text!r}.")
+        return times[0]
 
     def describe(self) -> str:
         """What was recognised, in one line."""
@@ -98,16 +116,13 @@ def read_interactions(
     if frame.height == 0:
         raise DataError(f"{table.source} is empty: it has columns but no rows.")
     _check_complete(frame, list(columns.values()), table.source)
+    users, items = (read_ids(frame[columns[role]], table) for role in ("user", "item"))
+    times, has_dates = _read_times(frame[columns["time"]], table)
     return Interactions(
-        frame=pl.DataFrame(
-            {
-                "user_id": read_ids(frame[columns["user"]], table),
-                "item_id": read_ids(frame[columns["item"]], table),
-                "timestamp": _read_times(frame[columns["time"]], table),
-            }
-        ),
+        frame=pl.DataFrame({"user_id": users, "item_id": items, "timestamp": times}),
         columns={role: base_name(column) for role, column in columns.items()},
         source=table.source,
+        has_dates=has_dates,
     )
 
 
@@ -144,18 +159,19 @@ def _ids_from_text(column: pl.Series, where: str) -> pl.Series:
     return column
 
 
-def _read_times(column: pl.Series, table: Table) -> pl.Series:
+def _read_times(column: pl.Series, table: Table) -> tuple[pl.Series, bool]:
+    """The times as numbers, and whether they were dates."""
     where = f"Time column {column.name!r} of {table.source}"
     if column.dtype in (pl.String, pl.Categorical, pl.Enum):
         column = _times_from_text(column.cast(pl.String), where)
     kind = column.dtype
     if kind == pl.Date or isinstance(kind, pl.Datetime):
-        return column.cast(pl.Datetime("us")).dt.epoch("us") if kind == pl.Date else column.dt.epoch("us")
+        return column.cast(pl.Datetime("us")).dt.epoch("us") if kind == pl.Date else column.dt.epoch("us"), True
     if kind.is_integer():
         times = column.cast(pl.Int64, strict=False)
         if times.null_count():
             raise DataError(f"{where} holds integers that do not fit in 64 bits.")
-        return times
+        return times, False
     if kind.is_float() or kind.is_decimal():
         times = column.cast(pl.Float64)
         nans, infinite = int(times.is_nan().sum()), int(times.is_infinite().sum())
@@ -164,7 +180,7 @@ def _read_times(column: pl.Series, table: Table) -> pl.Series:
                 f"{where} holds times that are not finite ({nans} NaN, {infinite} infinite, of {len(times)} rows); "
                 "drop or repair those rows first."
             )
-        return times
+        return times, False
     raise DataError(f"{where} has the type {kind}, but times are numbers or dates (another column? {OPTIONS['time']}).")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import polars as pl
@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from ..errors import GlintRUError
 from ..kernels_glintru import in_parallel, library
 from ..processing_glintru import GlintRUProcessor
+from ..time_gaps_glintru import UNKNOWN_GAP, check_knows_time
 from .last_item import LastItemEncoder
 from .top_k import ExactIndex, check_k
 
@@ -34,12 +36,14 @@ class UserHistories:
         items: int32, all histories one after the other: indices of the items, oldest first.
         starts: int64, N + 1: where each user's history begins and ends in `items`.
         num_unknown_items: Interactions with items that the model does not know; they are left out.
+        last_times: int64 or float64, N: when each user's newest item was, in the unit of the table.
     """
 
     user_ids: pl.Series
     items: np.ndarray
     starts: np.ndarray
     num_unknown_items: int
+    last_times: np.ndarray
 
     def __len__(self) -> int:
         return len(self.user_ids)
@@ -69,12 +73,30 @@ class UserHistories:
         frame = frame.select(
             "user_id", "timestamp", index=pl.col("item_id").replace_strict(distinct, index, return_dtype=pl.Int32)
         )
-        frame = frame.sort("user_id", "timestamp", maintain_order=True).select("user_id", "index")
-        users = frame.group_by("user_id", maintain_order=True).agg(pl.col("index").gt(0).sum().cast(pl.Int64))
+        frame = frame.sort("user_id", "timestamp", maintain_order=True)
+        is_known = pl.col("index").gt(0)
+        users = frame.group_by("user_id", maintain_order=True).agg(
+            is_known.sum().cast(pl.Int64), pl.col("timestamp").filter(is_known).last()
+        )
         items = frame["index"].to_numpy()
         known = items[items > 0]
         starts = np.concatenate(([0], np.cumsum(users["index"].to_numpy()))).astype(np.int64)
-        return cls(users["user_id"], known, starts, len(items) - len(known))
+        times = users["timestamp"].fill_null(0).to_numpy()
+        return cls(users["user_id"], known, starts, len(items) - len(known), times)
+
+    def time_gaps(self, now: float) -> np.ndarray:
+        """float32, N: the time from each user's newest item to `now`; `UNKNOWN_GAP` for a user without an item.
+
+        Args:
+            now: In the unit of the table, see `Interactions.read_time`.
+
+        Raises:
+            GlintRUError: A user has an item after `now`.
+        """
+        gaps, some = now - self.last_times, np.diff(self.starts) > 0
+        if late := int((gaps[some] < 0).sum()):
+            raise GlintRUError(f"users with an item after the time of the request, {now}: {late:,}")
+        return np.where(some, gaps, UNKNOWN_GAP).astype(np.float32)
 
 
 @torch.inference_mode()
@@ -85,6 +107,7 @@ def recommend_all(
     top_k: int = 10,
     *,
     exclude_seen: bool = True,
+    time_gaps: np.ndarray | None = None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """The best next items of every user, in the order of `users`, a block at a time.
 
@@ -94,14 +117,17 @@ def recommend_all(
         max_length: Newest items of a history that the model reads.
         top_k: Items each, between 1 and the number of items.
         exclude_seen: Whether the items of the history, all of it, are left out.
+        time_gaps: For models with `use_time_gaps`: float32, one a user, see `UserHistories.time_gaps`.
 
     Yields:
         For up to `BLOCK_USERS` users indices (n, top_k) int64 and scores (n, top_k) float32, best first; index 0 and
         minus infinity where a user has no further item.
 
     Raises:
-        GlintRUError: `top_k` is out of range.
+        GlintRUError: `top_k` is out of range, or the model knows nothing of time.
     """
+    if time_gaps is not None:
+        check_knows_time(model)
     top_k = check_k(top_k, model.config.vocab_size - 1, "top_k")
     model.eval()
     encode = LastItemEncoder(model, min(len(users.items), len(users) * max_length))
@@ -111,6 +137,8 @@ def recommend_all(
     for start in range(0, len(users), BLOCK_USERS):
         starts = users.starts[start : start + BLOCK_USERS + 1]
         hidden = _representations(encode, users.items, starts, max_length, model)
+        if time_gaps is not None:
+            hidden = cast(Any, model).at_time(hidden, torch.from_numpy(time_gaps[start : start + BLOCK_USERS]))
         found = [best(hidden[row : row + at_once], start + row) for row in range(0, len(hidden), at_once)]
         ids, scores = zip(*found, strict=True)
         yield np.concatenate(ids), np.concatenate(scores)
