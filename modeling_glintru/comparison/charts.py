@@ -14,6 +14,9 @@ __all__ = ["draw_charts"]
 
 logger = logging.getLogger(__name__)
 OURS, OTHERS = "#c8553d", "#30638e"
+PANEL_WIDTH, PANEL_HEIGHT = 340.0, 220.0  # about, in points
+LETTER_WIDTH, LINE_HEIGHT = 4.4, 11.0
+LABEL_SHIFTS = [4, -11, *(sign * (11 + 12 * n) for n in range(1, 40) for sign in (1, -1))]
 
 
 def draw_charts(reports: Sequence[DataReport], page: Path) -> list[tuple[Path, str]]:
@@ -98,15 +101,21 @@ def _scatter(panel: Any, report: DataReport, x: Callable[[Row], float], metric: 
     # From zero, so that lengths compare; room for the labels, which stand to the right.
     width = 1.45 * max(map(x, rows), default=1)
     height = max((high for _, high in intervals), default=1) - min((low for low, _ in intervals), default=0)
-    above: list[tuple[float, float]] = []
+    taken: list[tuple[float, float, float]] = []  # begin, end and height of the labels so far, in points
     for row, (low, high) in zip(rows, intervals, strict=True):
         place, value = x(row), _value(report, row)
         panel.plot([place, place], [low, high], color=_color(row), linewidth=1, alpha=0.6)
         panel.plot([place], [value], "o", color=_color(row), markersize=6)
         label = row.label + report.machine_marks.get(row.machine, "")
-        # Under its point where a label of a neighbour stands above.
-        taken = any(abs(place - a) < width / 3 and abs(value - b) < height / 20 for a, b in above)
-        above += [] if taken else [(place, value)]
-        panel.annotate(label, (place, value), xytext=(5, -11 if taken else 4), textcoords="offset points", fontsize=8)
+        begin, up = place / width * PANEL_WIDTH, value / height * PANEL_HEIGHT
+        end = begin + len(label) * LETTER_WIDTH
+        # Beside its point, or above or below it where a neighbour's label stands.
+        shift = next(s for s in LABEL_SHIFTS if not any(_meets((begin, end, up + s), other) for other in taken))
+        taken.append((begin, end, up + shift))
+        panel.annotate(label, (place, value), xytext=(5, shift), textcoords="offset points", fontsize=8)
     panel.set_xlim(0, width)
     panel.set_ylabel(f"test {metric}")
+
+
+def _meets(one: tuple[float, float, float], other: tuple[float, float, float]) -> bool:
+    return one[0] < other[1] and other[0] < one[1] and abs(one[2] - other[2]) < LINE_HEIGHT

@@ -52,7 +52,10 @@ def test_the_gap_is_from_the_newest_known_item_to_now(folder, glintru, tmp_path)
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--users", "LOG", "--now", "2024-05-29"), "users with an item after the time of the request, 1716940800000000: 1"),
+        (
+            ("--users", "LOG", "--now", "2024-05-29"),
+            "users with an item after the time of the request, 1716940800000000: 1",
+        ),
         (("--users", "LOG", "--now", "today"), "neither numbers nor dates"),
         (("--users", "LOG", "--now", "inf"), "must be finite"),
         (("--users", "demo", "--now", NOW), "give a number in the same unit"),

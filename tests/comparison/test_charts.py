@@ -1,0 +1,46 @@
+"""Charts that a person can read."""
+
+from __future__ import annotations
+
+import itertools
+from types import SimpleNamespace
+
+import pytest
+
+from modeling_glintru.comparison import charts
+
+
+@pytest.mark.parametrize("distance", [0.0, 1.0, 30.0])
+def test_labels_of_near_points_do_not_lie_on_each_other(distance):
+    pytest.importorskip("matplotlib")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    rows = [
+        SimpleNamespace(
+            label=f"GLINT-RU (row {number})",
+            model="glintru",
+            stage="final",
+            machine="a",
+            seconds=100 + distance * number,
+            mean=lambda *names, number=number: 0.1 + 0.0003 * number,
+        )
+        for number in range(6)
+    ]
+    report = SimpleNamespace(
+        rows=rows,
+        machine_marks={"a": " (a)"},
+        protocol=SimpleNamespace(metric="ndcg@10"),
+        interval=lambda row: (row.mean() - 0.01, row.mean() + 0.01),
+    )
+    figure = Figure(figsize=(22, 4.7), layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    panel = figure.subplots(1, 4)[0]
+    charts._scatter(panel, report, lambda row: row.seconds, "NDCG@10")
+    canvas.draw()
+    boxes = [text.get_window_extent(canvas.get_renderer()) for text in panel.texts]
+    assert len(boxes) == len(rows)
+    for one, other in itertools.combinations(boxes, 2):
+        width = min(one.x1, other.x1) - max(one.x0, other.x0)
+        height = min(one.y1, other.y1) - max(one.y0, other.y0)
+        assert width <= 0 or height <= 2, (one, other)
