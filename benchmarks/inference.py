@@ -314,7 +314,7 @@ def padded_users(model: Any, users: UserHistories) -> Callable[[], np.ndarray]:
 
 def first_users(users: UserHistories, number: int) -> UserHistories:
     number = min(number, len(users))
-    return UserHistories(users.user_ids[:number], users.items, users.starts[: number + 1], 0)
+    return UserHistories(users.user_ids[:number], users.items, users.starts[: number + 1], 0, users.last_times[:number])
 
 
 def all_users(arguments: argparse.Namespace) -> dict:
