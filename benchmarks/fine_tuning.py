@@ -12,8 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib.util import find_spec
@@ -23,17 +21,16 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
-from measuring import report_header, write_report
+from measuring import report_header, train_aside, write_report
 
 from modeling_glintru.comparison.bootstrap import interval, resampled_rows
 from modeling_glintru.data import Interactions, PreparedData, read_interactions
 from modeling_glintru.data.prepare import prepare
-from modeling_glintru.evaluation import ModelScorer, RankingMetrics, evaluate, target_ranks
+from modeling_glintru.evaluation import ModelScorer, evaluate
 from modeling_glintru.evaluation.metrics import per_user_metrics
 from modeling_glintru.fine_tuning_recipe import FineTuningRecipe
 from modeling_glintru.loading import load_model_folder
 from modeling_glintru.recipes import Recipe, load_recipe
-from modeling_glintru.training import train
 from modeling_glintru.training.start import Start
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -103,21 +100,10 @@ def of_users(read: Interactions, rows: pl.Expr) -> pl.Expr:
 
 def trained(recipe: Recipe, data: PreparedData, start: Start | None = None) -> tuple[Any, dict[str, Any]]:
     """A model, and the CPU time and validation of its training."""
-    before = time.process_time()
-    with tempfile.TemporaryDirectory() as folder:
-        result = train(
-            recipe,
-            data,
-            Path(folder),
-            compute_metrics=RankingMetrics((10,)),
-            preprocess_logits_for_metrics=target_ranks,
-            start=start,
-            progress=False,
-            say=lambda _: None,
-        )
+    result, seconds = train_aside(recipe, data, start)
     best = max(entry["eval_ndcg@10"] for entry in result.log_history if "eval_ndcg@10" in entry)
     numbers = {
-        "cpu_minutes": round((time.process_time() - before) / 60, 2),
+        "cpu_minutes": round(seconds / 60, 2),
         "epochs": round(max(entry["epoch"] for entry in result.log_history)),
         "best_epoch": result.best_epoch,
         "validation_ndcg@10": round(best, 4),

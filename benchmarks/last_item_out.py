@@ -14,23 +14,21 @@ from __future__ import annotations
 
 import argparse
 import json
-import tempfile
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset, DatasetDict, Features
+from measuring import train_aside
 
 from modeling_glintru.comparison.run_trial import commit, curve
 from modeling_glintru.comparison.tables import markdown_table, value_cell
 from modeling_glintru.data import PreparedData
-from modeling_glintru.evaluation import ModelScorer, RankingMetrics, evaluate, target_ranks
+from modeling_glintru.evaluation import ModelScorer, evaluate
 from modeling_glintru.evaluation.metrics import per_user_metrics
 from modeling_glintru.recipes import load_recipe
 from modeling_glintru.runs import prepare_data, with_data
-from modeling_glintru.training import train
 
 RESULTS = Path(__file__).parent / "results" / "exploration" / "last_item_out.jsonl"
 
@@ -39,7 +37,7 @@ def without_last(row: dict[str, Any]) -> dict[str, Any]:
     """A training history that ends one item sooner."""
     shorter = {"item_ids": row["item_ids"][:-1]}
     if "time_gaps" in row:
-        shorter["time_gaps"] = [*row["time_gaps"][:-2], -1.0][: len(shorter["item_ids"])]
+        shorter["time_gaps"] = [*row["time_gaps"][:-2], -1.0]
     return shorter
 
 
@@ -63,17 +61,7 @@ def measure(file: str, name: str, changes: list[str]) -> dict[str, Any]:
     """Trains, and gives the line."""
     recipe = with_data(load_recipe(name, changes), file, {})
     data, ends = split_again(prepare_data(recipe, say=lambda text: None))
-    start = time.process_time()
-    with tempfile.TemporaryDirectory() as folder:
-        result = train(
-            recipe,
-            data,
-            Path(folder),
-            compute_metrics=RankingMetrics(recipe.evaluation.top_k),
-            preprocess_logits_for_metrics=target_ranks,
-            progress=False,
-        )
-    seconds = time.process_time() - start
+    result, seconds = train_aside(recipe, data)
     scorer = ModelScorer(result.model, recipe.training.max_length)
 
     def ndcg(split: Dataset) -> float:
@@ -81,12 +69,14 @@ def measure(file: str, name: str, changes: list[str]) -> dict[str, Any]:
         return round(float(per_user_metrics(ranks, (10,))["ndcg@10"].mean()), 5)
 
     return {
-        **{"recipe": name, "changes": changes, "commit": commit(), "cpu_seconds": round(seconds)},
-        **{
-            "best_epoch": result.best_epoch,
-            "curve": [point["ndcg@10"] for point in curve(result.log_history, "ndcg@10")],
-        },
-        **{"untrained_end": ndcg(data.dataset["validation"]), "trained_end": ndcg(ends)},
+        "recipe": name,
+        "changes": changes,
+        "commit": commit(),
+        "cpu_seconds": round(seconds),
+        "best_epoch": result.best_epoch,
+        "curve": [point["ndcg@10"] for point in curve(result.log_history, "ndcg@10")],
+        "untrained_end": ndcg(data.dataset["validation"]),
+        "trained_end": ndcg(ends),
     }
 
 
