@@ -28,6 +28,13 @@ def compare(
     ablate: Annotated[
         list[str] | None, typer.Option("--ablate", help="Take this row apart; may be repeated.", metavar="ROW")
     ] = None,
+    first_look: Annotated[
+        bool,
+        typer.Option(
+            "--first_look",
+            help="Before a model's own search: one run with the setting that the best search on the data chose.",
+        ),
+    ] = False,
     workers: Annotated[int, typer.Option("--workers", help="Trials at the same time, one core each.")] = 1,
     max_minutes: Annotated[
         float | None, typer.Option("--max_minutes", help="Stop after so many minutes, with a checkpoint.")
@@ -54,7 +61,7 @@ def compare(
         print("Written: " + ", ".join(map(str, written)))
         return
     rows = [] if models is None else parse_ids(models, "--models")
-    selection = select(chosen, data or [], rows, presets or [], ablate or [])
+    selection = select(chosen, data or [], rows, presets or [], ablate or [], first_look)
     run_comparison(
         chosen, selection, files, workers=workers, max_minutes=max_minutes, retry_failed=retry_failed, dry_run=dry_run
     )

@@ -24,7 +24,8 @@ def describe_queue(job: Job, workers: int = 1) -> str:
             continue
         seconds = estimate.step(step, done)
         total, runs = total + seconds, runs + left
-        what = "search" if step.stage == TUNE else step.stage
+        look = any(trial.setting_of for trial in step.trials)
+        what = "search" if step.stage == TUNE else "first look" if look else step.stage
         waits = "  after the steps before it" if step.undecided else ""
         lines.append(
             f"{step.data:<20}{step.row:<34}{what:<11}{left:>3} x {step.epochs:>3} epochs{_clock(seconds):>9}{waits}"

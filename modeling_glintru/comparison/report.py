@@ -43,6 +43,11 @@ Test, past items excluded, means over the seeds in brackets; the best of a colum
 recipe with fixed settings: such a row may have had more tries than the search gives to the others.
 """
 
+BORROWED = """\
+† One run with the draw that the best search on the data set chose. The model's own search has not run: it may find
+better.
+"""
+
 TIMED = """\
 Given also the time from the last item to the request, as a running shop knows it and the other rows do not: {rows}. The
 best of these is in bold too.
@@ -70,13 +75,17 @@ def render(reports: Sequence[DataReport], path: Path, charts: Sequence[tuple[Pat
     prefixes = sorted(row_label(name, name) for name, kind in MODELS.items() if kind.training_examples == "prefixes")
     parts = [INTRODUCTION.format(prefixes=", ".join(prefixes))]
     if short := short_form(reports):
-        parts += ["## In short\n", SHORT, *_timed(reports), short]
+        parts += ["## In short\n", SHORT, *_borrowed(reports), *_timed(reports), short]
     parts += [f"![{title}]({file.name})\n" for file, title in charts]
     for report in reports:
         parts += _data_set(report, path)
     if not any(report.lines for report in reports):
         parts.append("Nothing has run yet.\n")
     return "\n".join(parts)
+
+
+def _borrowed(reports: Sequence[DataReport]) -> list[str]:
+    return [BORROWED] if any(row.borrowed for report in reports for row in report.rows) else []
 
 
 def _timed(reports: Sequence[DataReport]) -> list[str]:
@@ -143,6 +152,8 @@ def _settings(report: DataReport) -> str:
     for row in report.rows:
         line = row.lines[0]
         setting = ", ".join(f"{key} {value}" for key, value in flat(line["setting"] or {}).items()) or "fixed"
+        if row.borrowed:
+            setting = f"the draw of {row_label(line['setting_of'], line['setting_of'])}'s search: {setting}"
         epochs = ", ".join(f"{entry['best_epoch']:g}" for entry in row.lines if "best_epoch" in entry) or "–"
         keys = " ".join(f"`{entry['key']}`" for entry in row.lines)
         table.append([row.label, setting, value_cell(row.mean("validation", "full", metric)), epochs, keys])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from statistics import mean, median
 from typing import Any
@@ -20,6 +20,7 @@ from .trials import ABLATION, FINAL, PRESET, REFERENCE
 __all__ = ["DataReport", "Row", "row_label", "training_seconds"]
 
 Line = dict[str, Any]
+BORROWED_MARK = "†"
 REFERENCE_LABELS = {"popularity": "Popularity", "item_knn": "Item-kNN"}
 
 
@@ -44,11 +45,13 @@ class Row:
         name: The row in the results file.
         stage: See `Trial`.
         lines: Its lines, at least one.
+        borrowed: Whether its own search has not run: its setting is that of another model's.
     """
 
     name: str
     stage: str
     lines: list[Line]
+    borrowed: bool = False
 
     @property
     def model(self) -> str:
@@ -57,8 +60,18 @@ class Row:
 
     @property
     def label(self) -> str:
-        """The row for people."""
+        """The row for people, with a mark where its setting is borrowed."""
+        return self.title + self.mark
+
+    @property
+    def title(self) -> str:
+        """The same without the mark."""
         return row_label(self.name, self.model)
+
+    @property
+    def mark(self) -> str:
+        """A dagger where its own search has not run."""
+        return BORROWED_MARK if self.borrowed else ""
 
     def mean(self, split: str, column: str, metric: str) -> float | None:
         """Mean over seeds; None where the column was not measured."""
@@ -131,6 +144,9 @@ class DataReport:
         """Models, presets and references that have at least one measured run, best test value first."""
         chosen = {trial.key for step in self.steps if step.stage == FINAL for trial in step.trials}
         rows = [*self._rows(FINAL, chosen), *self._rows(PRESET), *self._rows(REFERENCE)]
+        searched = {row.name for row in rows}
+        looks = {key for key, line in self.lines.items() if line.get("setting_of") and line["row"] not in searched}
+        rows += [replace(row, borrowed=True) for row in self._rows(FINAL, looks)]
         return sorted(rows, key=lambda row: -(row.mean("test", "full", self.protocol.metric) or 0))
 
     @cached_property

@@ -38,6 +38,7 @@ def describe_trial(trial: Trial) -> dict[str, Any]:
         **{"key": trial.key, "group": trial.group, "data": trial.data, "row": trial.row, "model": trial.model},
         **{"stage": trial.stage, "rung": trial.rung, "index": trial.index, "seed": trial.recipe.seed},
         **{"setting": trial.setting, "epochs": trial.epochs, "recipe": recipe},
+        **({"setting_of": trial.setting_of} if trial.setting_of else {}),
         **{"commit": commit(), "versions": library_versions()},
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }

@@ -34,6 +34,8 @@ class Selection:
         presets: Data set to named recipes with fixed settings.
         references: Rows that are not trained.
         ablate: Rows (models or presets) that are taken apart.
+        first_look: Whether a model gets, instead of its search, one run with the draw that the best search on the
+            data set chose, where there is one.
     """
 
     data: dict[str, DataProtocol]
@@ -41,6 +43,7 @@ class Selection:
     references: tuple[str, ...] = ()
     presets: dict[str, dict[str, Recipe]] = field(default_factory=dict)
     ablate: tuple[str, ...] = ()
+    first_look: bool = False
 
 
 @dataclass(frozen=True)
@@ -91,12 +94,18 @@ def plan(protocol: Protocol, selection: Selection, validation: Validation) -> li
             steps += _seeds(protocol, name, preset, PRESET, fixed, validation, (d, r))
         for m, model in enumerate(selection.models, len(measured)):
             search = _search(protocol, name, data, model, validation, (1, d, m))
+            if selection.first_look and not _finished(search[-1], validation):
+                look = _first_look(protocol, name, data, model, validation)
+                if look is not None:
+                    steps.append(Step(name, model, FINAL, data.epochs, (look,), urgency=(1, d, m, 1)))
+                    measured[model] = None
+                    continue
             steps += search
             setting = best_setting(search[-1], validation)
             recipe = None
             if setting is not None:
                 recipe = make_recipe(protocol, data, model, setting, epochs=data.epochs, seed=0, protocols=MEASURED)
-            failed = not search[-1].undecided and setting is None and _finished(search[-1], validation)
+            failed = setting is None and _finished(search[-1], validation)
             if not failed:
                 steps += _seeds(protocol, name, model, FINAL, recipe, validation, (d, m), data.epochs, setting)
             measured[model] = recipe
@@ -114,14 +123,14 @@ def ready(steps: Sequence[Step], validation: Validation) -> list[Trial]:
 
 def best_setting(last: Step, validation: Validation) -> dict[str, Any] | None:
     """The setting that a row is measured with; None before the last rung is done, or where all of it failed."""
-    if last.undecided or not _finished(last, validation):
+    if not _finished(last, validation):
         return None
     best = _best(last.trials, validation, 1)
     return best[0].setting if best else None
 
 
 def _finished(step: Step, validation: Validation) -> bool:
-    return all(trial.key in validation for trial in step.trials)
+    return not step.undecided and all(trial.key in validation for trial in step.trials)
 
 
 def _best(trials: Sequence[Trial], validation: Validation, count: int) -> list[Trial]:
@@ -140,7 +149,7 @@ def _search(
     for rung, epochs in enumerate(data.rungs):
         if steps:
             count = math.ceil(count / protocol.keep_one_in)
-            if steps[-1].undecided or not _finished(steps[-1], validation):
+            if not _finished(steps[-1], validation):
                 steps.append(Step(name, model, TUNE, epochs, (), count, (*urgency, 0, rung)))
                 continue
             best = _best(steps[-1].trials, validation, count)
@@ -162,6 +171,18 @@ def _search(
         kept = sorted(distinct.values(), key=lambda trial: trial.index)
         steps.append(Step(name, model, TUNE, epochs, tuple(kept), 0, (*urgency, 0, rung)))
     return steps
+
+
+def _first_look(protocol: Protocol, name: str, data: DataProtocol, model: str, validation: Validation) -> Trial | None:
+    """The draw of the best search that has ended, with the first seed; None where none has ended."""
+    lasts = [_search(protocol, name, data, other, validation, ())[-1] for other in protocol.models]
+    best = _best([trial for last in lasts if _finished(last, validation) for trial in last.trials], validation, 1)
+    if not best:
+        return None
+    setting = draw_settings(protocol, data, model)[best[0].index]
+    recipe = make_recipe(protocol, data, model, setting, epochs=data.epochs, seed=0, protocols=MEASURED)
+    (trial,) = seeded(name, model, FINAL, recipe, protocol.final_seeds[:1], setting)
+    return replace(trial, setting_of=best[0].row)
 
 
 def _seeds(

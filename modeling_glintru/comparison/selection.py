@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ..data.sources import NAMED_SOURCES
@@ -20,6 +21,7 @@ def select(
     rows: Sequence[str] = (),
     presets: Sequence[str] = (),
     ablate: Sequence[str] = (),
+    first_look: bool = False,
 ) -> Selection:
     """What is to run.
 
@@ -30,6 +32,7 @@ def select(
         rows: Models, presets and references; without any, all of them.
         presets: `NAME=RECIPE`, beside those of the protocol; for one data set at a time.
         ablate: Rows that are taken apart.
+        first_look: See `Selection`.
 
     Raises:
         RecipeError: Something that there is not, or a preset with the name of a model.
@@ -49,7 +52,7 @@ def select(
             raise DataError(f"{name} needs its interactions: --data {name}=FILE")
     if not chosen:
         raise DataError(f"say on what: --data NAME=FILE, for {', '.join(protocol.data)}")
-    return _selection(protocol, chosen, rows, presets, ablate)
+    return replace(_selection(protocol, chosen, rows, presets, ablate), first_look=first_look)
 
 
 def select_for_report(protocol: Protocol, names: Sequence[str], data: Sequence[str] = ()) -> Selection:

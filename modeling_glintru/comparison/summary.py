@@ -26,7 +26,7 @@ def short_form(reports: Sequence[DataReport]) -> str:
     if not shown:
         return ""
     metric = shown[0].protocol.metric
-    columns = [{row.label: row for row in report.rows} for report in shown]
+    columns = [{row.title: row for row in report.rows} for report in shown]
 
     def place(label: str) -> tuple[bool, int, float]:
         """Trained rows first, those with the most data sets, then by their mean over them."""
@@ -61,4 +61,4 @@ def _cell(report: DataReport, row: Row | None) -> str:
     text = value_cell(row.mean("test", "full", report.protocol.metric))
     seeds = "" if row.stage == REFERENCE else f" ({len(row.lines)})"
     best = next(other for other in report.rows if other.knows_time == row.knows_time)
-    return (f"**{text}**" if row is best else text) + seeds
+    return (f"**{text}**" if row is best else text) + row.mark + seeds

@@ -27,6 +27,7 @@ class Trial:
         rung: Number of the rung, from 0, in the stage `TUNE`.
         index: Number of the draw in `TUNE`, of the seed elsewhere.
         setting: What was drawn, for people.
+        setting_of: The model whose search chose the draw, for a row whose own search has not run.
     """
 
     data: str
@@ -36,6 +37,7 @@ class Trial:
     rung: int = 0
     index: int = 0
     setting: dict[str, Any] | None = None
+    setting_of: str | None = None
 
     @property
     def model(self) -> str:
