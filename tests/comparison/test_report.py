@@ -191,6 +191,33 @@ def test_rows_that_see_the_time_have_a_lead_of_their_own(report, tmp_path):
     assert bold == {timed, max(values.keys() - {"GLINT-RU (paper)", "GRU4Rec"}, key=values.get)}
 
 
+def test_a_row_without_a_search_of_its_own_is_marked(finished, tmp_path):
+    job, _ = finished
+    assert "†" not in render([DataReport("toy", job.protocol, job.selection, job.results, 10)], tmp_path / "page.md")
+    shutil.copytree(job.folder, tmp_path / "results")
+    kept = []
+    for line in lines(job):
+        if line["row"] == "gru4rec":
+            if line["stage"] != "final" or line["seed"] != 1:
+                continue
+            line = line | {"setting_of": "glintru"}
+        kept.append(json.dumps(line))
+    (tmp_path / "results" / "toy.jsonl").write_text("\n".join(kept) + "\n", encoding="utf-8")
+    report = DataReport("toy", job.protocol, job.selection, Results(tmp_path / "results"), 10)
+    text = render([report], tmp_path / "page.md")
+    short, main, differences, settings, *_ = tables(text)
+    value = next(row for row in report.rows if row.name == "gru4rec").mean("test", "full", "ndcg@10")
+    cell = next(row for row in short if row["NDCG@10"] == "GRU4Rec")["toy"]
+    assert cell.replace("**", "") == f"{value:.4f}† (1)"
+    assert next(row for row in settings if row["model"] == "GRU4Rec†")["setting"].startswith("the draw of GLINT-RU's")
+    assert "GRU4Rec†" in {row["model"] for row in main} & {row["GLINT-RU minus"] for row in differences}
+    assert "† One run with the draw" in text and "GRU4Rec†" in verdicts(report)
+    # With its own search in the file, too, the row is its own.
+    searched = [*kept, *(json.dumps(line) for line in lines(job) if line["row"] == "gru4rec" and line["rung"] == 0)]
+    (tmp_path / "results" / "toy.jsonl").write_text("\n".join(searched) + "\n", encoding="utf-8")
+    assert "†" not in render([replace(report)], tmp_path / "page.md")
+
+
 def test_at_any_moment(finished, tmp_path):
     job, _ = finished
     every = job.results.file("toy").read_text(encoding="utf-8").splitlines(keepends=True)

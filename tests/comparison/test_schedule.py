@@ -88,6 +88,26 @@ def test_what_decides_most_comes_first(job):
     ]
 
 
+def test_a_first_look_borrows_the_draw_of_the_best_search(job):
+    quick = replace(job.selection, first_look=True)
+    assert plan(job.protocol, quick, {}) == plan(job.protocol, job.selection, {})  # nothing to borrow yet
+    ours = replace(job.selection, models=("glintru",))
+    done = pretend(job.protocol, ours, score)
+    steps = plan(job.protocol, quick, done)
+    assert of(steps, "gru4rec", TUNE) == [] and len(of(steps, "glintru", TUNE)) == 3
+    ((look,),) = of(steps, "gru4rec", FINAL)
+    draw = of(plan(job.protocol, job.selection, {}), "gru4rec", TUNE)[0][8]
+    assert (look.setting, look.setting_of, look.recipe.seed, look.epochs) == (draw.setting, "glintru", 1, 6)
+    assert ready(steps, done) == [look]
+    done |= {look.key: 0.1}
+    assert not ready(plan(job.protocol, quick, done), done)
+    # The model's own search goes before it, and where it chooses the same draw the run is there already.
+    done = pretend(job.protocol, job.selection, score)
+    steps = plan(job.protocol, quick, done)
+    assert steps == plan(job.protocol, job.selection, done)
+    assert of(steps, "gru4rec", FINAL)[0][0].key == look.key
+
+
 def test_settings_that_are_the_same_to_a_model_run_once(tmp_path):
     space = {"num_attention_heads": [1, 2], "learning_rate": [1e-3]}
     job = tiny_job(tmp_path, data={"trials": 6}, space=space, models={"glintru": {}, "gru4rec": {}})
