@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import pytest
@@ -53,6 +54,16 @@ def test_finished_work_is_not_done_again(words, tmp_path, finished):
     written = glintru("compare", *options, "--report")
     assert written.exit_code == 0 and str(page) in written.stdout, written.output
     assert all(line["key"] in page.read_text(encoding="utf-8") for line in before if line["stage"] == "final")
+
+
+def test_a_first_look_takes_the_place_of_a_search_that_has_not_run(words, tmp_path, finished):
+    job, _ = finished
+    shutil.copytree(job.folder, tmp_path / "results")
+    kept = [json.dumps(line) for line in lines(job) if line["row"] != "gru4rec"]
+    (tmp_path / "results" / "toy.jsonl").write_text("\n".join(kept) + "\n", encoding="utf-8")
+    queue = glintru("compare", *words, "--dry_run", "--first_look").stdout.splitlines()
+    assert len(queue) == 2 and queue[0].split()[:4] == ["toy", "gru4rec", "first", "look"], queue
+    assert "search" in glintru("compare", *words, "--dry_run").stdout
 
 
 @pytest.mark.parametrize(

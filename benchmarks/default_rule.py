@@ -1,0 +1,119 @@
+"""The rule of `glintru train --data FILE` on data that it was not made on.
+
+    python benchmarks/default_rule.py --data amazon-beauty=FILE --split temporal
+    python benchmarks/default_rule.py --data ml-1m=FILE --users 0.1 --model sasrec
+    python benchmarks/default_rule.py --page
+
+A line trains one model with what the rule chooses, on the newest interactions held out of all (`--split temporal`), on
+a part of the users (`--users`) or on the newest part of the interactions (`--newest`), and adds a line to
+results/exploration/default_rule.jsonl. `--set` changes the rule's choice. `--page` prints the table of docs/tuning.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from measuring import train_aside
+
+from modeling_glintru.auto import MODELS, model_label
+from modeling_glintru.comparison.run_trial import commit
+from modeling_glintru.comparison.tables import markdown_table, value_cell
+from modeling_glintru.data import Interactions, load_source
+from modeling_glintru.data.prepare import prepare
+from modeling_glintru.evaluation import ModelScorer, evaluate
+from modeling_glintru.evaluation.metrics import per_user_metrics
+from modeling_glintru.presets import blank_recipe, data_shape, preset
+from modeling_glintru.recipes import change_recipe
+
+RESULTS = Path(__file__).parent / "results" / "exploration" / "default_rule.jsonl"
+
+
+def part_of(interactions: Interactions, users: float, newest: float) -> Interactions:
+    """A part of the users, drawn by themselves, and of what is left the newest part of the interactions."""
+    frame = interactions.frame
+    if users < 1:
+        everyone = frame["user_id"].unique().sort()
+        drawn = np.random.default_rng(0).permutation(len(everyone))[: round(users * len(everyone))]
+        frame = frame.filter(pl.col("user_id").is_in(everyone[drawn].implode()))
+    if newest < 1:
+        order = frame["timestamp"].arg_sort(descending=True)[: round(newest * len(frame))]
+        frame = frame[order.sort()]
+    return replace(interactions, frame=frame)
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Trains, and gives the line."""
+    name, _, file = options.data.partition("=")
+    changes = [f"split={options.split}", f"model.name={options.model}", *options.changes]
+    data = prepare(part_of(load_source(file or name), options.users, options.newest), split=options.split)
+    shape = data_shape(data)
+    recipe, _choices = preset(shape, change_recipe(blank_recipe(), changes), changes)
+    result, seconds = train_aside(recipe, data)
+    scorer = ModelScorer(result.model, recipe.training.max_length)
+    line = {
+        "data": name,
+        **{"split": options.split, "users": options.users, "newest": options.newest},
+        **{"model": options.model, "changes": options.changes, "commit": commit()},
+        **{"shape": asdict(shape), "recipe": {"model": recipe.model, "training": asdict(recipe.training)}},
+        **{"cpu_seconds": round(seconds), "best_epoch": result.best_epoch},
+    }
+    for split in ("validation", "test"):
+        found = evaluate(scorer, data.dataset[split], ks=(10,), item_counts=data.item_counts, progress=False)
+        values = per_user_metrics(found.ranks["full"], (10,))["ndcg@10"]
+        line |= {split: round(float(values.mean()), 5), f"{split}_targets": len(values)}
+    return line
+
+
+def what(line: dict[str, Any]) -> str:
+    """The data of a line, for people."""
+    parts = [line["data"]]
+    parts += [f"{line['users']:.0%} of the users"] if line["users"] < 1 else []
+    parts += [f"newest {line['newest']:.0%}"] if line["newest"] < 1 else []
+    return ", ".join([*parts, line["split"].replace("_", "-")])
+
+
+def table() -> str:
+    """What was measured: by data, best on validation first."""
+    lines = [json.loads(line) for line in RESULTS.read_text(encoding="utf-8").splitlines()]
+    titles = ["data", "users", "items", "interactions, training", "median", "model", "validation", "test"]
+    rows = []
+    for line in sorted(lines, key=lambda line: (what(line), -line["validation"])):
+        shape = line["shape"]
+        sizes = [f"{shape[key]:,}" for key in ("users", "items", "interactions")]
+        changes = "".join(f", {change.replace('=', ' ')}" for change in line["changes"])
+        values = [value_cell(line["validation"]), value_cell(line["test"])]
+        model = model_label(MODELS[line["model"]]) + changes
+        epochs, seconds = line["recipe"]["training"]["num_train_epochs"], line["cpu_seconds"]
+        rows.append([what(line), *sizes, f"{shape['median_length']:g}", model, *values, f"{epochs}", f"{seconds:,}"])
+    return markdown_table([*titles, "epochs", "CPU seconds"], rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", metavar="NAME[=FILE]")
+    parser.add_argument("--split", default="leave_one_out", choices=("leave_one_out", "temporal"))
+    parser.add_argument("--users", type=float, default=1.0, help="share of the users")
+    parser.add_argument("--newest", type=float, default=1.0, help="share of the interactions, the newest")
+    parser.add_argument("--model", default="glintru", choices=sorted(MODELS))
+    parser.add_argument("--set", action="append", default=[], dest="changes", metavar="KEY=VALUE")
+    parser.add_argument("--page", action="store_true", help="only print the table")
+    options = parser.parse_args()
+    if not options.page:
+        if not options.data or not 0 < options.users <= 1 or not 0 < options.newest <= 1:
+            parser.error("give --data, with shares above 0 and up to 1, or --page")
+        torch.set_num_threads(1)
+        line = measure(options)
+        with RESULTS.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+    print(table())
+
+
+if __name__ == "__main__":
+    main()
