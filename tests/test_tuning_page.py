@@ -35,3 +35,17 @@ def test_the_validation_like_the_test_asks_for_the_same_targets_after_an_item_th
         whole = before[row["user_id"]]
         assert [*row["item_ids"], end["target"]] == whole["item_ids"] and end["item_ids"] == row["item_ids"]
         assert row["time_gaps"] == [*whole["time_gaps"][:-2], -1] and end["time_gaps"] == whole["time_gaps"][:-1]
+
+
+def test_a_part_of_the_data_is_whole_users_and_the_newest_interactions(benchmark):
+    whole = synthetic_interactions(60, 40)
+    part_of = benchmark("default_rule").part_of
+    some = part_of(whole, 0.25, 1.0)
+    assert some.num_users == 15 and some.frame.equals(
+        whole.frame.filter(whole.frame["user_id"].is_in(some.frame["user_id"].unique().implode()))
+    )
+    newest = part_of(whole, 1.0, 0.5)
+    assert len(newest) == round(len(whole) / 2)
+    kept = newest.frame["timestamp"]
+    assert (whole.frame["timestamp"] > kept.min()).sum() <= len(kept) <= (whole.frame["timestamp"] >= kept.min()).sum()
+    assert part_of(whole, 1.0, 1.0).frame.equals(whole.frame)
