@@ -147,15 +147,17 @@ def write_report(path: Path, report: dict) -> None:
     print(f"\nwritten to {path}")
 
 
-def train_aside(recipe: Recipe, data: PreparedData, start: Start | None = None) -> tuple[TrainingResult, float]:
-    """A training that leaves no files, judged by ndcg@10, and its CPU seconds."""
+def train_aside(
+    recipe: Recipe, data: PreparedData, start: Start | None = None, metrics: RankingMetrics | None = None
+) -> tuple[TrainingResult, float]:
+    """A training that leaves no files, judged by ndcg@10 or by `metrics`, and its CPU seconds."""
     before = time.process_time()
     with tempfile.TemporaryDirectory() as folder:
         result = train(
             recipe,
             data,
             Path(folder),
-            compute_metrics=RankingMetrics((10,)),
+            compute_metrics=metrics or RankingMetrics((10,)),
             preprocess_logits_for_metrics=target_ranks,
             start=start,
             progress=False,

@@ -41,10 +41,11 @@ its published settings, for comparison.
 
 From ids alone Beauty seems to end there: SASRec with two blocks and the same start from co-occurrence follows the same
 curve; items of one day shuffled, windows backwards, later items or others of the same day as targets, biases of items,
-embeddings of positions, label smoothing and a softmax without the user's past items are no better or worse. R-Drop adds 0.001, at twice the time. What does make a difference is
-**the time of the request** (`use_time_gaps`): a tenth and more, and it comes from the time and not from the MLP that
-reads it. Fed to the input, where the state of a history would depend on it, it is learned later and ends at the same
-place; a scale and a shift alone bring half as much, and the time *before* an item brings nothing.
+embeddings of positions, label smoothing and a softmax without the user's past items are no better or worse. R-Drop adds
+0.001, at twice the time. What does make a difference is **the time of the request** (`use_time_gaps`): a tenth and
+more, and it comes from the time and not from the MLP that reads it. Fed to the input, where the state of a history
+would depend on it, it is learned later and ends at the same place; a scale and a shift alone bring half as much, and
+the time *before* an item brings nothing.
 
 What is best on validation need not be best on test. On Beauty, with cosine scores, the test values of SASRec with two
 blocks are 0.81 to 0.82 of its validation values, with and without times, with one block 0.79, and those of GLINT-RU
