@@ -28,6 +28,8 @@ MANY = 500_000  # targets from which on hidden_size 128 pays, and cosine scores 
 WIDE_ITEMS = 1_000_000  # above, the table of items at 128 would take 2 GB with its moments
 FULL_SOFTMAX_ITEMS = 200_000  # above, a step would be spent on the softmax
 NEIGHBOR_ITEMS, NEIGHBOR_INTERACTIONS = 500_000, 20_000_000  # above, item-kNN would take half a GB
+FEW_VALIDATING = 300  # targets; below, validation says too little to stop by it
+STEADY_EPOCH = 200  # steps; validation goes up and down more from one shorter epoch to the next
 EVALUATION_SCORES = 2**26  # held at once: 256 MB
 MANY_TARGETS = 30  # in an example, in the mean: small batches of them
 PREFIXES = 50_000  # an epoch of the models that learn one prefix an example
@@ -47,6 +49,7 @@ class DataShape:
         median_length: Median length of the histories.
         length_90: 90 % of the histories are no longer.
         length_99: 99 % of the histories are no longer.
+        validating: Targets of the validation split.
     """
 
     users: int
@@ -55,6 +58,7 @@ class DataShape:
     median_length: float
     length_90: float
     length_99: float
+    validating: int
 
     @property
     def targets(self) -> int:
@@ -82,6 +86,7 @@ def data_shape(data: PreparedData) -> DataShape:
         median_length=float(median),
         length_90=float(length_90),
         length_99=float(length_99),
+        validating=len(data.dataset["validation"]),
     )
 
 
@@ -179,7 +184,7 @@ class _Rule:
 
     def choose_steps(self) -> None:
         """Many small steps; an epoch of a large set is long enough by itself."""
-        targets, known = self.shape.targets, self.known
+        shape, targets, known = self.shape, self.shape.targets, self.known
         if MODELS[self.model].training_examples == "prefixes":
             share = min(1.0, max(PREFIXES / targets, 0.02))
             self.take(
@@ -208,12 +213,10 @@ class _Rule:
         total = TOTAL_STEPS[2 if self.sparse() else 0 if long else 1]
         self.take(reason, "training", num_train_epochs=_epochs(steps, total))
         warmup = round(0.035 * steps * known["training.num_train_epochs"])
-        self.take(
-            reason,
-            "training",
-            warmup_steps=min(max(warmup, 10), 1_000),
-            early_stopping_patience=5 if steps >= 50 else 10,
-        )
+        self.take(reason, "training", warmup_steps=min(max(warmup, 10), 1_000))
+        patience = None if shape.validating < FEW_VALIDATING else 5 if steps >= STEADY_EPOCH else 10
+        reason = f"{shape.validating:,} targets to validate on, {reason} (never stops early below {FEW_VALIDATING})"
+        self.take(reason, "training", early_stopping_patience=patience)
 
     def _targets_at_once(self, at_once: int) -> int:
         """A step's targets: fewer where an epoch would have few steps, more where it would have very many."""
@@ -297,4 +300,6 @@ def describe(choices: Sequence[Choice]) -> str:
 
 
 def _shown(value: Any) -> str:
+    if value is None:
+        return "null"
     return f"{value:g}" if isinstance(value, float) else ", ".join(value) if isinstance(value, list) else str(value)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from modeling_glintru.auto import MODELS
@@ -13,7 +15,7 @@ from modeling_glintru.recipes import Recipe, change_recipe, load_recipe
 
 
 def shape(users, items, interactions, median, length_90, length_99) -> DataShape:
-    return DataShape(users, items, interactions, median, length_90, length_99)
+    return DataShape(users, items, interactions, median, length_90, length_99, validating=users)
 
 
 # The published counts.
@@ -81,8 +83,17 @@ def test_sparse_data_gets_two_blocks_and_a_short_schedule():
 def test_a_small_table():
     recipe = chosen(EXTREMES["50 users"])
     assert (recipe.training.train_batch_targets, recipe.training.num_train_epochs) == (50, 53)
-    assert recipe.training.early_stopping_patience == 10
     assert recipe.model["hidden_dropout"] == 0.5
+
+
+def test_training_stops_early_only_where_validation_says_enough():
+    data = KNOWN["ml-1m"]
+    assert chosen(data).training.early_stopping_patience == 5
+    assert chosen(KNOWN["ml-100k"]).training.early_stopping_patience == 10  # short epochs
+    few = chosen(replace(data, validating=81)).training
+    assert few.early_stopping_patience is None and few.num_train_epochs == chosen(data).training.num_train_epochs
+    assert "early_stopping_patience null: 81 targets to validate on" in describe(choose(replace(data, validating=81)))
+    assert chosen(replace(data, validating=81), "early_stopping_patience=3").training.early_stopping_patience == 3
 
 
 def test_a_large_table():
