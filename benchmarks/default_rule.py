@@ -83,6 +83,7 @@ def table() -> str:
     """What was measured: by data, best on validation first."""
     lines = [json.loads(line) for line in RESULTS.read_text(encoding="utf-8").splitlines()]
     titles = ["data", "users", "items", "interactions, training", "median", "model", "validation", "test"]
+    titles += ["epochs", "CPU seconds"]
     rows = []
     for line in sorted(lines, key=lambda line: (what(line), -line["validation"])):
         shape = line["shape"]
@@ -92,7 +93,7 @@ def table() -> str:
         model = model_label(MODELS[line["model"]]) + changes
         epochs, seconds = line["recipe"]["training"]["num_train_epochs"], line["cpu_seconds"]
         rows.append([what(line), *sizes, f"{shape['median_length']:g}", model, *values, f"{epochs}", f"{seconds:,}"])
-    return markdown_table([*titles, "epochs", "CPU seconds"], rows)
+    return markdown_table(titles, rows)
 
 
 def main() -> None:

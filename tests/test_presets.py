@@ -162,5 +162,6 @@ def test_the_shape_of_prepared_data(split):
     lengths = sorted(len(row) for row in data.dataset["train"]["item_ids"] if len(row) >= 2)
     assert found.users == len(lengths) and found.interactions == sum(lengths)
     assert found.items == len(data.processor) and found.targets == sum(lengths) - len(lengths)
+    assert found.validating == len(data.dataset["validation"]) > 0
     assert found.median_length == pytest.approx((lengths[(len(lengths) - 1) // 2] + lengths[len(lengths) // 2]) / 2)
     assert found.median_length <= found.length_90 <= found.length_99 <= lengths[-1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from modeling_glintru.data.prepare import prepare
@@ -49,3 +50,16 @@ def test_a_part_of_the_data_is_whole_users_and_the_newest_interactions(benchmark
     kept = newest.frame["timestamp"]
     assert (whole.frame["timestamp"] > kept.min()).sum() <= len(kept) <= (whole.frame["timestamp"] >= kept.min()).sum()
     assert part_of(whole, 1.0, 1.0).frame.equals(whole.frame)
+
+
+def test_early_stopping_is_simulated_as_the_trainer_does_it(benchmark):
+    module = benchmark("few_to_validate")
+    values = np.array([0.3, 0.1, 0.2, 0.5, 0.5, 0.1])
+    assert module.stopped_at(values, 2) == (0, 3)  # the best so far, and the epochs that were run
+    assert module.stopped_at(values, 3) == module.stopped_at(values, None) == (3, 6)
+    # A tenth of the users get all of the second epoch: whoever chooses takes it, and the others get a tenth of it.
+    users = np.full((2, 100), [[0.5], [0.0]])
+    users[1, :10] = 100.0
+    rows = module.simulate(users, draws=200)
+    assert {row["validating"] for row in rows} == {40} and {row["patience"] for row in rows} == {5, 10, None}
+    assert all(row["epochs"] == 2 and 9 < row["ndcg@10"] < 11 and row["lowest 5 %"] < 8 for row in rows)
