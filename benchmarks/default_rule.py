@@ -12,25 +12,22 @@ results/exploration/default_rule.jsonl. `--set` changes the rule's choice. `--pa
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
-import torch
-from measuring import train_aside
+from measuring import add_line_or_page, ndcg_of_users, read_lines, share, train_aside
 
 from modeling_glintru.auto import MODELS, model_label
 from modeling_glintru.comparison.run_trial import commit
 from modeling_glintru.comparison.tables import markdown_table, value_cell
-from modeling_glintru.data import Interactions, load_source
+from modeling_glintru.data import Interactions, PreparedData, load_source
 from modeling_glintru.data.prepare import prepare
-from modeling_glintru.evaluation import ModelScorer, evaluate
-from modeling_glintru.evaluation.metrics import per_user_metrics
-from modeling_glintru.presets import blank_recipe, data_shape, preset
-from modeling_glintru.recipes import change_recipe
+from modeling_glintru.evaluation import ModelScorer
+from modeling_glintru.presets import DataShape, blank_recipe, data_shape, preset
+from modeling_glintru.recipes import Recipe, change_recipe
 
 RESULTS = Path(__file__).parent / "results" / "exploration" / "default_rule.jsonl"
 
@@ -48,25 +45,34 @@ def part_of(interactions: Interactions, users: float, newest: float) -> Interact
     return replace(interactions, frame=frame)
 
 
-def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """Trains, and gives the line."""
+def by_rule(options: argparse.Namespace, changes: list[str]) -> tuple[PreparedData, DataShape, Recipe]:
+    """The data that the options name, its shape, and what the rule chooses for it, with some changes."""
     name, _, file = options.data.partition("=")
-    changes = [f"split={options.split}", f"model.name={options.model}", *options.changes]
     data = prepare(part_of(load_source(file or name), options.users, options.newest), split=options.split)
     shape = data_shape(data)
-    recipe, _choices = preset(shape, change_recipe(blank_recipe(), changes), changes)
+    return data, shape, preset(shape, change_recipe(blank_recipe(), changes), changes)[0]
+
+
+def of_data(options: argparse.Namespace) -> dict[str, Any]:
+    """What a line says of its data, see `what`."""
+    name = options.data.partition("=")[0]
+    return {"data": name, "split": options.split, "users": options.users, "newest": options.newest}
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Trains, and gives the line."""
+    changes = [f"split={options.split}", f"model.name={options.model}", *options.changes]
+    data, shape, recipe = by_rule(options, changes)
     result, seconds = train_aside(recipe, data)
     scorer = ModelScorer(result.model, recipe.training.max_length)
     line = {
-        "data": name,
-        **{"split": options.split, "users": options.users, "newest": options.newest},
+        **of_data(options),
         **{"model": options.model, "changes": options.changes, "commit": commit()},
         **{"shape": asdict(shape), "recipe": {"model": recipe.model, "training": asdict(recipe.training)}},
         **{"cpu_seconds": round(seconds), "best_epoch": result.best_epoch},
     }
     for split in ("validation", "test"):
-        found = evaluate(scorer, data.dataset[split], ks=(10,), item_counts=data.item_counts, progress=False)
-        values = per_user_metrics(found.ranks["full"], (10,))["ndcg@10"]
+        values = ndcg_of_users(scorer, data.dataset[split], data.item_counts)
         line |= {split: round(float(values.mean()), 5), f"{split}_targets": len(values)}
     return line
 
@@ -81,11 +87,10 @@ def what(line: dict[str, Any]) -> str:
 
 def table() -> str:
     """What was measured: by data, best on validation first."""
-    lines = [json.loads(line) for line in RESULTS.read_text(encoding="utf-8").splitlines()]
     titles = ["data", "users", "items", "interactions, training", "median", "model", "validation", "test"]
     titles += ["epochs", "CPU seconds"]
     rows = []
-    for line in sorted(lines, key=lambda line: (what(line), -line["validation"])):
+    for line in sorted(read_lines(RESULTS), key=lambda line: (what(line), -line["validation"])):
         shape = line["shape"]
         sizes = [f"{shape[key]:,}" for key in ("users", "items", "interactions")]
         changes = "".join(f", {change.replace('=', ' ')}" for change in line["changes"])
@@ -100,20 +105,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", metavar="NAME[=FILE]")
     parser.add_argument("--split", default="leave_one_out", choices=("leave_one_out", "temporal"))
-    parser.add_argument("--users", type=float, default=1.0, help="share of the users")
-    parser.add_argument("--newest", type=float, default=1.0, help="share of the interactions, the newest")
+    parser.add_argument("--users", type=share, default=1.0, help="share of the users")
+    parser.add_argument("--newest", type=share, default=1.0, help="share of the interactions, the newest")
     parser.add_argument("--model", default="glintru", choices=sorted(MODELS))
     parser.add_argument("--set", action="append", default=[], dest="changes", metavar="KEY=VALUE")
-    parser.add_argument("--page", action="store_true", help="only print the table")
-    options = parser.parse_args()
-    if not options.page:
-        if not options.data or not 0 < options.users <= 1 or not 0 < options.newest <= 1:
-            parser.error("give --data, with shares above 0 and up to 1, or --page")
-        torch.set_num_threads(1)
-        line = measure(options)
-        with RESULTS.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-    print(table())
+    add_line_or_page(parser, RESULTS, ("data",), measure, table)
 
 
 if __name__ == "__main__":

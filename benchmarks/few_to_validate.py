@@ -12,23 +12,17 @@ results/exploration/few_to_validate.jsonl; `--page` prints the table of docs/tun
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from default_rule import part_of, what
-from measuring import train_aside
+from default_rule import by_rule, of_data, what
+from measuring import add_line_or_page, read_lines, share, train_aside
 
 from modeling_glintru.comparison.run_trial import commit
 from modeling_glintru.comparison.tables import markdown_table, value_cell
-from modeling_glintru.data import load_source
-from modeling_glintru.data.prepare import prepare
 from modeling_glintru.evaluation import RankingMetrics
 from modeling_glintru.evaluation.metrics import per_user_metrics
-from modeling_glintru.presets import blank_recipe, data_shape, preset
-from modeling_glintru.recipes import change_recipe
 
 RESULTS = Path(__file__).parent / "results" / "exploration" / "few_to_validate.jsonl"
 VALIDATING = (40, 80, 160, 320, 640)
@@ -93,15 +87,13 @@ def simulate(users: np.ndarray, draws: int = DRAWS) -> list[dict[str, Any]]:
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Trains once, and gives the line."""
-    name, _, file = options.data.partition("=")
-    changes = ["early_stopping_patience=null"]
-    data = prepare(part_of(load_source(file or name), options.users, 1.0))
-    recipe, _choices = preset(data_shape(data), change_recipe(blank_recipe(), changes), changes)
+    data, _, recipe = by_rule(options, ["early_stopping_patience=null"])
     metrics = RememberingMetrics()
     _, seconds = train_aside(recipe, data, metrics=metrics)
     users = np.stack(metrics.epochs)
     return {
-        **{"data": name, "users": options.users, "newest": 1.0, "split": "leave_one_out", "commit": commit()},
+        **of_data(options),
+        "commit": commit(),
         **{"cpu_seconds": round(seconds), "curve": [round(float(value), 5) for value in users.mean(1)]},
         "rows": simulate(users),
     }
@@ -110,8 +102,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 def table() -> str:
     """All that was simulated."""
     rows = []
-    for text in RESULTS.read_text(encoding="utf-8").splitlines():
-        line = json.loads(text)
+    for line in read_lines(RESULTS):
         for row in line["rows"]:
             patience = "none" if row["patience"] is None else str(row["patience"])
             values = [value_cell(row["ndcg@10"]), value_cell(row["lowest 5 %"]), f"{row['epochs']:g}"]
@@ -124,17 +115,9 @@ def table() -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", metavar="NAME[=FILE]")
-    parser.add_argument("--users", type=float, default=1.0, help="share of the users")
-    parser.add_argument("--page", action="store_true", help="only print the table")
-    options = parser.parse_args()
-    if not options.page:
-        if not options.data or not 0 < options.users <= 1:
-            parser.error("give --data, with a share above 0 and up to 1, or --page")
-        torch.set_num_threads(1)
-        line = measure(options)
-        with RESULTS.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-    print(table())
+    parser.add_argument("--users", type=share, default=1.0, help="share of the users")
+    parser.set_defaults(newest=1.0, split="leave_one_out")
+    add_line_or_page(parser, RESULTS, ("data",), measure, table)
 
 
 if __name__ == "__main__":

@@ -13,20 +13,17 @@ left out from the items before them (`trained_end`). `--page` prints the table o
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from datasets import Dataset, DatasetDict, Features
-from measuring import train_aside
+from measuring import add_line_or_page, ndcg_of_users, read_lines, train_aside
 
 from modeling_glintru.comparison.run_trial import commit, curve
 from modeling_glintru.comparison.tables import markdown_table, value_cell
 from modeling_glintru.data import PreparedData
-from modeling_glintru.evaluation import ModelScorer, evaluate
-from modeling_glintru.evaluation.metrics import per_user_metrics
+from modeling_glintru.evaluation import ModelScorer
 from modeling_glintru.recipes import load_recipe
 from modeling_glintru.runs import prepare_data, with_data
 
@@ -57,20 +54,19 @@ def split_again(data: PreparedData) -> tuple[PreparedData, Dataset]:
     return replace(data, dataset=DatasetDict(train=train_split, validation=validation)), ends
 
 
-def measure(file: str, name: str, changes: list[str]) -> dict[str, Any]:
+def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Trains, and gives the line."""
-    recipe = with_data(load_recipe(name, changes), file, {})
+    recipe = with_data(load_recipe(options.recipe, options.changes), options.data, {})
     data, ends = split_again(prepare_data(recipe, say=lambda text: None))
     result, seconds = train_aside(recipe, data)
     scorer = ModelScorer(result.model, recipe.training.max_length)
 
     def ndcg(split: Dataset) -> float:
-        ranks = evaluate(scorer, split, ks=(10,), item_counts=data.item_counts, progress=False).ranks["full"]
-        return round(float(per_user_metrics(ranks, (10,))["ndcg@10"].mean()), 5)
+        return round(float(ndcg_of_users(scorer, split, data.item_counts).mean()), 5)
 
     return {
-        "recipe": name,
-        "changes": changes,
+        "recipe": options.recipe,
+        "changes": options.changes,
         "commit": commit(),
         "cpu_seconds": round(seconds),
         "best_epoch": result.best_epoch,
@@ -82,7 +78,7 @@ def measure(file: str, name: str, changes: list[str]) -> dict[str, Any]:
 
 def table() -> str:
     """What was measured, best first."""
-    lines = [json.loads(line) for line in RESULTS.read_text(encoding="utf-8").splitlines()]
+    lines = read_lines(RESULTS)
     titles = ["recipe", "changes", "as in the test", "as in validation", "share", "best epoch", "CPU seconds"]
     rows = []
     for line in sorted(lines, key=lambda line: (line["recipe"].split("-best")[0], -line["untrained_end"])):
@@ -99,16 +95,7 @@ def main() -> None:
     parser.add_argument("--data", metavar="FILE")
     parser.add_argument("--recipe")
     parser.add_argument("--set", action="append", default=[], dest="changes", metavar="KEY=VALUE")
-    parser.add_argument("--page", action="store_true", help="only print the table")
-    options = parser.parse_args()
-    if not options.page:
-        if not options.data or not options.recipe:
-            parser.error("give --data and --recipe, or --page")
-        torch.set_num_threads(1)
-        line = measure(options.data, options.recipe, options.changes)
-        with RESULTS.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-    print(table())
+    add_line_or_page(parser, RESULTS, ("data", "recipe"), measure, table)
 
 
 if __name__ == "__main__":

@@ -6,12 +6,12 @@ on validation after each epoch, and for some `scratch_code`, a change that was n
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from default_rule import table as default_rule
 from few_to_validate import table as few_to_validate
 from last_item_out import table as last_item_out
+from measuring import read_lines
 
 from modeling_glintru.comparison.tables import markdown_table, value_cell
 
@@ -104,7 +104,7 @@ def table(recipe: str, lines: list[dict]) -> str:
 
 def page() -> str:
     """The whole page."""
-    lines = [json.loads(line) for line in SOURCE.read_text(encoding="utf-8").splitlines()]
+    lines = read_lines(SOURCE)
     recipes = ("ml-1m", "ml-100k", "ml-100k-best", "amazon-beauty", "amazon-beauty-best", "amazon-beauty-bsarec")
     parts = [table(recipe, [line for line in lines if line["recipe"] == recipe]) for recipe in recipes]
     rule = (RULE, default_rule() + AFTER_RULE, few_to_validate())
