@@ -49,12 +49,12 @@ def run_comparison(
         for name in selection.data:
             results.forget_failures(name)
     deadline = None if max_minutes is None else time.time() + 60 * max_minutes
-    job = Job(protocol, selection, results.folder, deadline)
+    job = Job(protocol, selection, results.folder, deadline, workers)
     if dry_run:
-        say(describe_queue(job, workers))
+        say(describe_queue(job))
         return
-    run_queue(job, workers, say)
-    left = describe_queue(job, workers)
+    run_queue(job, say)
+    left = describe_queue(job)
     say(left if "\n" not in left else f"Left: {left.splitlines()[-1]}; the same command goes on with them.")
 
 

@@ -8,12 +8,11 @@ from .trials import TUNE
 __all__ = ["describe_queue"]
 
 
-def describe_queue(job: Job, workers: int = 1) -> str:
+def describe_queue(job: Job) -> str:
     """What is left to run, most urgent first, with an upper estimate of its time.
 
     Args:
         job: The comparison.
-        workers: Processes that share the work.
     """
     steps, done = job.steps()
     estimate = job.estimate()
@@ -32,9 +31,8 @@ def describe_queue(job: Job, workers: int = 1) -> str:
         )
     if not lines:
         return "Nothing is left to run."
-    lines.append(
-        f"{runs} runs, at most {_clock(total)} of one core, {_clock(total / workers)} with --workers {workers}"
-    )
+    shared = f"{_clock(total / job.workers)} with --workers {job.workers}"
+    lines.append(f"{runs} runs, at most {_clock(total)} of one core, {shared}")
     return "\n".join(lines)
 
 

@@ -29,7 +29,8 @@ class Estimate:
         self.data = data
         found: dict[tuple, list[float]] = defaultdict(list)
         for record in records:
-            if record["status"] == "done" and record.get("epochs_run"):
+            on_core = record.get("device", "cpu") == "cpu"  # the CPU seconds of a run on a GPU say nothing here
+            if record["status"] == "done" and record.get("epochs_run") and on_core:
                 seconds = record["cpu_seconds"] / record["epochs_run"]
                 fields = record["recipe"]["model"]
                 found[record["data"], record["model"], fields.get("hidden_size")].append(seconds)

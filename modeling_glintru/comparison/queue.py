@@ -41,12 +41,14 @@ class Job:
         protocol, selection: What is to run.
         folder: Of the results.
         deadline: `time.time()` at which trials stop, with a checkpoint; None never.
+        workers: Processes that run trials at the same time.
     """
 
     protocol: Protocol
     selection: Selection
     folder: Path
     deadline: float | None = None
+    workers: int = 1
 
     @property
     def results(self) -> Results:
@@ -123,7 +125,7 @@ def attempt(job: Job, trial: Trial, prepared: dict[str, PreparedData], say: Call
     except Exception as error:  # whatever it is, the other trials go on
         add_failure(results, trial, f"{type(error).__name__}: {error}", say)
         return
-    results.add(line, ranks)
+    results.add(line | {"workers": job.workers}, ranks)
     metric = job.protocol.metric
     value = line["validation"]["full"][metric]
     say(f"done   {trial}: validation {metric} {value:.4f}, {time.perf_counter() - start:.0f} s")
@@ -156,7 +158,7 @@ def open_data(job: Job, name: str) -> PreparedData:
     return data
 
 
-def run_queue(job: Job, workers: int, say: Callable[[str], None] = print) -> None:
+def run_queue(job: Job, say: Callable[[str], None] = print) -> None:
     """Runs the queue in processes of one thread each.
 
     A process that crashes takes its trial with it (written down as failed) and is replaced. All of them end when this
@@ -164,11 +166,11 @@ def run_queue(job: Job, workers: int, say: Callable[[str], None] = print) -> Non
     last checkpoint.
 
     Raises:
-        RecipeError: `workers` below 1.
+        RecipeError: `job.workers` below 1.
         DataError: A worker could not read the data, or ended outside of a trial.
     """
-    if workers < 1:
-        raise RecipeError(f"--workers must be at least 1, but got {workers}")
+    if job.workers < 1:
+        raise RecipeError(f"--workers must be at least 1, but got {job.workers}")
     context = multiprocessing.get_context("spawn")
     errors = context.SimpleQueue()
 
@@ -178,7 +180,7 @@ def run_queue(job: Job, workers: int, say: Callable[[str], None] = print) -> Non
         return process
 
     with _one_thread_each():
-        running, broken = [start() for _ in range(workers)], False
+        running, broken = [start() for _ in range(job.workers)], False
         try:
             while running:
                 for process in list(running):

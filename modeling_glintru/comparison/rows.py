@@ -95,7 +95,9 @@ class Row:
         names = []
         for line in self.lines:
             processor = line.get("processor", "a processor that was not written down")
-            names.append(processor + ("" if self.stage == REFERENCE else f", {'bf16' if line['bf16'] else 'fp32'}"))
+            shared = line["device"] != "cpu" and line.get("workers", 1) > 1  # wall time, while others use it too
+            precision = "" if self.stage == REFERENCE else f", {'bf16' if line['bf16'] else 'fp32'}"
+            names.append(processor + precision + (f", {line['workers']} runs at a time" if shared else ""))
         return " and ".join(dict.fromkeys(names))
 
     @property

@@ -239,5 +239,8 @@ def test_killed_in_the_middle_it_goes_on(finished, tmp_path):
     after = lines(job)
     assert after[: len(before)] == before
     assert len({line["key"] for line in after}) == len(after)
-    one_thread = {key: {**line, "threads": 1} for key, line in comparable(finished[0]).items()}
-    assert {key: {**line, "threads": 1} for key, line in comparable(job).items()} == one_thread
+    assert {line["workers"] for line in before} == {2} and {line["workers"] for line in after[len(before) :]} == {1}
+    alike = {"threads": 1, "workers": 1}
+    assert {key: line | alike for key, line in comparable(job).items()} == {
+        key: line | alike for key, line in comparable(finished[0]).items()
+    }

@@ -105,6 +105,10 @@ def test_times_of_several_machines_are_told_apart(report, tmp_path):
     marks = {row["model"]: re.findall(r"\((\w)\)", row["training, s"]) for row in tables(text)[1]}
     assert marks["GLINT-RU"] == marks["GRU4Rec"] != marks["GLINT-RU (paper)"] and marks["Popularity"] == []
     assert sorted({mark for found in marks.values() for mark in found}) == ["a", "b"]
+    report.lines[key] = report.lines[key] | {"device": "cuda", "workers": 3}
+    again = replace(report)
+    again.lines[key] = report.lines[key]
+    assert "A Faster One, bf16, 3 runs at a time" in render([again], tmp_path / "results.md")
 
 
 def test_when_one_row_was_as_good_as_another(report):
