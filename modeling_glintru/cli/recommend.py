@@ -145,7 +145,8 @@ def _histories(
             raise DataError(f"{interactions.source} has no user {', '.join(sorted(missing))}")
     gaps = None
     if now is not None:
-        known = UserHistories.of(frame, processor, "drop").time_gaps(interactions.read_time(now))
+        users_now = UserHistories.of(frame, processor, "drop")
+        known = users_now.time_gaps(interactions.read_time(now), interactions.ticks)
         gaps = [None if gap < 0 else gap for gap in known.tolist()]
     if processor.id_type == "string":
         frame = frame.with_columns(pl.col("item_id").cast(pl.String))

@@ -35,7 +35,7 @@ def recommend_everyone(
         check_knows_time(recommender)
     interactions = load_source(data, **columns)
     users = UserHistories.of(interactions.frame, processor, unknown_items)
-    gaps = None if now is None else users.time_gaps(interactions.read_time(now))
+    gaps = None if now is None else users.time_gaps(interactions.read_time(now), interactions.ticks)
     del interactions
     started, done = time.perf_counter(), 0
     blocks = recommend_all(recommender, users, processor.max_length, top_k, exclude_seen=exclude_seen, time_gaps=gaps)

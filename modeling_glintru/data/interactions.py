@@ -47,6 +47,11 @@ class Interactions:
     def __len__(self) -> int:
         return self.frame.height
 
+    @property
+    def ticks(self) -> int:
+        """Steps of `timestamp` in one unit of a time gap, which is a second for dates, and else the table's own."""
+        return 1_000_000 if self.has_dates else 1
+
     @cached_property
     def num_users(self) -> int:
         """Number of different users."""

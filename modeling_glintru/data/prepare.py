@@ -48,7 +48,8 @@ class PreparedData:
     Args:
         dataset: `train` with rows `user_id` (raw), `item_ids` (int32 indices, oldest first); `validation` and `test`
             with rows `user_id`, `item_ids` (the full history) and `target` (int32). On request also `time_gaps`:
-            float32, for each item the time to the next one or to the target; -1 after the last of a training history.
+            float32, for each item the time to the next one or to the target, in seconds for dates and else in the
+            table's unit; -1 after the last of a training history.
         processor: Holds the item vocabulary: all items of the (filtered) table, index 0 is padding.
         summary: What was done and counted; fit for JSON.
     """
@@ -285,9 +286,9 @@ def _dataset(sequences: Sequences, rows: Rows, time_gaps: bool) -> Dataset:
 def _gaps(sequences: Sequences, positions: np.ndarray, offsets: np.ndarray, targets: np.ndarray | None) -> np.ndarray:
     """The time from each item to the next, or to the target; -1 where neither is there."""
     times = sequences.timestamps
-    gaps = times[np.minimum(positions + 1, len(times) - 1)] - times[positions]
+    gaps = (times[np.minimum(positions + 1, len(times) - 1)] - times[positions]) / sequences.ticks
     last = offsets[1:][np.diff(offsets) > 0] - 1
-    gaps[last] = -1 if targets is None else times[targets] - times[positions[last]]
+    gaps[last] = -1 if targets is None else (times[targets] - times[positions[last]]) / sequences.ticks
     return gaps.astype(np.float32)
 
 

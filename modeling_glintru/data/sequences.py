@@ -23,6 +23,7 @@ class Sequences:
         item_indices: int32, length N: item indices 1 ... n, user after user, each in time order.
         timestamps: int64 or float64, length N, beside `item_indices`.
         offsets: int64, length U + 1: user u owns `item_indices[offsets[u] : offsets[u + 1]]`.
+        ticks: Steps of `timestamps` in one unit of a time gap, see `Interactions`.
     """
 
     users: pl.Series
@@ -30,6 +31,7 @@ class Sequences:
     item_indices: np.ndarray
     timestamps: np.ndarray
     offsets: np.ndarray
+    ticks: int = 1
 
     @property
     def lengths(self) -> np.ndarray:
@@ -54,4 +56,5 @@ def build_sequences(interactions: Interactions) -> Sequences:
         item_indices=item[order] + np.int32(1),
         timestamps=timestamps[order],
         offsets=np.concatenate([[0], np.cumsum(np.bincount(user))]).astype(np.int64),
+        ticks=interactions.ticks,
     )

@@ -51,6 +51,8 @@ def push_interactions(
     numbers = pl.DataFrame({"user_id": first, "number": pl.int_range(1, len(first) + 1, eager=True)})
     frame = interactions.frame.join(numbers, on="user_id", how="left", maintain_order="left")
     frame = frame.select(user_id="number", item_id="item_id", timestamp="timestamp")
+    if interactions.has_dates:  # they stay dates, and time gaps seconds, for who reads them from the Hub
+        frame = frame.with_columns(pl.col("timestamp").cast(pl.Datetime("us")))
     if item_titles:
         titles = [item_titles.get(raw) for raw in frame["item_id"].to_list()]
         frame = frame.with_columns(title=pl.Series(titles, dtype=pl.String))

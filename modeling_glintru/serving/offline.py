@@ -36,7 +36,7 @@ class UserHistories:
         items: int32, all histories one after the other: indices of the items, oldest first.
         starts: int64, N + 1: where each user's history begins and ends in `items`.
         num_unknown_items: Interactions with items that the model does not know; they are left out.
-        last_times: int64 or float64, N: when each user's newest item was, in the unit of the table.
+        last_times: int64 or float64, N: when each user's newest item was, as in `Interactions.frame`.
     """
 
     user_ids: pl.Series
@@ -84,19 +84,20 @@ class UserHistories:
         times = users["timestamp"].fill_null(0).to_numpy()
         return cls(users["user_id"], known, starts, len(items) - len(known), times)
 
-    def time_gaps(self, now: float) -> np.ndarray:
+    def time_gaps(self, now: float, ticks: int) -> np.ndarray:
         """float32, N: the time from each user's newest item to `now`; `UNKNOWN_GAP` for a user without an item.
 
         Args:
-            now: In the unit of the table, see `Interactions.read_time`.
+            now: On the axis of the table, see `Interactions.read_time`.
+            ticks: Steps of that axis in one unit of a time gap, see `Interactions.ticks`.
 
         Raises:
             GlintRUError: A user has an item after `now`.
         """
         gaps, some = now - self.last_times, np.diff(self.starts) > 0
         if late := int((gaps[some] < 0).sum()):
-            raise GlintRUError(f"users with an item after the time of the request, {now}: {late:,}")
-        return np.where(some, gaps, UNKNOWN_GAP).astype(np.float32)
+            raise GlintRUError(f"users with an item after the time of the request: {late:,}")
+        return np.where(some, gaps / ticks, UNKNOWN_GAP).astype(np.float32)
 
 
 @torch.inference_mode()

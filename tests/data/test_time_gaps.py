@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import polars as pl
 import pytest
 
 from modeling_glintru.data import SequenceCollator, TrainingPrefixes, TrainingWindows, load_prepared
+from modeling_glintru.data.interactions import read_interactions
 from modeling_glintru.data.prepare import prepare
 from modeling_glintru.errors import DataError
 from modeling_glintru.evaluation.histories import arrow_view, read_request_gaps
@@ -35,6 +37,15 @@ def test_each_gap_is_the_time_to_what_follows(interactions, split, where, tmp_pa
                 expected = [*np.diff(own[:n]).tolist(), -1]
             assert row["time_gaps"] == expected
     assert "time_gaps" not in prepare(interactions, split=split).dataset["train"].column_names
+
+
+def test_gaps_of_dates_are_seconds():
+    seconds = random_interactions(3, num_times=10**6)
+    dates = seconds.frame.with_columns(pl.from_epoch("timestamp", "s") + pl.duration(milliseconds=250))
+    assert read_interactions(dates).has_dates
+    found = prepare(read_interactions(dates), time_gaps=True).dataset
+    for name, rows in prepare(seconds, time_gaps=True).dataset.items():
+        assert rows["time_gaps"] == found[name]["time_gaps"] and max(map(max, rows["time_gaps"])) > 1000
 
 
 def test_windows_and_prefixes_cut_them_like_the_items(interactions):

@@ -37,6 +37,14 @@ def test_the_round_trip(hub):
     assert again.changed == ()
 
 
+def test_dates_stay_dates(hub):
+    dates = FRAME.with_columns(pl.from_epoch("timestamp", "s"))
+    push_interactions(read_interactions(dates), "ann/dated")
+    for source in ("ann/dated", "hf://datasets/ann/dated/data/train-00000-of-00001.parquet"):
+        read = load_source(source)
+        assert read.has_dates and read.frame["timestamp"].equals(read_interactions(dates).frame["timestamp"])
+
+
 def test_a_large_one_is_streamed(hub, monkeypatch):
     push_interactions(read_interactions(FRAME), "ann/clicks")
     expected = load_source("ann/clicks").frame
