@@ -82,21 +82,25 @@ def _quality(panel: Any, report: DataReport, metric: str) -> None:
 
 
 def _training_time(panel: Any, report: DataReport, metric: str) -> None:
-    _scatter(panel, report, lambda row: row.seconds, metric)
-    panel.set_xlabel("training, seconds of one core")
+    device = _scatter(panel, report, lambda row: row.seconds, metric)
+    panel.set_xlabel(f"training, seconds of one {'core' if device == 'cpu' else 'GPU'}")
 
 
 def _latency(panel: Any, report: DataReport, metric: str) -> None:
-    _scatter(panel, report, lambda row: row.latency, metric)
-    panel.set_xlabel("scores for one user, ms, one thread")
+    device = _scatter(panel, report, lambda row: row.latency, metric)
+    panel.set_xlabel(f"scores for one user, ms, {'one thread' if device == 'cpu' else 'on a GPU'}")
 
 
-def _scatter(panel: Any, report: DataReport, x: Callable[[Row], float], metric: str) -> None:
-    """The rows that are trained; the others would stretch the axis by orders of magnitude.
+def _scatter(panel: Any, report: DataReport, x: Callable[[Row], float], metric: str) -> str:
+    """The rows that are trained; where there are some on a CPU, only those. Returns the kind of device.
 
-    A letter tells the machine, as in the table: only times of one machine compare.
+    The references would stretch the axis by orders of magnitude, and seconds of a GPU have no place among those of a
+    core. A letter tells the machine, as in the table: only times of one machine compare.
     """
-    rows = [row for row in report.rows if row.stage != REFERENCE]
+    trained = [row for row in report.rows if row.stage != REFERENCE]
+    devices = {row.device for row in trained}
+    device = "cpu" if "cpu" in devices or not devices else min(devices)
+    rows = [row for row in trained if row.device == device]
     intervals = [report.interval(row) for row in rows]
     # From zero, so that lengths compare; room for the labels, which stand to the right.
     width = 1.45 * max(map(x, rows), default=1)
@@ -115,6 +119,7 @@ def _scatter(panel: Any, report: DataReport, x: Callable[[Row], float], metric: 
         panel.annotate(label, (place, value), xytext=(5, shift), textcoords="offset points", fontsize=8)
     panel.set_xlim(0, width)
     panel.set_ylabel(f"test {metric}")
+    return device
 
 
 def _meets(one: tuple[float, float, float], other: tuple[float, float, float]) -> bool:

@@ -36,7 +36,8 @@ Values are means over seeds. Intervals are 95 %, from a bootstrap over users and
 same users. "Better" and "worse" stand only where the interval of the difference excludes zero, and no interval is
 corrected for there being several. With three seeds the share of the interval that comes from seeds is too small by
 about a fifth. Training time is CPU seconds of one thread, validation included, until early stopping; latency is the
-median CPU time of scoring all items for one user from the whole history, with one thread.
+median CPU time of scoring all items for one user from the whole history, with one thread. For rows that ran on a GPU
+both are wall time there; the charts against time leave them out.
 """
 
 SHORT = """\

@@ -90,6 +90,11 @@ class Row:
         return median(map(training_seconds, self.lines))
 
     @property
+    def device(self) -> str:
+        """What its first run was trained on: `"cpu"`, `"cuda"`."""
+        return self.lines[0]["device"]
+
+    @property
     def machine(self) -> str:
         """What its times were taken on; times of different machines do not compare."""
         names = []

@@ -22,10 +22,11 @@ def test_labels_of_near_points_do_not_lie_on_each_other(distance):
             model="glintru",
             stage="final",
             machine="a",
+            device="cpu" if number < 4 else "cuda",
             seconds=100 + distance * number,
             mean=lambda *names, number=number: 0.1 + 0.0003 * number,
         )
-        for number in range(6)
+        for number in range(9)
     ]
     report = SimpleNamespace(
         rows=rows,
@@ -36,10 +37,10 @@ def test_labels_of_near_points_do_not_lie_on_each_other(distance):
     figure = Figure(figsize=(22, 4.7), layout="constrained")
     canvas = FigureCanvasAgg(figure)
     panel = figure.subplots(1, 4)[0]
-    charts._scatter(panel, report, lambda row: row.seconds, "NDCG@10")
+    assert charts._scatter(panel, report, lambda row: row.seconds, "NDCG@10") == "cpu"
     canvas.draw()
     boxes = [text.get_window_extent(canvas.get_renderer()) for text in panel.texts]
-    assert len(boxes) == len(rows)
+    assert [text.get_text() for text in panel.texts] == [f"GLINT-RU (row {number}) (a)" for number in range(4)]
     for one, other in itertools.combinations(boxes, 2):
         width = min(one.x1, other.x1) - max(one.x0, other.x0)
         height = min(one.y1, other.y1) - max(one.y0, other.y0)
