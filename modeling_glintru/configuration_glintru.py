@@ -82,6 +82,7 @@ class NextItemConfig(PreTrainedConfig):
     in_batch_share: float | int = 0.5
     gbce_t: float | int = 0.75
     label_smoothing: float | int = 0.0
+    r_drop_alpha: float | int = 0.0
     temperature: float | int = 1.0
     normalize_scores: bool = False
     padding_in_softmax: bool = False
@@ -125,6 +126,13 @@ class NextItemConfig(PreTrainedConfig):
             raise GlintRUError("normalize_scores and padding_in_softmax exclude each other: padding has no direction")
         if self.label_smoothing and self.loss != "cross_entropy":
             raise GlintRUError(f"label_smoothing is for loss 'cross_entropy' only, got loss {self.loss!r}")
+        if not 0 <= self.r_drop_alpha < float("inf"):
+            raise GlintRUError(f"r_drop_alpha must be 0 or above and finite, got {self.r_drop_alpha}")
+        if self.r_drop_alpha and (self.loss != "cross_entropy" or self.label_smoothing):
+            raise GlintRUError(
+                f"r_drop_alpha is for loss 'cross_entropy' without label_smoothing, got loss {self.loss!r} and "
+                f"label_smoothing {self.label_smoothing}"
+            )
 
 
 @strict
@@ -166,6 +174,9 @@ class GlintRUConfig(NextItemConfig):
         in_batch_share (`float`, defaults to 0.5): Share of `num_negatives` that `"mixed"` takes from the batch.
         gbce_t (`float`, defaults to 0.75): Calibration t of gBCE, 0 (plain BCE) to 1 (fully calibrated).
         label_smoothing (`float`, defaults to 0.0): Smoothing of the full cross-entropy, in [0, 1).
+        r_drop_alpha (`float`, defaults to 0.0): R-Drop (Liang et al. 2021): above 0, a training step passes its batch
+            twice, with other dropout, and the divergence of the two softmaxes counts with this weight beside their
+            cross-entropy. Against over-fitting, at about twice the training time; 1 is a good first value.
         temperature (`float`, defaults to 1.0): Scores are divided by it in the loss and in `logits`; above 0.
         normalize_scores (`bool`, defaults to `False`): Scores are cosines instead of inner products: representation and
             item embedding are divided by their lengths first. Needs a small temperature, 0.05 to 0.1.

@@ -15,6 +15,7 @@ from .configuration_glintru import GlintRUError
 from .losses_glintru import next_item_loss, unit
 from .negatives_glintru import ItemPopularity
 from .new_items_glintru import new_rows
+from .r_drop_glintru import r_drop
 from .state_glintru import GlintRUState
 from .time_gaps_glintru import UNKNOWN_GAP, TimeGaps, check_knows_time
 
@@ -363,8 +364,16 @@ class NextItemHead:
             if time_gaps is not None:
                 last = self.at_time(last, gaps_of_requests(time_gaps, mask))
             logits = self._logits(last, exclude_item_ids)
+        loss = None
+        if labels is not None:
+            again = None
+            if self.training and self.config.r_drop_alpha:
+                again = self.model(input_ids, attention_mask, inputs_embeds, return_dict=True, **carried)[0]
+                if time_gaps is not None:
+                    again = self.at_time(again, gaps_of_positions(time_gaps, mask))
+            loss = self._loss(asked, labels, mask, num_items_in_batch, again)
         return SequentialRecommendationOutput(
-            loss=None if labels is None else self._loss(asked, labels, mask, num_items_in_batch),
+            loss=loss,
             logits=logits,
             last_hidden_state=hidden,
             hidden_states=outputs.hidden_states,
@@ -402,21 +411,33 @@ class NextItemHead:
             hidden_items.scatter_(-1, index, True)
         return logits.masked_fill(hidden_items, float("-inf"))
 
-    def _loss(self, hidden: Tensor, labels: Tensor, mask: Tensor, num_items_in_batch: Tensor | int | None) -> Tensor:
+    def _loss(
+        self,
+        hidden: Tensor,
+        labels: Tensor,
+        mask: Tensor,
+        num_items_in_batch: Tensor | int | None,
+        again: Tensor | None = None,
+    ) -> Tensor:
         if labels.shape != mask.shape:
             raise GlintRUError(f"labels must have shape {tuple(mask.shape)} like input_ids, got {tuple(labels.shape)}")
         chosen = labels != -100
         check_indices("labels", labels.masked_fill(~chosen, 1), self.config.vocab_size, lowest=1)
         targets = labels[chosen]
         self.check_labels(chosen, mask)
-        loss = self._summed_loss(hidden[chosen], targets.long())
+        loss = self._summed_loss(hidden[chosen], targets.long(), None if again is None else again[chosen])
         if num_items_in_batch is None:
             num_items_in_batch = max(1, targets.numel())
         elif isinstance(num_items_in_batch, Tensor):
             num_items_in_batch = num_items_in_batch.to(loss.device)
         return loss / num_items_in_batch
 
-    def _summed_loss(self, hidden: Tensor, targets: Tensor) -> Tensor:
-        """The loss that the config names, of (targets, hidden_size) representations and (targets,) int64 items."""
+    def _summed_loss(self, hidden: Tensor, targets: Tensor, again: Tensor | None = None) -> Tensor:
+        """The loss that the config names, of (targets, hidden_size) representations and (targets,) int64 items.
+
+        `again` holds the representations of a second pass, for R-Drop.
+        """
         embedding = self.model.embed_items
+        if again is not None:
+            return r_drop(self.config, hidden, again, targets, embedding.weight)
         return next_item_loss(self.config, hidden, targets, embedding.weight, self.item_popularity, embedding.sparse)

@@ -228,6 +228,25 @@ def cross_entropy_(scores: Tensor, targets: Tensor, temperature: float, smoothin
     return losses.sum()
 
 
+def twin_cross_entropy_(scores: Tensor, targets: Tensor, temperature: float, alpha: float) -> Tensor | None:
+    """As `cross_entropy_`, for (2, rows, items) scores of two passes and the loss of `r_drop`."""
+    kernels = library() if scores.device.type == "cpu" and not torch.compiler.is_compiling() else None
+    if kernels is None or scores.dtype not in (torch.float32, torch.bfloat16):
+        return None
+    first, second = scores
+    if not (first.is_contiguous() and second.is_contiguous()):
+        return None
+    losses = torch.empty(len(first), dtype=torch.float32)
+    options = (
+        first.shape[1],
+        int(scores.dtype == torch.bfloat16),
+        ctypes.c_float(temperature),
+        ctypes.c_float(alpha),
+    )
+    _over_rows(kernels.twin_cross_entropy, len(first), (first, second, targets.contiguous(), losses), options)
+    return losses.sum()
+
+
 def can_fuse(x: Tensor, width: int) -> bool:
     """Whether the kernels serve: float32 or bfloat16 on the CPU, a width that fills vectors, and no tracing."""
     return (

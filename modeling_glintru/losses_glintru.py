@@ -25,6 +25,12 @@ def unit(x: Tensor) -> Tensor:
     return F.normalize(at_least_float32(x), dim=-1)
 
 
+def autocast_dtype(x: Tensor) -> torch.dtype:
+    """What a matrix product with `x` is made in."""
+    device = x.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+
+
 def item_rows(items: Tensor, weight: Tensor, sparse: bool, normalize: bool) -> Tensor:
     """The rows that (any,) items are scored with; with `sparse`, `weight` gets a gradient of these rows alone."""
     rows = F.embedding(items, weight, sparse=sparse)
@@ -74,8 +80,7 @@ class LinearCrossEntropy(torch.autograd.Function):
     def forward(
         ctx, hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float, smoothing: float, first_item: int
     ) -> Tensor:
-        device = hidden.device.type
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
+        device, dtype = hidden.device.type, autocast_dtype(hidden)
         accumulate = torch.promote_types(hidden.dtype, torch.float32)
         inputs, items, targets = hidden.to(dtype), weight[first_item:].to(dtype), targets - first_item
         wants_hidden, wants_weight = ctx.needs_input_grad[:2]

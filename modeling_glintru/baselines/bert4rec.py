@@ -200,7 +200,8 @@ class BERT4RecForSequentialRecommendation(WholeHistoryHead, BERT4RecPreTrainedMo
         masked = draw_masked(window, self.config.mask_probability, self.config.last_only_probability)
         hidden = self.model.cloze(window, masked)
         targets = window[masked]
-        loss = self._summed_loss(hidden[masked], targets) / max(1, targets.numel())
+        again = self.model.cloze(window, masked)[masked] if self.config.r_drop_alpha else None
+        loss = self._summed_loss(hidden[masked], targets, again) / max(1, targets.numel())
         return SequentialRecommendationOutput(loss=loss)
 
     def _window(self, input_ids: Tensor, attention_mask: Tensor | None, labels: Tensor) -> Tensor:

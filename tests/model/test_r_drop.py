@@ -1,0 +1,90 @@
+"""R-Drop: the loss against a plain formula, the kernel against plain torch, and two passes in training alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from modeling_glintru import GlintRUConfig
+from modeling_glintru import kernels_glintru as kernels
+from modeling_glintru import losses_glintru as losses
+from modeling_glintru.r_drop_glintru import r_drop
+
+from .helpers import gradients, random_history, small_model
+
+
+def plain(config, hidden, again, targets, weight):
+    """The paper's equations, halved."""
+    first_item = 0 if config.padding_in_softmax else 1
+    if config.normalize_scores:
+        hidden, again, weight = (F.normalize(x, dim=-1) for x in (hidden, again, weight))
+    logs = [((x @ weight[first_item:].T) / config.temperature).log_softmax(-1) for x in (hidden, again)]
+    likelihood = sum(F.nll_loss(x, targets - first_item, reduction="sum") for x in logs)
+    divergence = sum(F.kl_div(a, b, log_target=True, reduction="sum") for a, b in (logs, logs[::-1])) / 2
+    return (likelihood + config.r_drop_alpha * divergence) / 2
+
+
+def inputs(rows, items, dtype):
+    torch.manual_seed(0)
+    pair = torch.randn(2, rows, 16, dtype=dtype, requires_grad=True)
+    weight = torch.randn(items + 1, 16, dtype=dtype, requires_grad=True)
+    return pair, torch.randint(1, items + 1, (rows,)), weight
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"temperature": 0.5}, {"normalize_scores": True, "temperature": 0.07}, {"padding_in_softmax": True}],
+)
+@pytest.mark.parametrize("alpha", [0.5, 3])
+@pytest.mark.parametrize("chunk_elements", [1, 1 << 21])
+def test_the_papers_loss(options, alpha, chunk_elements, monkeypatch):
+    monkeypatch.setattr(losses.LinearCrossEntropy, "CHUNK_ELEMENTS", chunk_elements)
+    config = GlintRUConfig(vocab_size=32, r_drop_alpha=alpha, **options)
+    pair, targets, weight = inputs(150, 31, torch.float64)
+    ours, expected = (f(config, pair[0], pair[1], targets, weight) * 0.3 for f in (r_drop, plain))
+    torch.testing.assert_close(ours, expected, rtol=1e-10, atol=1e-10)
+    found = (torch.autograd.grad(loss, (pair, weight)) for loss in (ours, expected))
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("kernel", [False, True])
+@pytest.mark.parametrize("items", [1, 15, 16, 31, 33, 1000])
+def test_in_float32_and_bfloat16(items, kernel, monkeypatch):
+    if not kernel:
+        monkeypatch.setattr(kernels, "library", lambda: None)
+    elif kernels.library() is None:
+        pytest.skip("no C compiler on this machine")
+    config = GlintRUConfig(vocab_size=items + 1, r_drop_alpha=1.5, temperature=0.5)
+    pair, targets, weight = inputs(300, items, torch.float32)
+    expected = plain(config, pair[0], pair[1], targets, weight)
+    wanted = torch.autograd.grad(expected, (pair, weight))
+    for half in (False, True):
+        with torch.autocast("cpu", enabled=half):
+            ours = r_drop(config, pair[0], pair[1], targets, weight)
+        torch.testing.assert_close(ours, expected, rtol=1e-2 if half else 1e-5, atol=1e-3)
+        for a, b in zip(torch.autograd.grad(ours, (pair, weight)), wanted, strict=True):
+            atol = 0.05 * float(b.abs().max()) if half else 1e-4
+            torch.testing.assert_close(a, b, rtol=1e-3, atol=atol)
+
+
+def test_training_passes_twice_and_nothing_else_does():
+    ids, labels = random_history(4, 7), random_history(4, 7)
+    model = small_model(r_drop_alpha=1.0, hidden_dropout=0.5)
+    twin = small_model(hidden_dropout=0.5)
+    twin.load_state_dict(model.state_dict())
+    model.eval(), twin.eval()
+    assert torch.equal(model(ids, labels=labels).loss, twin(ids, labels=labels).loss)
+    model.train(), twin.train()
+    torch.manual_seed(3)
+    passes = [twin.model(ids).last_hidden_state for _ in range(2)]
+    torch.manual_seed(3)
+    ours = model(ids, labels=labels).loss
+    flat = [x.flatten(0, 1) for x in passes]
+    expected = plain(model.config, *flat, labels.flatten(), twin.model.embed_items.weight) / labels.numel()
+    torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-5)
+    assert (flat[0] - flat[1]).abs().max() > 1e-3
+    wanted = gradients(expected, twin)
+    for name, gradient in gradients(ours, model).items():
+        torch.testing.assert_close(gradient, wanted[name], rtol=1e-3, atol=1e-5)
