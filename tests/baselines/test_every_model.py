@@ -55,6 +55,19 @@ def test_sampled_losses_touch_only_their_rows(name, loss):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_r_drop_draws_two_passes_together(name):
+    ids, labels = next_labels(name, torch.stack(histories(10, 10)))
+    found = []
+    for alpha in (1, 2, 3):
+        model = make(name, r_drop_alpha=alpha).train()
+        torch.manual_seed(1)
+        found.append(model(ids, labels=labels).loss)
+    less, middle, more = found
+    assert more - less > 1e-4  # twice half of a divergence, with the same dropout
+    torch.testing.assert_close(middle, (less + more) / 2, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("side", ["left", "right", "gaps"])
 def test_padding_and_mates_change_nothing(name, side):
     model = make(name)
