@@ -215,6 +215,27 @@ def share(text: str) -> float:
     return value
 
 
+# Name, items, windows a step, their length: of Beauty with 750 targets a step, of ML-1M with 500.
+STEP_SHAPES = (("short histories", 12_101, 120, 12), ("long histories", 3_416, 3, 170))
+
+
+def ten_steps(
+    models: Mapping[str, torch.nn.Module], items: int, windows: int, length: int, rounds: int
+) -> dict[str, list[float]]:
+    """Seconds of ten training steps by model and round, on random windows of which every second is half as long."""
+    ids = torch.randint(1, items + 1, (windows, length + 1))
+    ids[::2, : length // 2] = 0
+    batch = {"input_ids": ids[:, :-1], "attention_mask": (ids[:, :-1] > 0).long()}
+    batch["labels"] = ids[:, 1:].masked_fill(ids[:, :-1] == 0, -100)
+    sides = {name: Side(model, bf16=False) for name, model in models.items()}
+
+    def run(side: Side) -> None:
+        for _ in range(10):
+            side.step(batch)
+
+    return interleaved({name: (lambda side=side: run(side)) for name, side in sides.items()}, rounds)
+
+
 def with_and_without(
     description: str, results: Path, measure: Callable[[int], list[tuple[str, int, dict[str, list[float]]]]]
 ) -> None:
