@@ -1,4 +1,7 @@
-"""How long trials will take: from those that ran, else from what the protocol declares."""
+"""How long trials will take: from those that ran, else from what the protocol declares.
+
+What is declared was timed on one machine, with one batch: it is scaled by what the models that ran took of it.
+"""
 
 from __future__ import annotations
 
@@ -36,14 +39,24 @@ class Estimate:
                 found[record["data"], record["model"], fields.get("hidden_size")].append(seconds)
                 found[record["data"], record["model"], None].append(seconds)
         self.measured = {key: statistics.median(values) for key, values in found.items()}
+        shares: dict[str, list[float]] = defaultdict(list)
+        for (name, model, size), seconds in self.measured.items():
+            if size and (declared := self._declared(name, model, size)):
+                shares[name].append(seconds / declared)
+        self.scale = {name: statistics.median(values) for name, values in shares.items()}
 
     def seconds_per_epoch(self, data: str, model: str, hidden_size: int | None = None) -> float:
         """One epoch of a model, of that width or of any."""
         for size in (hidden_size, None):
             if (data, model, size) in self.measured:
                 return self.measured[data, model, size]
-        declared = float(self.data[data].seconds_per_epoch.get(model, UNKNOWN)) if data in self.data else UNKNOWN
-        return declared * (hidden_size or DECLARED_SIZE) / DECLARED_SIZE
+        size = hidden_size or DECLARED_SIZE
+        declared = self._declared(data, model, size)
+        return UNKNOWN * size / DECLARED_SIZE if declared is None else declared * self.scale.get(data, 1.0)
+
+    def _declared(self, data: str, model: str, hidden_size: int) -> float | None:
+        seconds = self.data[data].seconds_per_epoch.get(model) if data in self.data else None
+        return None if seconds is None else float(seconds) * hidden_size / DECLARED_SIZE
 
     def trial(self, trial: Trial) -> float:
         """Seconds of one trial that runs to its last epoch."""

@@ -16,7 +16,7 @@ from .helpers import of, tiny_job
 
 @pytest.fixture
 def job(tmp_path):
-    return tiny_job(tmp_path, data={"seconds_per_epoch": {"glintru": 40}, "rungs": [2], "epochs": 4})
+    return tiny_job(tmp_path, data={"seconds_per_epoch": {"glintru": 40, "gru4rec": 20}, "rungs": [2], "epochs": 4})
 
 
 def line(seconds, size, status="done", model="glintru"):
@@ -36,6 +36,10 @@ def test_what_ran_goes_before_what_is_declared(job):
     assert Estimate(data, wide).trial(trial) == START + 2 * 35
     assert Estimate(data, [*wide, line(6, 8), line(1000, 8, "failed")]).trial(trial) == START + 2 * 3
     assert Estimate(data, []).seconds_per_epoch("toy", "sasrec") == UNKNOWN
+    assert Estimate(data, []).seconds_per_epoch("toy", "gru4rec", 32) == 10
+    on_gpu = line(900, 128) | {"device": "cuda"}
+    assert Estimate(data, [*wide, on_gpu]).seconds_per_epoch("toy", "gru4rec", 32) == 10 * 35 / 80
+    assert Estimate(data, wide).seconds_per_epoch("toy", "sasrec") == UNKNOWN
 
 
 def test_a_step_is_what_is_left_of_it(job):
