@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,8 @@ from modeling_glintru.recipes import Recipe, TrainingRecipe, change_recipe, list
 DATA = ["amazon-beauty", "amazon-video-games", "ml-100k", "ml-1m"]
 NAMES = sorted([*DATA, *(f"{name}-best" for name in DATA), "demo"])
 TIMED = ["amazon-beauty-best-time", "amazon-beauty-sasrec-time", "ml-100k-best-time"]
-ALL = sorted([*NAMES, *TIMED, "amazon-beauty-bsarec"])
+RIVALS = ["amazon-beauty-bsarec", "amazon-beauty-sasrec-r-drop", "ml-100k-sasrec-r-drop"]
+ALL = sorted([*NAMES, *TIMED, *RIVALS])
 
 
 def write(tmp_path: Path, text: str) -> Path:
@@ -246,7 +248,9 @@ def test_names_do_not_depend_on_the_folder_one_stands_in(tmp_path):
 
 
 @pytest.mark.parametrize("name", [name for name in TIMED if name.endswith("-best-time")])
-def test_with_and_without_the_time_of_the_request_nothing_else_is_different(name):
+def test_with_the_time_of_the_request_only_r_drop_is_different(name):
     timed, plain = load_recipe(name), load_recipe(name.removesuffix("-time"))
+    assert plain.model.pop("r_drop_alpha") == 1
     assert timed.model == plain.model | {"use_time_gaps": True}
-    assert (timed.data, timed.training, timed.evaluation) == (plain.data, plain.training, plain.evaluation)
+    training = replace(plain.training, early_stopping_patience=timed.training.early_stopping_patience)
+    assert (timed.data, timed.training, timed.evaluation) == (plain.data, training, plain.evaluation)
