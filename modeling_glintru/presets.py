@@ -178,6 +178,9 @@ class _Rule:
             self.take(reason, "model", normalize_scores=True)
             if self.known["model.normalize_scores"]:
                 self.take(reason, "model", temperature=0.07)
+            reason = f"every batch twice, with other dropout, for fewer than {MANY:,} targets"
+            if not self.known.get("model.label_smoothing"):
+                self.take(reason, "model", r_drop_alpha=1.0)
         if self.known["model.loss"] in ("sampled_softmax", "gbce"):
             reason = "half of them from the batch, half from the catalogue"
             self.take(reason, "model", num_negatives=1024, negative_sampling="mixed")
