@@ -11,8 +11,8 @@ __all__ = ["sooner"]
 
 
 def sooner(report: DataReport, lead: Row, others: list[Row]) -> str:
-    """Says when `lead` was as good as the best of the others at its best; empty where it never was, or where the two
-    were timed on different machines or differ in what they see.
+    """Says when `lead` was as good as the best of the others at its best, of those that were timed on the same machine
+    and see the same; empty where it never was, or where there is none.
 
     Args:
         report: The data set.
@@ -20,9 +20,10 @@ def sooner(report: DataReport, lead: Row, others: list[Row]) -> str:
         others: What it is compared with.
     """
     metric = report.protocol.metric
-    alike = [row for row in others if row.stage != REFERENCE and row.knows_time == lead.knows_time]
+    trained = [row for row in others if row.stage != REFERENCE]
+    alike = [row for row in trained if (row.knows_time, row.machine) == (lead.knows_time, lead.machine)]
     runner_up = max(alike, key=lambda row: row.mean("validation", "full", metric) or 0, default=None)
-    if runner_up is None or runner_up.machine != lead.machine:
+    if runner_up is None:
         return ""
     goal = mean(max(point[metric] for point in line["curve"]) for line in runner_up.lines)
     passed = [_seconds_to(line, metric, goal) for line in lead.lines]

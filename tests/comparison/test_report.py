@@ -134,6 +134,7 @@ def test_when_one_row_was_as_good_as_another(report):
     elsewhere = Row("glintru", "final", [line | {"processor": "Q"} for line in other.lines])
     timed = Row("best", "preset", [line | {"recipe": {"model": {"use_time_gaps": True}}} for line in lead.lines])
     assert sooner(report, lead, [elsewhere]) == sooner(report, timed, [other]) == ""
+    assert sooner(report, lead, [elsewhere, other]) == said  # the one that was timed beside it
     assert sooner(report, lead, [row for row in report.rows if row.stage == "reference"]) == ""
 
 
