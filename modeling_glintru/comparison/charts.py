@@ -14,7 +14,7 @@ __all__ = ["draw_charts"]
 
 logger = logging.getLogger(__name__)
 OURS, OTHERS = "#c8553d", "#30638e"
-PANEL_WIDTH, PANEL_HEIGHT = 340.0, 220.0  # about, in points
+PANEL_WIDTH, AROUND = 340.0, 1.1  # a panel, in points, and what is above and below it, in inches; about
 LETTER_WIDTH, LINE_HEIGHT = 4.4, 11.0
 LABEL_SHIFTS = [4, -11, *(sign * (11 + 12 * n) for n in range(1, 40) for sign in (1, -1))]
 
@@ -105,13 +105,14 @@ def _scatter(panel: Any, report: DataReport, x: Callable[[Row], float], metric: 
     # From zero, so that lengths compare; room for the labels, which stand to the right.
     width = 1.45 * max(map(x, rows), default=1)
     height = max((high for _, high in intervals), default=1) - min((low for low, _ in intervals), default=0)
+    points = 72 * (panel.figure.get_figheight() - AROUND) / 1.1  # of the height; the rest are margins
     taken: list[tuple[float, float, float]] = []  # begin, end and height of the labels so far, in points
     for row, (low, high) in zip(rows, intervals, strict=True):
         place, value = x(row), _value(report, row)
         panel.plot([place, place], [low, high], color=_color(row), linewidth=1, alpha=0.6)
         panel.plot([place], [value], "o", color=_color(row), markersize=6)
         label = row.label + report.machine_marks.get(row.machine, "")
-        begin, up = place / width * PANEL_WIDTH, value / height * PANEL_HEIGHT
+        begin, up = place / width * PANEL_WIDTH, value / height * points
         end = begin + len(label) * LETTER_WIDTH
         # Beside its point, or above or below it where a neighbour's label stands.
         shift = next(s for s in LABEL_SHIFTS if not any(_meets((begin, end, up + s), other) for other in taken))

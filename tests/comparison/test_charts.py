@@ -11,7 +11,8 @@ from modeling_glintru.comparison import charts
 
 
 @pytest.mark.parametrize("distance", [0.0, 1.0, 30.0])
-def test_labels_of_near_points_do_not_lie_on_each_other(distance):
+@pytest.mark.parametrize("height", [4.7, 6.6])
+def test_labels_of_near_points_do_not_lie_on_each_other(distance, height):
     pytest.importorskip("matplotlib")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -34,7 +35,7 @@ def test_labels_of_near_points_do_not_lie_on_each_other(distance):
         protocol=SimpleNamespace(metric="ndcg@10"),
         interval=lambda row: (row.mean() - 0.01, row.mean() + 0.01),
     )
-    figure = Figure(figsize=(22, 4.7), layout="constrained")
+    figure = Figure(figsize=(22, height), layout="constrained")
     canvas = FigureCanvasAgg(figure)
     panel = figure.subplots(1, 4)[0]
     assert charts._scatter(panel, report, lambda row: row.seconds, "NDCG@10") == "cpu"
