@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 
-from modeling_glintru import kernels_glintru
+from modeling_glintru import GlintRUConfig, GlintRUForSequentialRecommendation, kernels_glintru
 from modeling_glintru.data import PreparedData
 from modeling_glintru.evaluation import ModelScorer, RankingMetrics, evaluate, library_versions, target_ranks
 from modeling_glintru.evaluation.metrics import per_user_metrics
@@ -213,6 +213,21 @@ def share(text: str) -> float:
     if not 0 < value <= 1:
         raise argparse.ArgumentTypeError("a share is above 0 and up to 1")
     return value
+
+
+def best_block(items: int, **options: Any) -> GlintRUForSequentialRecommendation:
+    """A block as `amazon-beauty-best` has it, with some changes."""
+    torch.manual_seed(0)
+    config = GlintRUConfig(
+        vocab_size=items + 1,
+        hidden_size=128,
+        num_attention_heads=8,
+        average_share=0.5,
+        normalize_scores=True,
+        temperature=0.07,
+        **options,
+    )
+    return GlintRUForSequentialRecommendation(config)
 
 
 # Name, items, windows a step, their length: of Beauty with 750 targets a step, of ML-1M with 500.

@@ -9,27 +9,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from measuring import STEP_SHAPES, ten_steps, with_and_without
+from measuring import STEP_SHAPES, best_block, ten_steps, with_and_without
 
-from modeling_glintru import GlintRUConfig, GlintRUForSequentialRecommendation, r_drop_glintru
+from modeling_glintru import r_drop_glintru
 
 RESULTS = Path(__file__).parent / "results" / "r_drop_cost.json"
 
 
-def model(items: int, r_drop_alpha: float) -> GlintRUForSequentialRecommendation:
-    """The two blocks of `amazon-beauty-best`."""
-    torch.manual_seed(0)
-    config = GlintRUConfig(
-        vocab_size=items + 1,
-        hidden_size=128,
-        num_attention_heads=8,
-        num_hidden_layers=2,
-        average_share=0.5,
-        normalize_scores=True,
-        temperature=0.07,
-        r_drop_alpha=r_drop_alpha,
-    )
-    return GlintRUForSequentialRecommendation(config)
+def model(items: int, r_drop_alpha: float) -> torch.nn.Module:
+    """With the two blocks of `amazon-beauty-best`."""
+    return best_block(items, num_hidden_layers=2, r_drop_alpha=r_drop_alpha)
 
 
 class PlainTorch(torch.nn.Module):

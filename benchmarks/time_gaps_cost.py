@@ -9,30 +9,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from measuring import Side, interleaved, with_and_without
+from measuring import Side, best_block, interleaved, with_and_without
 
-from modeling_glintru import GlintRUConfig, GlintRUForSequentialRecommendation, GlintRUProcessor
+from modeling_glintru import GlintRUProcessor
 from modeling_glintru.serving import StreamingRecommender
 
 RESULTS = Path(__file__).parent / "results" / "time_gaps_cost.json"
 ITEMS, WINDOWS, LENGTH = 12_101, 120, 12  # a step of Beauty with 750 targets
 SIDES = {"without": False, "with": True}
 ANSWERS = 500
-
-
-def model(use_time_gaps: bool) -> GlintRUForSequentialRecommendation:
-    """The block of `amazon-beauty-best`."""
-    torch.manual_seed(0)
-    config = GlintRUConfig(
-        vocab_size=ITEMS + 1,
-        hidden_size=128,
-        num_attention_heads=8,
-        average_share=0.5,
-        normalize_scores=True,
-        temperature=0.07,
-        use_time_gaps=use_time_gaps,
-    )
-    return GlintRUForSequentialRecommendation(config)
 
 
 def training(rounds: int) -> dict[str, list[float]]:
@@ -42,7 +27,10 @@ def training(rounds: int) -> dict[str, list[float]]:
     batch = {"input_ids": ids[:, :-1], "attention_mask": (ids[:, :-1] > 0).long()}
     batch["labels"] = ids[:, 1:].masked_fill(ids[:, 1:] == 0, -100)
     gaps = {"time_gaps": torch.rand(WINDOWS, LENGTH) * 1e7}
-    sides = {name: (Side(model(timed), bf16=False), gaps if timed else {}) for name, timed in SIDES.items()}
+    sides = {
+        name: (Side(best_block(ITEMS, use_time_gaps=timed), bf16=False), gaps if timed else {})
+        for name, timed in SIDES.items()
+    }
 
     def run(side: Side, further: dict[str, torch.Tensor]) -> None:
         for _ in range(10):
@@ -53,7 +41,7 @@ def training(rounds: int) -> dict[str, list[float]]:
 
 def answers(rounds: int) -> dict[str, list[float]]:
     """Seconds of `ANSWERS` recommendations by one model, asked without and with a time."""
-    timed = model(use_time_gaps=True).eval()
+    timed = best_block(ITEMS, use_time_gaps=True).eval()
     with StreamingRecommender(timed, GlintRUProcessor(list(range(1, ITEMS + 1)))) as recommender:
         recommender.observe_many([("anna", item) for item in range(1, 21)])
 

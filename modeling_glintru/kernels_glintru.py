@@ -214,36 +214,31 @@ def cross_entropy_(scores: Tensor, targets: Tensor, temperature: float, smoothin
     Returns:
         The summed loss, float32 scalar; `None`, with `scores` as they were, where there is no kernel for them.
     """
-    kernels = library() if scores.device.type == "cpu" and not torch.compiler.is_compiling() else None
-    if kernels is None or scores.dtype not in (torch.float32, torch.bfloat16) or not scores.is_contiguous():
-        return None
-    losses = torch.empty(len(scores), dtype=torch.float32)
-    options = (
-        scores.shape[1],
-        int(scores.dtype == torch.bfloat16),
-        ctypes.c_float(temperature),
-        ctypes.c_float(smoothing),
-    )
-    _over_rows(kernels.cross_entropy, len(scores), (scores, targets.contiguous(), losses), options)
-    return losses.sum()
+    return _softmax_gradient("cross_entropy", [scores], targets, temperature, smoothing)
 
 
 def twin_cross_entropy_(scores: Tensor, targets: Tensor, temperature: float, alpha: float) -> Tensor | None:
     """As `cross_entropy_`, for (2, rows, items) scores of two passes and the loss of `r_drop`."""
-    kernels = library() if scores.device.type == "cpu" and not torch.compiler.is_compiling() else None
-    if kernels is None or scores.dtype not in (torch.float32, torch.bfloat16):
-        return None
-    first, second = scores
-    if not (first.is_contiguous() and second.is_contiguous()):
+    return _softmax_gradient("twin_cross_entropy", list(scores), targets, temperature, alpha)
+
+
+def _softmax_gradient(
+    name: str, passes: Sequence[Tensor], targets: Tensor, temperature: float, option: float
+) -> Tensor | None:
+    """Calls that kernel on the (rows, items) scores of each pass; see `cross_entropy_`."""
+    first = passes[0]
+    kernels = library() if first.device.type == "cpu" and not torch.compiler.is_compiling() else None
+    contiguous = all(scores.is_contiguous() for scores in passes)
+    if kernels is None or first.dtype not in (torch.float32, torch.bfloat16) or not contiguous:
         return None
     losses = torch.empty(len(first), dtype=torch.float32)
     options = (
         first.shape[1],
-        int(scores.dtype == torch.bfloat16),
+        int(first.dtype == torch.bfloat16),
         ctypes.c_float(temperature),
-        ctypes.c_float(alpha),
+        ctypes.c_float(option),
     )
-    _over_rows(kernels.twin_cross_entropy, len(first), (first, second, targets.contiguous(), losses), options)
+    _over_rows(getattr(kernels, name), len(first), (*passes, targets.contiguous(), losses), options)
     return losses.sum()
 
 
