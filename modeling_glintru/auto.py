@@ -71,7 +71,5 @@ def register() -> None:
 
 
 def model_label(kind: type) -> str:
-    """What a model's class is called in tables, such as `"SASRec"`."""
-    if issubclass(kind, GlintRUForSequentialRecommendation):
-        return "GLINT-RU"
-    return kind.__name__.removesuffix("ForSequentialRecommendation")
+    """What a model's class is called in tables, such as `"SASRec"`: its `label`, or the beginning of its name."""
+    return getattr(kind, "label", kind.__name__.removesuffix("ForSequentialRecommendation"))

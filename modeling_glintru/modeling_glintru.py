@@ -142,6 +142,8 @@ class GlintRUModel(PrefixEncoder, GlintRUPreTrainedModel):
 class GlintRUForSequentialRecommendation(NextItemHead, GlintRUPreTrainedModel):
     """GLINT-RU with scores for every item: inner products with the item embeddings, trained on the next item."""
 
+    label = "GLINT-RU"
+
     def __init__(self, config: GlintRUConfig) -> None:
         super().__init__(config)
         self.model = GlintRUModel(config)

@@ -126,6 +126,8 @@ class FMLPRecModel(WholeHistoryEncoder, FMLPRecPreTrainedModel):
 class FMLPRecForSequentialRecommendation(WholeHistoryHead, FMLPRecPreTrainedModel):
     """FMLP-Rec with scores for every item."""
 
+    label = "FMLP-Rec"
+
     def __init__(self, config: FMLPRecConfig) -> None:
         super().__init__(config)
         self.model = FMLPRecModel(config)

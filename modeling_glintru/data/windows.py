@@ -12,7 +12,9 @@ from torch.utils.data import Dataset
 from ..errors import DataError
 from ..time_gaps_glintru import UNKNOWN_GAP
 
-__all__ = ["TrainingPrefixes", "TrainingWindows", "check_gaps_differ", "check_has_gaps"]
+__all__ = ["TrainingPrefixes", "TrainingWindows", "check_gaps_differ", "check_has_gaps", "history_lengths"]
+
+ROWS_AT_A_TIME = 100_000
 
 
 class TrainingWindows(Dataset):
@@ -239,9 +241,18 @@ def check_gaps_differ(split: Any) -> None:
 
 
 def history_lengths(split: Any) -> np.ndarray:
-    """int, one a row: how many items the column `item_ids` of a `datasets.Dataset` without a selection holds."""
-    column = split.data.column("item_ids")
-    return np.concatenate([np.zeros(0, np.int32), *(chunk.value_lengths().to_numpy() for chunk in column.chunks)])
+    """How many items each row of a `datasets.Dataset` has in its column `item_ids`, int64, one a row.
+
+    Raises:
+        DataError: A row has no list.
+    """
+    lengths = [np.zeros(0, np.int64)]
+    for table in split.select_columns(["item_ids"]).with_format("arrow").iter(ROWS_AT_A_TIME):
+        lists = table["item_ids"].combine_chunks()
+        if lists.null_count:
+            raise DataError("the column 'item_ids' holds nulls; every history must be a list of item indices")
+        lengths.append(lists.value_lengths().to_numpy())
+    return np.concatenate(lengths)
 
 
 def _is_list(kind: pa.DataType) -> bool:

@@ -13,7 +13,6 @@ from ..errors import DataError
 __all__ = [
     "arrow_view",
     "flat_histories",
-    "history_lengths",
     "iterate_flat_histories",
     "read_request_gaps",
     "read_rows",
@@ -56,12 +55,6 @@ def iterate_flat_histories(dataset: Dataset, rows_per_block: int = ROWS_PER_BLOC
     view = arrow_view(dataset, ["item_ids"])
     for start in range(0, len(view), rows_per_block):
         yield flat_histories(view[start : start + rows_per_block])
-
-
-def history_lengths(dataset: Dataset) -> np.ndarray:
-    """The number of items of every history, int64, one a row."""
-    blocks = [lengths for _, lengths in iterate_flat_histories(dataset)]
-    return np.concatenate(blocks) if blocks else np.zeros(0, dtype=np.int64)
 
 
 def read_request_gaps(view: Dataset, rows: np.ndarray) -> np.ndarray:

@@ -10,13 +10,18 @@ import torch.nn.functional as F
 from huggingface_hub.errors import StrictDataclassError
 
 from modeling_glintru import AutoModelForSequentialRecommendation, GlintRUError
-from modeling_glintru.auto import MODELS, OUR_MODELS
+from modeling_glintru.auto import MODELS, OUR_MODELS, model_label
 
 from .helpers import CAUSAL, LONGEST, NAMES, WHOLE, histories, make, next_labels, small_config
 
 
 def test_the_models():
     assert set(NAMES) == {path.split(".")[-2] for path in OUR_MODELS} - {"modeling_glintru"} | {"glintru"}
+
+
+def test_labels():
+    labels = {name: model_label(MODELS[name]) for name in ("glintru", "fmlprec", "sasrec")}
+    assert labels == {"glintru": "GLINT-RU", "fmlprec": "FMLP-Rec", "sasrec": "SASRec"}
 
 
 @pytest.mark.parametrize("name", NAMES)

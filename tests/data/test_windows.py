@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from modeling_glintru.data.collator import SequenceCollator
-from modeling_glintru.data.windows import TrainingWindows
+from modeling_glintru.data.windows import TrainingWindows, history_lengths
 from modeling_glintru.errors import DataError
 
 from .helpers import STEADY
@@ -98,6 +98,15 @@ def test_selected_and_shuffled_splits() -> None:
 def test_other_list_types(kind: pa.DataType) -> None:
     split = split_of([5, 9, 2, 7], kind=kind)
     check_windows(TrainingWindows(split, 4), [list(history) for history in split["item_ids"]])
+
+
+def test_lengths_of_histories() -> None:
+    split = split_of([5, 9, 2, 7, 1])
+    assert history_lengths(split).tolist() == [5, 9, 2, 7, 1]
+    assert history_lengths(split.select([3, 1, 1])).tolist() == [7, 9, 9]
+    assert history_lengths(split.select([])).tolist() == []
+    with pytest.raises(DataError, match="nulls"):
+        history_lengths(datasets.Dataset(pa.table({"item_ids": pa.array([[1, 2], None])})))
 
 
 def test_items_stay_in_the_mapped_file(tmp_path: Path) -> None:
