@@ -22,7 +22,7 @@ def gap_classes(gaps: Tensor) -> Tensor:
     """The class of each gap: 0 unknown (negative or NaN), 1 none, 2 below one unit, then one for each doubling.
 
     Args:
-        gaps: Times of any shape: seconds where the interactions have dates, else in the unit of their time column.
+        gaps: Times of any shape: seconds where interactions have dates or Unix times, else in the unit of their column.
 
     Returns:
         int64 of the same shape, 0 to `NUM_GAPS`.

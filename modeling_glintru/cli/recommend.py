@@ -45,7 +45,7 @@ def recommend(
         str | None,
         typer.Option(
             "--now",
-            help="The same for --users and --all: the time of the requests, as in the time column.",
+            help="The same for --users and --all: the time of the requests, a date or a number as in the time column.",
             metavar="TIME",
         ),
     ] = None,

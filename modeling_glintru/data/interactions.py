@@ -24,6 +24,7 @@ FLOAT_IDS = (
     "usually integers that once stood beside missing values: drop those rows and convert the column to integers (or "
     "to text), ids are never changed silently"
 )
+UNIX_SECONDS = 631_152_000, 4_102_444_800  # of 1990 and of 2100
 
 
 @dataclass(frozen=True)
@@ -47,10 +48,22 @@ class Interactions:
     def __len__(self) -> int:
         return self.frame.height
 
+    @cached_property
+    def steps_in_a_second(self) -> int | None:
+        """Of `timestamp`, where the times are dates or Unix times; None where they are other numbers.
+
+        Unix times may be in seconds, milli-, micro- or nanoseconds: the one by which the newest is of 1990 to 2100.
+        """
+        if self.has_dates:
+            return 1_000_000
+        newest: Any = self.frame["timestamp"].max()
+        begin, end = UNIX_SECONDS
+        return next((steps for steps in (1, 10**3, 10**6, 10**9) if begin * steps <= (newest or 0) < end * steps), None)
+
     @property
     def ticks(self) -> int:
-        """Steps of `timestamp` in one unit of a time gap, which is a second for dates, and else the table's own."""
-        return 1_000_000 if self.has_dates else 1
+        """Steps of `timestamp` in one unit of a time gap, a second where that is known, else the table's own."""
+        return self.steps_in_a_second or 1
 
     @cached_property
     def num_users(self) -> int:
@@ -63,16 +76,16 @@ class Interactions:
         return self.frame["item_id"].n_unique()
 
     def read_time(self, text: str) -> int | float:
-        """A moment on the axis of this table: a number in its unit, or a date where it has dates.
+        """A moment on the axis of this table: a number in its unit, or a date where it has dates or Unix times.
 
         Raises:
             DataError: The text is neither.
         """
         times = _times_from_text(pl.Series("now", [text]), "The given time")
         if isinstance(times.dtype, pl.Datetime):
-            if not self.has_dates:
+            if self.steps_in_a_second is None:
                 raise DataError(f"{self.source} has numbers for times: give a number in the same unit, not {text!r}.")
-            times = times.dt.epoch("us")
+            return times.dt.epoch("us")[0] * self.steps_in_a_second // 1_000_000  # in Python: 64 bits may not do
         if not math.isfinite(times[0]):
             raise DataError(f"The given time must be finite, got {text!r}.")
         return times[0]

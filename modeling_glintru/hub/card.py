@@ -195,9 +195,9 @@ def _results(label: str, metrics: dict[str, Any], recipe: Recipe) -> str:
     ]
     if recipe.model.get("use_time_gaps"):
         blocks.append(
-            f"{label} was given the time from the last item to the request, in seconds where the data has dates, else "
-            'in the unit of its time column: in use `{"history": [...], "time_gap": ...}`. Without it it answers from '
-            "the items alone."
+            f"{label} was given the time from the last item to the request, in seconds where the data has dates or "
+            "Unix times, else in the unit of its time column: in use "
+            '`{"history": [...], "time_gap": ...}`. Without it it answers from the items alone.'
         )
     rows = {label: metrics} | {title: metrics[key] for key, title in REFERENCES.items() if key in metrics}
     for column in (key for key in metrics if key == "test" or key.startswith("test_")):

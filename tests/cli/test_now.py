@@ -14,6 +14,7 @@ from ..model.helpers import small_model
 ITEMS = [f"item-{number}" for number in range(1, 31)]
 HISTORIES = {"anna": ["item-3", "item-4"], "ben": ["item-9"], "zoe": ["nobody-knows"]}
 DAYS = {"anna": "2024-05-30", "ben": "2024-05-01", "zoe": "2024-05-01"}
+FILES = {"LOG": "log.csv", "COUNTS": "counts.csv"}
 NOW, TO_NOW = "2024-05-31", {"anna": 86_400, "ben": 30 * 86_400}
 
 
@@ -25,6 +26,8 @@ def folder(tmp_path_factory):
     rows = [(user, item, DAYS[user]) for user, items in HISTORIES.items() for item in items]
     rows.append(("ben", "nobody-knows", "2024-05-20"))  # is not what the answer goes on from
     pl.DataFrame(rows, ["user_id", "item_id", "timestamp"], orient="row").write_csv(folder / "log.csv")
+    counted = [(user, item, place) for user, items in HISTORIES.items() for place, item in enumerate(items)]
+    pl.DataFrame(counted, ["user_id", "item_id", "timestamp"], orient="row").write_csv(folder / "counts.csv")
     return folder
 
 
@@ -55,14 +58,14 @@ def test_the_gap_is_from_the_newest_known_item_to_now(folder, glintru, tmp_path)
         (("--users", "LOG", "--now", "2024-05-29"), "users with an item after the time of the request: 1"),
         (("--users", "LOG", "--now", "today"), "neither numbers nor dates"),
         (("--users", "LOG", "--now", "inf"), "must be finite"),
-        (("--users", "demo", "--now", NOW), "give a number in the same unit"),
+        (("--users", "COUNTS", "--now", NOW), "give a number in the same unit"),
         (("--users", "LOG", "--now", NOW, "--time_gap", "3"), "--now is for --users and --all, without --time_gap"),
         (("--history", "item-3", "--now", NOW), "--now is for --users and --all"),
         (("--interactive", "--now", NOW), "--now is for --users and --all"),
     ],
 )
 def test_bad_input(folder, glintru, words, message):
-    result = glintru("recommend", folder, *(folder / "log.csv" if word == "LOG" else word for word in words))
+    result = glintru("recommend", folder, *(folder / FILES[word] if word in FILES else word for word in words))
     assert result.exit_code == 2, result.output
     assert message in result.stderr and result.stderr.count("\n") == 1
 

@@ -48,6 +48,29 @@ def test_gaps_of_dates_are_seconds():
         assert rows["time_gaps"] == found[name]["time_gaps"] and max(map(max, rows["time_gaps"])) > 1000
 
 
+@pytest.mark.parametrize(
+    ("steps", "kind"), [(10**3, pl.Int64), (10**3, pl.Float64), (10**6, pl.Int64), (10**9, pl.Int64)]
+)
+def test_gaps_of_unix_times_are_seconds_whatever_their_precision(steps, kind):
+    seconds = random_interactions(3, num_times=10**6)
+    now = pl.col("timestamp") + 1_700_000_000
+    tables = [seconds.frame.with_columns(now), seconds.frame.with_columns((now * steps).cast(kind))]
+    coarse, fine = (read_interactions(table) for table in tables)
+    assert (coarse.ticks, fine.ticks) == (1, steps)
+    assert coarse.read_time("2024-01-01") * steps == fine.read_time("2024-01-01") == 1_704_067_200 * steps
+    assert fine.read_time(str(2 * steps)) == 2 * steps
+    found = prepare(fine, time_gaps=True).dataset
+    for name, rows in prepare(coarse, time_gaps=True).dataset.items():
+        assert rows["time_gaps"] == found[name]["time_gaps"]
+
+
+def test_numbers_that_are_no_unix_times_have_a_unit_of_their_own():
+    other = random_interactions(3, num_times=10**6)
+    assert other.steps_in_a_second is None and other.ticks == 1
+    with pytest.raises(DataError, match="give a number"):
+        other.read_time("2024-01-01")
+
+
 def test_windows_and_prefixes_cut_them_like_the_items(interactions):
     split = prepare(interactions, time_gaps=True).dataset["train"]
     whole = {tuple(row["item_ids"]): row["time_gaps"] for row in split}
