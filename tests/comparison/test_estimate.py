@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from datasets import Dataset
 from modeling_glintru.comparison import plan
 from modeling_glintru.comparison.estimate import START, UNKNOWN, Estimate
 from modeling_glintru.comparison.latency import one_user_latency
+from modeling_glintru.recipes import change_recipe
 
 from .helpers import of, tiny_job
 
@@ -35,11 +38,25 @@ def test_what_ran_goes_before_what_is_declared(job):
     wide = [line(60, 128), line(80, 128), line(70, 128)]
     assert Estimate(data, wide).trial(trial) == START + 2 * 35
     assert Estimate(data, [*wide, line(6, 8), line(1000, 8, "failed")]).trial(trial) == START + 2 * 3
-    assert Estimate(data, []).seconds_per_epoch("toy", "sasrec") == UNKNOWN
-    assert Estimate(data, []).seconds_per_epoch("toy", "gru4rec", 32) == 10
+    assert Estimate(data, []).seconds_per_pass("toy", "sasrec") == UNKNOWN
+    assert Estimate(data, []).seconds_per_pass("toy", "gru4rec", 32) == 10
     on_gpu = line(900, 128) | {"device": "cuda"}
-    assert Estimate(data, [*wide, on_gpu]).seconds_per_epoch("toy", "gru4rec", 32) == 10 * 35 / 80
-    assert Estimate(data, wide).seconds_per_epoch("toy", "sasrec") == UNKNOWN
+    assert Estimate(data, [*wide, on_gpu]).seconds_per_pass("toy", "gru4rec", 32) == 10 * 35 / 80
+    assert Estimate(data, wide).seconds_per_pass("toy", "sasrec") == UNKNOWN
+
+
+def test_r_drop_and_a_share_of_the_prefixes_scale_an_epoch(job):
+    trial = of(plan(job.protocol, job.selection, {}), "glintru", "tune")[0][0]
+    twice = replace(trial, recipe=change_recipe(trial.recipe, ["r_drop_alpha=1"]))
+    part = replace(trial, recipe=change_recipe(trial.recipe, ["prefix_share=0.25"]))
+    data = job.selection.data
+    for estimate in (Estimate(data, []), Estimate(data, [line(60, 8)])):
+        epochs = estimate.trial(trial) - START
+        assert estimate.trial(twice) == START + 2 * epochs and estimate.trial(part) == START + epochs / 4
+    ran = line(60, 8) | {"recipe": {"model": {"hidden_size": 8, "r_drop_alpha": 1}, "training": {"prefix_share": 0.5}}}
+    assert Estimate(data, [ran]).trial(twice) == START + 2 * 60
+    declared = {"toy": replace(data["toy"], models={"glintru": {"prefix_share": 0.5}})}
+    assert Estimate(declared, []).trial(part) == START + 2 * 40 * 8 / 64 / 2
 
 
 def test_a_step_is_what_is_left_of_it(job):
