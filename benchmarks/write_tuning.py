@@ -85,7 +85,8 @@ nothing that could be told; it takes twice the time, and up to 3.6 times where t
 On MovieLens-100K with the newest interactions held out 81 users validate: their best epoch was the first, where a
 model knows little but which items are popular, and the rule, which had a patience of five for all of these, stopped
 there. So it no longer stops early where fewer than 300 targets validate, and is more patient with short epochs; what
-that is worth is simulated next.
+that is worth is simulated next. On a fifth of Beauty's users, by time, a third of the test targets are items that no
+training row holds; what is left tells no two models apart (a standard error is 0.002 on test).
 
 ## Stopping early where few validate
 
