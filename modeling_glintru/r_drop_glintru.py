@@ -39,9 +39,9 @@ class TwinCrossEntropy(LinearCrossEntropy):
         dtype = autocast_dtype(hidden)
         accumulate = torch.promote_types(hidden.dtype, torch.float32)
         inputs, items, targets = hidden.to(dtype), weight[first_item:].to(dtype), targets - first_item
-        grad_hidden = torch.empty_like(inputs)
-        grad_weight = torch.zeros(weight.shape, dtype=accumulate, device=weight.device)
-        sums = grad_weight[first_item:]
+        wants_hidden, wants_weight = ctx.needs_input_grad[:2]
+        grad_hidden = torch.empty_like(inputs) if wants_hidden else None
+        grad_weight = torch.zeros(weight.shape, dtype=accumulate, device=weight.device) if wants_weight else None
         total = torch.zeros((), dtype=accumulate, device=hidden.device)
         rows = max(1, TwinCrossEntropy.chunk_rows(hidden.device.type, len(targets), len(items)) // 2)
         scores = inputs.new_empty(2, rows, len(items))
@@ -55,12 +55,15 @@ class TwinCrossEntropy(LinearCrossEntropy):
             if loss is None:
                 loss, gradient = twin_gradient(pair.to(accumulate), target, temperature, alpha, dtype)
             total += loss
-            for one, grad, into in zip(part, gradient, grad_hidden[:, start : start + rows], strict=True):
-                torch.mm(grad, items, out=into)
-                if dtype == accumulate:
-                    sums.addmm_(grad.T, one)
-                else:
-                    sums += torch.mm(grad.T, one)
+            for side, (one, grad) in enumerate(zip(part, gradient, strict=True)):
+                if grad_hidden is not None:
+                    torch.mm(grad, items, out=grad_hidden[side, start : start + rows])
+                if grad_weight is not None:
+                    sums = grad_weight[first_item:]
+                    if dtype == accumulate:
+                        sums.addmm_(grad.T, one)
+                    else:
+                        sums += torch.mm(grad.T, one)
         ctx.save_for_backward(grad_hidden, grad_weight)
         ctx.dtypes = hidden.dtype, weight.dtype
         return total

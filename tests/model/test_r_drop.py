@@ -69,6 +69,19 @@ def test_in_float32_and_bfloat16(items, kernel, monkeypatch):
             torch.testing.assert_close(a, b, rtol=1e-3, atol=atol)
 
 
+@pytest.mark.parametrize("frozen", ["items", "history"])
+def test_what_is_frozen_costs_no_gradient(frozen):
+    config = GlintRUConfig(vocab_size=32, r_drop_alpha=1.0)
+    pair, targets, weight = inputs(20, 31, torch.float64)
+    still, moving = (weight, pair) if frozen == "items" else (pair, weight)
+    still.requires_grad_(False)
+    ours, expected = (f(config, pair[0], pair[1], targets, weight) for f in (r_drop, plain))
+    kept = ours.grad_fn.saved_tensors
+    assert [gradient is None for gradient in kept] == [frozen == "history", frozen == "items"]
+    for a, b in zip(*(torch.autograd.grad(loss, (moving,)) for loss in (ours, expected)), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-10)
+
+
 def test_training_passes_twice_and_nothing_else_does():
     ids, labels = random_history(4, 7), random_history(4, 7)
     model = small_model(r_drop_alpha=1.0, hidden_dropout=0.5)
