@@ -47,9 +47,9 @@ embeddings of positions, label smoothing and a softmax without the user's past i
 (`r_drop_alpha`) adds 0.001 there on validation (three seeds; a weight of 3 is behind one of 1 until epoch 13), of which
 the test shows 0.0001, too little to tell from it or from nothing (the six runs of `best` in
 `benchmarks/results/quality/amazon-beauty.jsonl`). On MovieLens-100K, the smallest of the data sets, it adds 0.005 to
-0.011. It takes twice the time (`benchmarks/r_drop_cost.py`); SASRec, tried on MovieLens-100K, gains less from it. What makes most of a
-difference is **the time of the request** (`use_time_gaps`): a tenth and more, and it comes from the time and not from
-the MLP that reads it. Fed to the input, where the state of a history would depend on it, it is learned later and ends
+0.011, and less for SASRec. It takes twice the time (`benchmarks/r_drop_cost.py`). What makes most of a difference is
+**the time of the request** (`use_time_gaps`): a tenth and more, and it comes from the time and not from the MLP that
+reads it. Fed to the input, where the state of a history would depend on it, it is learned later and ends
 at the same place; a scale and a shift alone bring half as much, and the time *before* an item brings nothing.
 
 What is best on validation need not be best on test. On Beauty, with cosine scores, the test values of SASRec with two
