@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..auto import model_label
 from ..errors import DataError, GlintRUError
 from ..layers_glintru import Border
 from ..modeling_glintru import GlintRUForSequentialRecommendation
@@ -163,8 +164,8 @@ def export_onnx(
     except ImportError as error:
         raise GlintRUError(f"ONNX needs the package {error.name}: {ADVICE}") from error
     if not isinstance(model, GlintRUForSequentialRecommendation) or model.config.padding_mode == "official":
-        what = type(model).__name__.removesuffix("ForSequentialRecommendation")
-        what = "padding_mode 'official'" if isinstance(model, GlintRUForSequentialRecommendation) else what
+        ours = isinstance(model, GlintRUForSequentialRecommendation)
+        what = "padding_mode 'official'" if ours else model_label(type(model))
         raise GlintRUError(f"only GLINT-RU has the states that an ONNX export needs, not {what}")
     if top_k is not None:
         top_k = check_k(top_k, len(processor), "top_k")

@@ -7,7 +7,7 @@ import json
 import pytest
 from transformers import AutoModel, AutoProcessor
 
-from modeling_glintru.auto import MODELS
+from modeling_glintru.auto import MODELS, model_label
 from modeling_glintru.recipes import load_recipe
 from modeling_glintru.serving import Recommender
 
@@ -24,8 +24,7 @@ def test_every_model_is_trained_measured_and_used_by_name(name, glintru, tmp_pat
     assert done.exit_code == 0, done.output
     assert f"Model     hidden_size 16, loss cross_entropy, name {name}" in done.stdout
     assert f"32 {MODELS[name].training_examples} of 12 a step" in done.stdout
-    label = MODELS[name].__name__.removesuffix("ForSequentialRecommendation")
-    assert f"\n{label} " in done.stdout and "GLINT-RU" not in done.stdout
+    assert f"\n{model_label(MODELS[name])} " in done.stdout and "GLINT-RU" not in done.stdout
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["recipe"]["model"]["name"] == name
     assert json.loads((folder / "config.json").read_text())["model_type"] == name
