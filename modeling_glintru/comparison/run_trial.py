@@ -150,7 +150,7 @@ def data_counts(data: PreparedData) -> dict[str, int]:
 
 @cache
 def commit() -> str | None:
-    """The commit of the package, with `-dirty` where its files differ from it; None outside of git."""
+    """The last commit that changed the package, with `-dirty` where its files differ from it; None outside of git."""
     package = Path(__file__).resolve().parents[1]
 
     def git(*words: str) -> str:
@@ -158,7 +158,8 @@ def commit() -> str | None:
         return done.stdout.strip()
 
     try:
-        return git("rev-parse", "--short", "HEAD") + ("-dirty" if git("status", "--porcelain", "--", ".") else "")
+        last = git("log", "-1", "--format=%h", "--", ".")
+        return last + ("-dirty" if git("status", "--porcelain", "--", ".") else "") if last else None
     except (OSError, subprocess.CalledProcessError):
         return None
 

@@ -167,6 +167,34 @@ def test_a_trial_goes_on_with_the_same_code_only(tmp_path):
         assert not other.goes_on and other.cpu_seconds < 50 and list(folder.iterdir()) == []
 
 
+def test_the_commit_is_the_last_one_of_the_package(tmp_path, monkeypatch):
+    def git(*words):
+        who = ("-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false")
+        done = subprocess.run(["git", *who, *words], cwd=tmp_path, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    def write(name, text, commit=True):
+        (tmp_path / name).write_text(text, encoding="utf-8")
+        if commit:
+            git("add", "-A")
+            git("commit", "-m", name)
+        return git("rev-parse", "--short", "HEAD")
+
+    (tmp_path / "package" / "comparison").mkdir(parents=True)
+    monkeypatch.setattr(run_trial, "__file__", str(tmp_path / "package" / "comparison" / "run_trial.py"))
+    found = run_trial.commit.__wrapped__
+    git("init", "-q")
+    code = write("package/code.py", "1")
+    write("README.md", "a page")
+    assert found() == code
+    write("README.md", "another page", commit=False)
+    assert found() == code
+    write("package/code.py", "2", commit=False)
+    assert found() == f"{code}-dirty"
+    changed = write("package/code.py", "3")
+    assert found() == changed != code
+
+
 def test_a_worker_waits_for_trials_that_another_one_has(tmp_path, monkeypatch):
     job = tiny_job(tmp_path)
     job = replace(job, selection=replace(job.selection, models=(), presets={}, ablate=()))
