@@ -9,7 +9,6 @@ from __future__ import annotations
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
 from typing import Any
 
 from .protocol import DataProtocol
@@ -75,7 +74,7 @@ class Estimate:
         """Seconds of one trial that runs to its last epoch."""
         size = trial.recipe.model.get("hidden_size")
         seconds = self.seconds_per_pass(trial.data, trial.model, size)
-        return START + trial.epochs * seconds * _passes(asdict(trial.recipe))
+        return START + trial.epochs * seconds * _passes(trial.recipe.to_dict())
 
     def step(self, step: Step, done: Mapping[str, Any]) -> float:
         """Seconds of what is left of a step, trials that are not decided yet included."""
