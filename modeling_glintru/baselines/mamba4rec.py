@@ -20,7 +20,6 @@ import torch
 import torch.nn.functional as F
 from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from transformers import initialization as init
 
@@ -29,10 +28,9 @@ from ..fused_glintru import Dropout, add_norm
 from ..head_glintru import NextItemHead, PrefixEncoder
 from ..losses_glintru import at_least_float32
 from .layers import FeedForward, at_least_zero, through
+from .selective_scan import selective_scan
 
-__all__ = ["Mamba4RecConfig", "Mamba4RecForSequentialRecommendation", "Mamba4RecModel", "selective_scan"]
-
-SCAN_ELEMENTS = 1 << 20  # numbers of state in memory at once: 4 MB in float32, which stays in the cache of most CPUs
+__all__ = ["Mamba4RecConfig", "Mamba4RecForSequentialRecommendation", "Mamba4RecModel"]
 
 
 @strict
@@ -67,45 +65,6 @@ class Mamba4RecConfig(NextItemConfig):
         above_zero(self, "layer_norm_eps")
 
 
-def selective_scan(step: Tensor, u: Tensor, a: Tensor, b: Tensor, c: Tensor, chunk: int = 0) -> Tensor:
-    """`h[t] = exp(step[t] a) * h[t - 1] + step[t] u[t] b[t]ᵀ` from zero; gives `h[t] c[t]`.
-
-    The states of all positions would be length * channels * state_size numbers a row. Only those of one chunk are
-    kept; the backward pass computes them again.
-
-    Args:
-        step, u: (batch, length, channels).
-        a: (channels, state_size), negative.
-        b, c: (batch, length, state_size).
-        chunk: Positions at a time; 0 chooses by the size of their states.
-
-    Returns:
-        (batch, length, channels).
-    """
-    step, drive, b, c = (x.transpose(0, 1) for x in (step, step * u, b, c))  # time first: a step is one block of memory
-    state = step.new_zeros(*step.shape[1:], a.shape[1])
-    chunk = chunk or max(1, SCAN_ELEMENTS // max(1, state.numel()))
-    outputs = []
-    for part in zip(*(x.split(chunk) for x in (step, drive, b, c)), strict=True):
-        if torch.is_grad_enabled():
-            out, state = checkpoint(_scan_chunk, state, a, *part, use_reentrant=False, preserve_rng_state=False)
-        else:
-            out, state = _scan_chunk(state, a, *part)
-        outputs.append(out)
-    return torch.cat(outputs).transpose(0, 1)
-
-
-def _scan_chunk(state: Tensor, a: Tensor, step: Tensor, drive: Tensor, b: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-    """The outputs of a chunk, (chunk, batch, channels), and the state after it, (batch, channels, state_size)."""
-    decays = (step[..., None] * a).exp()
-    drives = drive[..., None] * b[:, :, None]
-    states = []
-    for decay, driven in zip(decays.unbind(), drives.unbind(), strict=True):
-        state = torch.addcmul(driven, decay, state)
-        states.append(state)
-    return (torch.stack(states) @ c[..., None]).squeeze(-1), state
-
-
 class MambaMixer(nn.Module):
     """The Mamba block. (batch, length, hidden_size) in and out."""
 
@@ -127,8 +86,8 @@ class MambaMixer(nn.Module):
         step, b, c = self.x_proj(u).split([self.rank, self.state_size, self.state_size], dim=-1)
         step = F.softplus(at_least_float32(self.step_proj(step)))
         with torch.autocast(x.device.type, enabled=False):  # bf16 would lose the small steps
-            wide = [at_least_float32(part) for part in (u, b, c)]
-            y = selective_scan(step, wide[0], -self.a_log.exp(), wide[1], wide[2]) + self.skip * wide[0]
+            u, a_log, b, c = (at_least_float32(part) for part in (u, self.a_log, b, c))
+            y = selective_scan(step, u, -a_log.exp(), b, c) + self.skip * u
         return self.out_proj(y.to(gate.dtype) * F.silu(gate))
 
 
