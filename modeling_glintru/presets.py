@@ -15,7 +15,7 @@ import numpy as np
 
 from .auto import MODELS
 from .data import PreparedData
-from .data.windows import history_lengths
+from .data.histories import history_lengths
 from .launcher import num_processes
 from .recipes import DEFAULT_MODEL, Recipe, changed_keys, model_fields
 

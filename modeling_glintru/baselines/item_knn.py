@@ -11,8 +11,8 @@ from datasets import Dataset
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from ..data.histories import iterate_flat_histories
 from ..errors import DataError
-from ..evaluation.histories import iterate_flat_histories
 
 __all__ = ["ItemKNNScorer"]
 

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from datasets import Dataset
 
+from ..data.histories import arrow_view, read_rows
 from ..evaluation import Scorer
-from ..evaluation.histories import arrow_view, read_rows
 
 __all__ = ["one_user_latency"]
 

@@ -12,9 +12,7 @@ from torch.utils.data import Dataset
 from ..errors import DataError
 from ..time_gaps_glintru import UNKNOWN_GAP
 
-__all__ = ["TrainingPrefixes", "TrainingWindows", "check_gaps_differ", "check_has_gaps", "history_lengths"]
-
-ROWS_AT_A_TIME = 100_000
+__all__ = ["TrainingPrefixes", "TrainingWindows", "check_gaps_differ", "check_has_gaps"]
 
 
 class TrainingWindows(Dataset):
@@ -238,21 +236,6 @@ def check_gaps_differ(split: Any) -> None:
             "All times between items are the same, as where a table's times count 0, 1, 2, ...: use_time_gaps has "
             "nothing to learn from; leave it out."
         )
-
-
-def history_lengths(split: Any) -> np.ndarray:
-    """How many items each row of a `datasets.Dataset` has in its column `item_ids`, int64, one a row.
-
-    Raises:
-        DataError: A row has no list.
-    """
-    lengths = [np.zeros(0, np.int64)]
-    for table in split.select_columns(["item_ids"]).with_format("arrow").iter(ROWS_AT_A_TIME):
-        lists = table["item_ids"].combine_chunks()
-        if lists.null_count:
-            raise DataError("the column 'item_ids' holds nulls; every history must be a list of item indices")
-        lengths.append(lists.value_lengths().to_numpy())
-    return np.concatenate(lengths)
 
 
 def _is_list(kind: pa.DataType) -> bool:

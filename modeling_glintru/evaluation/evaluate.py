@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
 
-from ..data.windows import check_has_gaps, history_lengths
+from ..data.histories import arrow_view, history_lengths, read_request_gaps, read_rows
+from ..data.windows import check_has_gaps
 from ..errors import DataError
-from .histories import arrow_view, read_request_gaps, read_rows
 from .metrics import bootstrap_interval, per_user_metrics
 from .protocols import NegativeSampler, parse_protocol
 from .ranking import rank_among, rank_targets

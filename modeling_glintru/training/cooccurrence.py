@@ -14,7 +14,7 @@ import torch
 from datasets import Dataset
 from torch import Tensor, nn
 
-from ..evaluation.histories import arrow_view, flat_histories
+from ..data.histories import arrow_view, flat_histories
 
 __all__ = ["cooccurrence_embeddings", "start_from_cooccurrence"]
 

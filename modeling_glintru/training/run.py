@@ -18,7 +18,8 @@ from transformers import EarlyStoppingCallback, PreTrainedModel, TrainingArgumen
 from .._memory import keep_freed_memory
 from ..auto import MODELS
 from ..data import PreparedData, SequenceCollator, TrainingPrefixes, TrainingWindows
-from ..data.windows import check_gaps_differ, history_lengths
+from ..data.histories import history_lengths
+from ..data.windows import check_gaps_differ
 from ..errors import ModelFolderError, RecipeError
 from ..launcher import is_main_process
 from ..machine import processor_name

@@ -7,10 +7,10 @@ import polars as pl
 import pytest
 
 from modeling_glintru.data import SequenceCollator, TrainingPrefixes, TrainingWindows, load_prepared
+from modeling_glintru.data.histories import arrow_view, read_request_gaps
 from modeling_glintru.data.interactions import read_interactions
 from modeling_glintru.data.prepare import prepare
 from modeling_glintru.errors import DataError
-from modeling_glintru.evaluation.histories import arrow_view, read_request_gaps
 
 from .helpers import naive_histories, random_interactions
 

@@ -13,12 +13,14 @@ from ..errors import DataError
 __all__ = [
     "arrow_view",
     "flat_histories",
+    "history_lengths",
     "iterate_flat_histories",
     "read_request_gaps",
     "read_rows",
 ]
 
-ROWS_PER_BLOCK = 10_000
+ROWS_PER_BLOCK = 10_000  # with their items
+LENGTHS_PER_BLOCK = 100_000
 
 
 def arrow_view(dataset: Dataset, columns: list[str]) -> Dataset:
@@ -42,19 +44,39 @@ def flat_histories(table: pa.Table, column: str = "item_ids") -> tuple[np.ndarra
     Returns:
         `(items, lengths)`: int64 item indices of all rows together, and int64 lengths, one a row.
     """
-    lists = table[column].combine_chunks()
+    lists, lengths = _lists(table, column)
     items = lists.flatten()
-    if lists.null_count or items.null_count:
-        raise DataError(f"the column {column!r} holds nulls; every history must be a list of item indices")
-    lengths = lists.value_lengths().to_numpy(zero_copy_only=False)
-    return items.to_numpy(zero_copy_only=False).astype(np.int64), lengths.astype(np.int64)
+    if items.null_count:
+        raise _nulls(column)
+    return items.to_numpy(zero_copy_only=False).astype(np.int64), lengths
 
 
 def iterate_flat_histories(dataset: Dataset, rows_per_block: int = ROWS_PER_BLOCK) -> Iterator[tuple[np.ndarray, ...]]:
     """`flat_histories` of the whole split, block by block."""
-    view = arrow_view(dataset, ["item_ids"])
-    for start in range(0, len(view), rows_per_block):
-        yield flat_histories(view[start : start + rows_per_block])
+    for table in arrow_view(dataset, ["item_ids"]).iter(rows_per_block):
+        yield flat_histories(table)
+
+
+def history_lengths(split: Dataset) -> np.ndarray:
+    """How many items each row has in its column `item_ids`, int64, one a row; the items are not read.
+
+    Raises:
+        DataError: The column is missing, or a row has no list.
+    """
+    blocks = arrow_view(split, ["item_ids"]).iter(LENGTHS_PER_BLOCK)
+    return np.concatenate([np.zeros(0, np.int64), *(_lists(table, "item_ids")[1] for table in blocks)])
+
+
+def _lists(table: pa.Table, column: str) -> tuple[pa.Array, np.ndarray]:
+    """A column in one piece, and the int64 lengths of its rows."""
+    lists = table[column].combine_chunks()
+    if lists.null_count:
+        raise _nulls(column)
+    return lists, lists.value_lengths().to_numpy(zero_copy_only=False).astype(np.int64)
+
+
+def _nulls(column: str) -> DataError:
+    return DataError(f"the column {column!r} holds nulls; every history must be a list of item indices")
 
 
 def read_request_gaps(view: Dataset, rows: np.ndarray) -> np.ndarray:
