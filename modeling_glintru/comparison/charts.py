@@ -16,6 +16,7 @@ logger = logging.getLogger(__name__)
 OURS, OTHERS = "#c8553d", "#30638e"
 PANEL_WIDTH, AROUND = 340.0, 1.1  # a panel, in points, and what is above and below it, in inches; about
 LETTER_WIDTH, LINE_HEIGHT = 4.4, 11.0
+BESIDE, LINE_WIDTH = 5, 9  # from a point to its label, in points; and more where a line goes between them
 LABEL_SHIFTS = [4, -11, *(sign * (11 + 12 * n) for n in range(1, 40) for sign in (1, -1))]
 
 
@@ -113,11 +114,20 @@ def _scatter(panel: Any, report: DataReport, x: Callable[[Row], float], metric: 
         panel.plot([place], [value], "o", color=_color(row), markersize=6)
         label = row.label + report.machine_marks.get(row.machine, "")
         begin, up = place / width * PANEL_WIDTH, value / height * points
-        end = begin + len(label) * LETTER_WIDTH
-        # Beside its point, or above or below it where a neighbour's label stands.
+        end = begin + LINE_WIDTH + len(label) * LETTER_WIDTH
+        # Beside its point, or above or below it with a line to it where a neighbour's label stands.
         shift = next(s for s in LABEL_SHIFTS if not any(_meets((begin, end, up + s), other) for other in taken))
         taken.append((begin, end, up + shift))
-        panel.annotate(label, (place, value), xytext=(5, shift), textcoords="offset points", fontsize=8)
+        moved = shift != LABEL_SHIFTS[0]
+        line = {"arrowstyle": "-", "color": _color(row), "linewidth": 0.5, "relpos": (0, 0.5)}
+        panel.annotate(
+            label,
+            (place, value),
+            xytext=(BESIDE + LINE_WIDTH if moved else BESIDE, shift),
+            textcoords="offset points",
+            fontsize=8,
+            arrowprops=line if moved else None,
+        )
     panel.set_xlim(0, width)
     panel.set_ylabel(f"test {metric}")
     return device

@@ -16,6 +16,7 @@ def test_labels_of_near_points_do_not_lie_on_each_other(distance, height):
     pytest.importorskip("matplotlib")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.text import Text
 
     rows = [
         SimpleNamespace(
@@ -40,7 +41,8 @@ def test_labels_of_near_points_do_not_lie_on_each_other(distance, height):
     panel = figure.subplots(1, 4)[0]
     assert charts._scatter(panel, report, lambda row: row.seconds, "NDCG@10") == "cpu"
     canvas.draw()
-    boxes = [text.get_window_extent(canvas.get_renderer()) for text in panel.texts]
+    boxes = [Text.get_window_extent(text, canvas.get_renderer()) for text in panel.texts]  # without the lines to points
+    assert [text.arrow_patch is not None for text in panel.texts] == [text.xyann[1] != 4 for text in panel.texts]
     assert [text.get_text() for text in panel.texts] == [f"GLINT-RU (row {number}) (a)" for number in range(4)]
     for one, other in itertools.combinations(boxes, 2):
         width = min(one.x1, other.x1) - max(one.x0, other.x0)
