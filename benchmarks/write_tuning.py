@@ -24,8 +24,8 @@ HEAD = """# What was tried for the `best` recipes
 Written by `benchmarks/write_tuning.py` from the files of `benchmarks/results/exploration`. One seed a line, NDCG@10 on
 **validation**, past items excluded; the test split was not looked at. A line is `glintru train --recipe
 RECIPE` with the overrides by `--set` (another model by `--model`), but for those that name a change which was not
-kept. Repeated with another seed, values on MovieLens-100K differ by 0.001 to 0.005, so smaller differences say nothing. Lines that were
-stopped by hand are compared with the others at the epoch that they reached.
+kept. Repeated with another seed, values on MovieLens-100K differ by 0.001 to 0.005, so smaller differences say nothing.
+Lines that were stopped by hand are compared with the others at the epoch that they reached.
 
 What came of it: **small batches of targets** help on all three data sets, most where histories are long (a step then
 sees few users, and there are many steps); **cosine scores** help where there is little data, and do not on
