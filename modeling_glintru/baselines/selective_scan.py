@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -33,20 +35,17 @@ def selective_scan(step: Tensor, u: Tensor, a: Tensor, b: Tensor, c: Tensor, chu
     if torch.is_grad_enabled():
         outputs = SelectiveScan.apply(step, drive, a, b, c, chunk)
     else:
-        outputs = scan(step, drive, a, b, c, chunk)[0]
+        outputs = torch.cat([part for _, part in scan(step, drive, a, b, c, chunk)])
     return outputs.transpose(0, 1)
 
 
-def scan(step: Tensor, drive: Tensor, a: Tensor, b: Tensor, c: Tensor, chunk: int) -> tuple[Tensor, list[Tensor]]:
-    """The outputs, (length, batch, channels), and the state before each chunk. All inputs are time first."""
+def scan(step: Tensor, drive: Tensor, a: Tensor, b: Tensor, c: Tensor, chunk: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """For each chunk the state before it, and its outputs, (chunk, batch, channels). All inputs are time first."""
     state = step.new_zeros(*step.shape[1:], a.shape[1])
-    outputs, starts = [], []
     for step_part, drive_part, b_part, c_part in zip(*(x.split(chunk) for x in (step, drive, b, c)), strict=True):
-        starts.append(state)
         _, states = chunk_states(state, step_part, drive_part, a, b_part)
-        outputs.append((states @ c_part[..., None]).squeeze(-1))
+        yield state, (states @ c_part[..., None]).squeeze(-1)
         state = states[-1].clone()  # not a view, which would keep the states of the whole chunk
-    return torch.cat(outputs), starts
 
 
 def chunk_states(start: Tensor, step: Tensor, drive: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
@@ -64,10 +63,10 @@ class SelectiveScan(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, step: Tensor, drive: Tensor, a: Tensor, b: Tensor, c: Tensor, chunk: int) -> Tensor:
-        outputs, starts = scan(step, drive, a, b, c, chunk)
+        starts, outputs = zip(*scan(step, drive, a, b, c, chunk), strict=True)
         ctx.save_for_backward(step, drive, a, b, c, *starts)
         ctx.chunk = chunk
-        return outputs
+        return torch.cat(outputs)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
