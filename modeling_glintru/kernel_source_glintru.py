@@ -5,6 +5,7 @@
 
 from .block_source_glintru import BLOCK
 from .history_source_glintru import HISTORY
+from .scan_source_glintru import SCAN
 from .step_source_glintru import STEP, TOP_K
 
 COMMON = r"""
@@ -346,4 +347,4 @@ BFLOAT16 = """
 #define NAME(name) name##_bfloat16
 """
 
-SOURCE = COMMON + HISTORY + STEP + TOP_K + FLOAT32 + BLOCK + BFLOAT16 + BLOCK
+SOURCE = COMMON + HISTORY + STEP + TOP_K + SCAN + FLOAT32 + BLOCK + BFLOAT16 + BLOCK

@@ -9,7 +9,7 @@ Each block is a Mamba block (Gu and Dao, 2023, algorithm 2) and a position-wise 
 with a residual around it only where there is more than one block, as in the authors' code. Their initialisation too is
 kept, though it overwrites Mamba's own for the step size Δ (weights normal with 0.02, bias zero).
 
-Departs from it in the scan alone: plain PyTorch, a chunk of positions at a time, instead of a CUDA kernel.
+Departs from it in the scan alone: a kernel for CPUs, elsewhere plain PyTorch, instead of one for CUDA.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from ..configuration_glintru import NextItemConfig, above_zero, at_least_one, ra
 from ..fused_glintru import Dropout, add_norm
 from ..head_glintru import NextItemHead, PrefixEncoder
 from ..losses_glintru import at_least_float32
+from ..scan_glintru import selective_scan
 from .layers import FeedForward, at_least_zero, through
-from .selective_scan import selective_scan
 
 __all__ = ["Mamba4RecConfig", "Mamba4RecForSequentialRecommendation", "Mamba4RecModel"]
 
@@ -87,7 +87,7 @@ class MambaMixer(nn.Module):
         step = F.softplus(at_least_float32(self.step_proj(step)))
         with torch.autocast(x.device.type, enabled=False):  # bf16 would lose the small steps
             u, a_log, b, c = (at_least_float32(part) for part in (u, self.a_log, b, c))
-            y = selective_scan(step, u, -a_log.exp(), b, c) + self.skip * u
+            y = selective_scan(step, u, -a_log.exp(), b, c)[0] + self.skip * u
         return self.out_proj(y.to(gate.dtype) * F.silu(gate))
 
 

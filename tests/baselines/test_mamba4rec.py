@@ -8,7 +8,6 @@ from transformers import MambaConfig
 from transformers.models.mamba.modeling_mamba import MambaMixer
 
 from modeling_glintru.auto import MODELS
-from modeling_glintru.baselines.selective_scan import selective_scan
 
 from .helpers import feed_forward, histories, layer_norm, linear, make
 
@@ -47,31 +46,6 @@ def test_mamba4rec_is_the_paper(layers):
         mixed = mamba(block.mixer, x)
         x = feed_forward(block.mlp, layer_norm(block.norm, mixed if layers == 1 else mixed + x))
     torch.testing.assert_close(encoder(ids[None]).last_hidden_state[0], x, rtol=0, atol=1e-10)
-
-
-def plain_scan(step, u, a, b, c):
-    state, outputs = torch.zeros(step.shape[0], *a.shape, dtype=step.dtype), []
-    for t in range(step.shape[1]):
-        drive = torch.einsum("bc,bn->bcn", step[:, t] * u[:, t], b[:, t])
-        state = torch.exp(step[:, t, :, None] * a) * state + drive
-        outputs.append(torch.einsum("bcn,bn->bc", state, c[:, t]))
-    return torch.stack(outputs, dim=1)
-
-
-@pytest.mark.parametrize("chunk", [0, 1, 4, 11, 100])
-def test_the_scan_and_its_gradients_are_those_of_a_plain_loop(chunk):
-    torch.manual_seed(0)
-    shapes = [(2, 11, 3), (2, 11, 3), (3, 4), (2, 11, 4), (2, 11, 4)]
-    inputs = [torch.rand(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
-    weight = torch.rand(2, 11, 3, dtype=torch.float64)
-    results = []
-    for scan in (plain_scan, lambda *tensors: selective_scan(*tensors, chunk)):
-        out = scan(inputs[0], inputs[1], -inputs[2], inputs[3], inputs[4])
-        results.append([out, *torch.autograd.grad((out * weight).sum(), inputs)])
-    with torch.no_grad():
-        without_gradients = selective_scan(inputs[0], inputs[1], -inputs[2], inputs[3], inputs[4], chunk)
-    for tensor, expected in zip([*results[1], without_gradients], [*results[0], results[0][0]], strict=True):
-        torch.testing.assert_close(tensor, expected, rtol=0, atol=1e-12)
 
 
 def test_a_new_model_decays_at_the_rates_of_mamba():

@@ -13,9 +13,11 @@ import torch
 from modeling_glintru import kernels_glintru as kernels
 from modeling_glintru import step_glintru
 from modeling_glintru.kernel_source_glintru import SOURCE
+from modeling_glintru.scan_glintru import selective_scan
 from modeling_glintru.step_glintru import CompiledStep
 
 from .helpers import gradients, random_history, small_model
+from .test_scan import results, scan_inputs
 
 pytestmark = pytest.mark.skipif(
     kernels.library() is None or platform.machine() != "x86_64", reason="no C compiler, or not an x86-64 processor"
@@ -40,7 +42,8 @@ def numbers(size: int, heads: int, bf16: bool) -> list[torch.Tensor]:
         loss = model(ids, labels=labels).loss
     step = CompiledStep(model.eval())
     after = step.advance(step.empty(5), np.zeros(5, dtype=np.int64), ids[1:6, 0].numpy())
-    return [loss, *gradients(loss, model).values(), torch.from_numpy(after)]
+    scan = results(selective_scan, scan_inputs(3, 20, size, 5, torch.float32))
+    return [loss, *gradients(loss, model).values(), torch.from_numpy(after), *scan]
 
 
 @pytest.mark.parametrize("processor", ["x86-64", "haswell"])
