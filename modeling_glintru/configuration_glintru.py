@@ -162,6 +162,10 @@ class GlintRUConfig(NextItemConfig):
             the rest being that of the experts; 0 (off, as published) to below 1. Helps most on small or sparse data.
         average_decay (`float`, defaults to 0.9): What an item's weight in that average is multiplied by for each item
             after it; 0 to below 1.
+        state_space_share (`float`, defaults to 0.0): Share of a selective state space (Mamba's) over the block's input
+            in what the MLP reads; 0 is off, as published. With `average_share` below 1. Helps where histories are long.
+        use_embedding_norm (`bool`, defaults to `False`): A layer normalisation between the embeddings' dropout and the
+            first block; not in the paper. A state space wants it.
         loss (`str`, defaults to `"cross_entropy"`): `"cross_entropy"` over all items, `"bpr"` (one uniform negative a
             position), `"sampled_softmax"` (shared negatives, log-Q corrected) or `"gbce"` (shared negatives, gSASRec).
         num_negatives (`int`, defaults to 256): Negatives of `"sampled_softmax"` and `"gbce"`, shared by a batch.
@@ -216,6 +220,8 @@ class GlintRUConfig(NextItemConfig):
     use_gated_mlp: bool = True
     average_share: float | int = 0.0
     average_decay: float | int = 0.9
+    state_space_share: float | int = 0.0
+    use_embedding_norm: bool = False
     padding_mode: str = "masked"
 
     def to_dict(self) -> dict[str, Any]:
@@ -231,10 +237,17 @@ class GlintRUConfig(NextItemConfig):
                 f"hidden_size must be at least 2 (the gate's bottleneck is half of it), got {self.hidden_size}"
             )
         rates(self, "embedding_dropout", "attention_dropout", "hidden_dropout", "average_share", "average_decay")
+        rates(self, "state_space_share")
+        if self.average_share + self.state_space_share >= 1:
+            raise GlintRUError(
+                "average_share and state_space_share must leave something to the experts, got "
+                f"{self.average_share} and {self.state_space_share}"
+            )
         above_zero(self, "layer_norm_eps")
         one_of(self, "padding_mode", PADDING_MODES)
-        if self.padding_mode == "official" and self.average_share:
-            raise GlintRUError("padding_mode 'official' is for the authors' block, set average_share to 0")
+        ours = [name for name in ("average_share", "state_space_share", "use_embedding_norm") if getattr(self, name)]
+        if self.padding_mode == "official" and ours:
+            raise GlintRUError(f"padding_mode 'official' is for the authors' block, set {ours[0]} to 0")
         if not (self.use_linear_attention or self.use_gru):
             raise GlintRUError("use_linear_attention and use_gru cannot both be off: the block needs an expert")
         if self.padding_mode == "official" and self.num_hidden_layers != 1:

@@ -31,6 +31,7 @@ from .fused_glintru import (
     shift_right,
 )
 from .kernels_glintru import can_fuse, gru_scan
+from .state_space_glintru import GlintRUStateSpace
 
 
 def autocast_once(x: Tensor) -> Tensor:
@@ -279,6 +280,7 @@ class Experts:
     recurrent: Tensor | None
     attended: Tensor | None
     averaged: Tensor | None
+    spaced: Tensor | None
 
 
 class GlintRUBlock(GradientCheckpointingLayer):
@@ -299,22 +301,26 @@ class GlintRUBlock(GradientCheckpointingLayer):
         self.norm = nn.LayerNorm(size, eps=config.layer_norm_eps)  # shared by the mixing and the MLP, as published
         self.average_share = config.average_share
         self.average = GlintRUMovingAverage(config) if config.average_share else None
+        self.state_space_share = config.state_space_share
+        self.state_space = GlintRUStateSpace(config) if config.state_space_share else None
 
     def _experts(self, x: Tensor, reads: Tensor, mask: Tensor | None) -> Experts:
-        recurrent = attended = averaged = None
+        recurrent = attended = averaged = spaced = None
         if self.recurrence is not None:
             recurrent = self.recurrence(reads, mask, self.whole_sequence)
         if self.attention is not None:
             attended = self.attention(x, reads, mask, self.whole_sequence)
         if self.average is not None:
             averaged = self.average(x, mask)
-        return Experts(recurrent, attended, averaged)
+        if self.state_space is not None:
+            spaced = self.state_space(x, mask)
+        return Experts(recurrent, attended, averaged, spaced)
 
     def _advance(
         self, x: Tensor, reads: Tensor, mask: Tensor | None, memory: dict[str, Tensor], border: Border
     ) -> tuple[Experts, dict[str, Tensor]]:
         """The experts after a history, and what the next items need of it."""
-        recurrent = attended = averaged = None
+        recurrent = attended = averaged = spaced = None
         new: dict[str, Tensor] = {}
         if self.recurrence is not None:
             recurrent, new = self.recurrence.advance(reads, memory, border)
@@ -323,8 +329,11 @@ class GlintRUBlock(GradientCheckpointingLayer):
         if self.average is not None:
             averaged, sums = self.average.advance(x, mask, memory["average"], border.before)
             new["average"] = border.last(memory["average"], sums)
+        if self.state_space is not None:
+            spaced, memories = self.state_space.advance(x, mask, memory["taps"], memory["space"], border.num_items)
+            new |= memories
         # Gradients stop at the border between two calls.
-        return Experts(recurrent, attended, averaged), {name: tensor.detach() for name, tensor in new.items()}
+        return Experts(recurrent, attended, averaged, spaced), {name: tensor.detach() for name, tensor in new.items()}
 
     def _mix(self, x: Tensor, reads: Tensor, recurrent: Tensor | None, attended: Tensor | None) -> Tensor:
         """The experts, mixed and gated."""
@@ -342,7 +351,9 @@ class GlintRUBlock(GradientCheckpointingLayer):
         mixed = self.mix_proj(self._mix(x, reads, experts.recurrent, experts.attended))
         z = add_norm(mixed, x, self.dropout, self.norm)
         if experts.averaged is not None:
-            z = torch.lerp(z, experts.averaged, self.average_share)
+            z = torch.lerp(z, experts.averaged, self.average_share / (1 - self.state_space_share))
+        if experts.spaced is not None:
+            z = torch.lerp(z, experts.spaced, self.state_space_share)
         return z if self.mlp is None else add_norm(self.mlp(z), z, self.dropout, self.norm)
 
     def forward(

@@ -17,6 +17,7 @@ from .head_glintru import NextItemHead, PrefixEncoder, is_last_item
 from .layers_glintru import Border, Dropout, GlintRUBlock
 from .pipeline_glintru import SequentialRecommendationPipeline  # noqa: F401 (its file is saved with the model)
 from .state_glintru import GlintRUState, StateLayout, fingerprint_of
+from .state_space_glintru import SelectiveStateSpace
 
 __all__ = [
     "GlintRUForSequentialRecommendation",
@@ -59,6 +60,8 @@ class GlintRUPreTrainedModel(PreTrainedModel):
         elif isinstance(module, GlintRUMovingAverage):
             init.constant_(module.average_weight, 0.5)
             init.constant_(module.item_weight, 0.5)
+        elif isinstance(module, SelectiveStateSpace):
+            module.initialize()
 
 
 class GlintRUModel(PrefixEncoder, GlintRUPreTrainedModel):
@@ -68,6 +71,7 @@ class GlintRUModel(PrefixEncoder, GlintRUPreTrainedModel):
         super().__init__(config)
         self.embed_items = nn.Embedding(config.vocab_size, config.hidden_size, padding_idx=0)
         self.dropout = Dropout(config.embedding_dropout)
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if config.use_embedding_norm else None
         self.layers = nn.ModuleList(GlintRUBlock(config) for _ in range(config.num_hidden_layers))
         self.reads_padding = config.padding_mode == "official"
         self.gradient_checkpointing = False
@@ -121,7 +125,7 @@ class GlintRUModel(PrefixEncoder, GlintRUPreTrainedModel):
         has_before = embeds.new_ones(batch, length, 1) if mask is None else mask.roll(1, dims=1)
         has_before = torch.cat(((old.count > 0)[:, None, None].to(has_before.dtype), has_before[:, 1:]), dim=1)
         border = Border(num_items, has_before, old.count, fresh)
-        hidden = [self.dropout(embeds)]
+        hidden = [self.block_input(embeds)]
         tensors: dict[str, Tensor] = {}
         for index, layer in enumerate(self.layers):
             out, memory = layer(hidden[-1], mask, old.layer(index), border)
@@ -131,9 +135,14 @@ class GlintRUModel(PrefixEncoder, GlintRUPreTrainedModel):
         fingerprint = "" if self.training else state.fingerprint
         return hidden, GlintRUState(state.layout, old.count + num_items, tensors, fingerprint).to(dtype=kept)
 
+    def block_input(self, embeds: Tensor) -> Tensor:
+        """What the first block reads: embeddings after dropout and, with `use_embedding_norm`, their norm."""
+        x = self.dropout(embeds)
+        return x if self.norm is None else self.norm(x)
+
     def encode(self, embeds: Tensor, mask: Tensor | None) -> list[Tensor]:
-        """The embeddings after dropout, and the output of every block."""
-        states = [self.dropout(embeds)]
+        """What the first block reads, and the output of every block."""
+        states = [self.block_input(embeds)]
         for layer in self.layers:
             states.append(layer(states[-1], mask))
         return states

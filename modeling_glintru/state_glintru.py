@@ -2,7 +2,8 @@
 
 For each block: the first convolution at the last item, which still lacks its right neighbour (`edge`), what that item
 gives to its neighbour (`after`), the recurrent state before it (`hidden`), the sum of the linear attention
-(`attention`), and that of the moving average (`average`). With them the next item can be absorbed exactly, at a cost
+(`attention`), that of the moving average (`average`), and of the selective state space what its convolution read last
+(`taps`) and its own state (`space`). With them the next item can be absorbed exactly, at a cost
 that does not depend on the history.
 """
 
@@ -23,6 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from .configuration_glintru import GlintRUConfig, GlintRUError
+from .state_space_glintru import EXPAND, STATE_SIZE, TAPS
 
 __all__ = ["GlintRUState", "StateLayout", "fingerprint_of"]
 
@@ -42,7 +44,7 @@ class StateLayout:
         num_layers: Blocks.
         hidden_size: d.
         num_heads: Heads of the linear attention.
-        attention, gru, convolutions, average: Which parts of the block are on.
+        attention, gru, convolutions, average, state_space: Which parts of the block are on.
     """
 
     num_layers: int
@@ -52,6 +54,7 @@ class StateLayout:
     gru: bool
     convolutions: bool
     average: bool = field(default=False, repr=False)  # not a part of older fingerprints
+    state_space: bool = field(default=False, repr=False)
 
     @classmethod
     def of(cls, config: GlintRUConfig) -> StateLayout:
@@ -64,6 +67,7 @@ class StateLayout:
             config.use_gru,
             config.use_gru and config.use_temporal_convolutions,
             config.average_share > 0,
+            config.state_space_share > 0,
         )
 
     def layer_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -78,6 +82,8 @@ class StateLayout:
             shapes["attention"] = (self.num_heads, head, head)
         if self.average:
             shapes["average"] = (size,)
+        if self.state_space:
+            shapes |= {"taps": (EXPAND * size, TAPS - 1), "space": (EXPAND * size, STATE_SIZE)}
         return shapes
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -95,6 +101,8 @@ def fingerprint_of(model: Any, layout: StateLayout) -> str:
     digest = hashlib.blake2b(repr(layout).encode(), digest_size=8)
     if layout.average:
         digest.update(repr((float(model.config.average_share), float(model.config.average_decay))).encode())
+    if layout.state_space:
+        digest.update(repr(float(model.config.state_space_share)).encode())
     for name, parameter in sorted(model.named_parameters()):
         digest.update(f"{name}{tuple(parameter.shape)}".encode())
         digest.update(parameter.detach().to("cpu", torch.float32).contiguous().numpy().data)
@@ -104,6 +112,7 @@ def fingerprint_of(model: Any, layout: StateLayout) -> str:
 def state_kind(layout: StateLayout, dtype: torch.dtype, fingerprint: str) -> bytes:
     """The header of `GlintRUState.to_bytes` without the count: equal for states that can be in one batch."""
     parts = layout.attention | layout.gru << 1 | layout.convolutions << 2 | layout.average << 3
+    parts |= layout.state_space << 4
     sizes = (layout.num_layers, layout.hidden_size, layout.num_heads, parts, bytes.fromhex(fingerprint))
     return HEADER.pack(MAGIC, VERSION, DTYPES.index(dtype), *sizes, 0)[: -COUNT.size]
 
@@ -363,7 +372,7 @@ class GlintRUState:
             raise GlintRUError("from_bytes needs at least one state")
         _, counts, numbers = unpack_states(blobs)
         _, _, dtype, layers, size, heads, parts, fingerprint, _ = HEADER.unpack_from(blobs[0])
-        layout = StateLayout(layers, size, heads, *(bool(parts >> bit & 1) for bit in range(4)))
+        layout = StateLayout(layers, size, heads, *(bool(parts >> bit & 1) for bit in range(5)))
         shapes = layout.shapes()
         body = torch.frombuffer(numbers, dtype=DTYPES[dtype])
         widths = [torch.Size(shape).numel() for shape in shapes.values()]

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from .configuration_glintru import GlintRUError
 from .kernels_glintru import library
 from .layers_glintru import GlintRUBlock, GlintRUSelectiveGRU
+from .state_space_glintru import SelectiveStateSpace
 
 __all__ = ["CompiledStep", "panels", "pointer"]
 
@@ -29,8 +30,8 @@ class Click(ctypes.Structure):
 
     _fields_ = (
         *((name, ctypes.c_int) for name in ("layers", "d", "heads", "vocabulary", "attention", "gru", "convolutions")),
-        *((name, ctypes.c_int) for name in ("gate", "block_gate", "mlp", "average")),
-        *((name, ctypes.c_float) for name in ("eps", "share", "decay")),
+        *((name, ctypes.c_int) for name in ("gate", "block_gate", "mlp", "average", "space", "rank")),
+        *((name, ctypes.c_float) for name in ("eps", "share", "decay", "space_share")),
     )
 
 
@@ -109,15 +110,18 @@ class CompiledStep:
             config.use_block_gate,
             config.use_gated_mlp,
             self.layout.average,
+            self.layout.state_space,
+            space.mixer.rank if (space := encoder.layers[0].state_space) is not None else 0,
             config.layer_norm_eps,
-            config.average_share,
+            config.average_share / (1 - config.state_space_share),  # of what the experts and the average make
             config.average_decay,
+            config.state_space_share,
         )
         with torch.no_grad():
             pieces = [piece for layer in encoder.layers for piece in self._pieces(layer)]
             self._weights = aligned(sum(piece.size for piece in pieces))
             np.concatenate([piece.ravel() for piece in pieces], out=self._weights)
-            self._embeddings = encoder.embed_items.weight.detach().numpy().copy()
+            self._embeddings = encoder.block_input(encoder.embed_items.weight).numpy().copy()
         self._click = library().click  # type: ignore[union-attr]
         self._fixed = (ctypes.byref(self._shape), pointer(self._weights), pointer(self._embeddings))
         self._row = ctypes.c_long(self.row_size)
@@ -168,6 +172,9 @@ class CompiledStep:
             yield filled(block.average.average_weight, size).numpy()
             yield filled(block.average.item_weight, size).numpy()
             yield from self._norm(block.average.norm, size)
+        if block.state_space is not None:
+            yield from self._state_space(block.state_space.mixer)
+            yield from self._norm(block.state_space.norm, size)
         if block.mlp is not None:
             halves = [(x.weight, x.bias) for x in (block.mlp.value_proj, block.mlp.gate_proj)]
             yield self._joined(halves, size)
@@ -186,6 +193,21 @@ class CompiledStep:
             bias = kernel @ project.bias
             maps.append((kernel @ project.weight, bias + conv.bias if tap == 1 else bias))
         return maps
+
+    @classmethod
+    def _state_space(cls, mixer: SelectiveStateSpace) -> Iterator[np.ndarray]:
+        """The numbers of a selective state space."""
+        channels = len(mixer.skip)
+        size = -(-channels // WIDTH) * WIDTH
+        assert mixer.conv.bias is not None
+        yield cls._joined([(part, part.new_zeros(channels)) for part in mixer.in_proj.weight.chunk(2)], size)
+        yield mixer.conv.weight.numpy()
+        yield filled(mixer.conv.bias, size).numpy()
+        yield panels(mixer.x_proj.weight.numpy())
+        yield cls._joined([(mixer.step_proj.weight, mixer.step_proj.bias)], size)
+        yield (-mixer.a_log.exp()).numpy()
+        yield filled(mixer.skip, size).numpy()
+        yield panels(mixer.out_proj.weight.numpy())
 
     @staticmethod
     def _joined(maps: Sequence[tuple[Tensor, Tensor]], size: int) -> np.ndarray:

@@ -39,8 +39,8 @@ static void linear(int rows, int k, int n, const float *a, long lda, const float
 }
 
 struct click {
-    int layers, d, heads, vocabulary, attention, gru, convolutions, gate, block_gate, mlp, average;
-    float eps, share, decay;
+    int layers, d, heads, vocabulary, attention, gru, convolutions, gate, block_gate, mlp, average, space, rank;
+    float eps, share, decay, space_share;
 };
 
 static inline void gelu_product(float *a, const float *gate, int n) {
@@ -159,6 +159,58 @@ static void recurrence(const struct click *s, int users, const float *in, long w
     linear(users, 2 * d, d, pair, 2 * d, at, result);
 }
 
+#define STATE_SIZE 16
+#define TAPS 4
+
+/* What `SelectiveStateSpace.advance` computes for one item each of `users` rows x (users, padded d); result (users, d
+   padded to panels). old, now are the users' memories: TAPS - 1 inputs and STATE_SIZE numbers for each channel. */
+static void state_space(const struct click *s, int users, const float *x, const float **at, const float *const *old,
+                        float *const *now, float *scratch, float *result) {
+    const int d = s->d, p = PADDED(d, GRAIN), channels = 2 * d, wide = PADDED(channels, GRAIN);
+    const int reads = s->rank + 2 * STATE_SIZE;
+    const long two = PADDED(2 * wide, PANEL), out = PADDED(wide, PANEL), narrow = PADDED(reads, PANEL);
+    float *in = scratch, *u = in + TOGETHER * two, *read = u + (long)TOGETHER * wide, *step = read + TOGETHER * narrow;
+    linear(users, d, 2 * wide, x, p, at, in);
+    const float *conv = *at, *bias = conv + TAPS * channels;
+    *at = bias + wide;
+    for (int i = 0; i < users; i++) {
+        const float *in_row = in + i * two, *before = old[i];
+        float *u_row = u + (long)i * wide, *after = now[i];
+        memset(u_row + channels, 0, sizeof(float) * (wide - channels));
+        for (int j = 0; j < channels; j++) {
+            const float *tap = conv + TAPS * j, *last = before + (TAPS - 1) * j;
+            float *next = after + (TAPS - 1) * j;
+            next[0] = last[1]; next[1] = last[2]; next[2] = in_row[j];
+            u_row[j] = bias[j] + tap[0] * last[0] + tap[1] * next[0] + tap[2] * next[1] + tap[3] * next[2];
+        }
+        for (int j = 0; j < wide; j += WIDTH) AT(u_row + j) = READ(u_row + j) * sigmoid_(READ(u_row + j));
+    }
+    linear(users, channels, reads, u, wide, at, read);
+    linear(users, s->rank, wide, read, narrow, at, step);
+    const float *rates = *at, *skip = rates + STATE_SIZE * channels;
+    *at = skip + wide;
+    for (int i = 0; i < users; i++) {
+        const float *b = read + i * narrow + s->rank, *c = b + STATE_SIZE, *gate = in + i * two + wide;
+        const float *before = old[i] + (TAPS - 1) * channels;
+        float *after = now[i] + (TAPS - 1) * channels, *u_row = u + (long)i * wide, *steps = step + i * out;
+        for (int j = 0; j < channels; j++) {
+            const float z = steps[j], size = z > 20.0f ? z : __builtin_log1pf(__builtin_expf(z));
+            const float drive = size * u_row[j];
+            vec sum = {0};
+            for (int q = 0; q < STATE_SIZE; q += WIDTH) {
+                const int place = j * STATE_SIZE + q;
+                vec state = exp_(size * READ(rates + place)) * READ(before + place) + drive * READ(b + q);
+                AT(after + place) = state;
+                sum += state * READ(c + q);
+            }
+            u_row[j] = sum_(sum) + skip[j] * u_row[j];
+        }
+        for (int j = 0; j < wide; j += WIDTH)
+            AT(u_row + j) = READ(u_row + j) * READ(gate + j) * sigmoid_(READ(gate + j));
+    }
+    linear(users, channels, d, u, wide, at, result);
+}
+
 /* rows, next (n, row): the states before and after; items (n) from 1 to vocabulary - 1. Gives 0, -1 without memory, or
    the number of the first wrong item, from 1. */
 int click(const struct click *s, const float *weights, const float *embeddings, const float *rows,
@@ -170,7 +222,11 @@ int click(const struct click *s, const float *weights, const float *embeddings, 
     const int products = taps + parts + (s->block_gate ? p : 0);
     const long wide = PADDED(products, PANEL);
     const int memory = !s->gru ? 0 : s->convolutions ? 3 * d : d;
-    const size_t size = sizeof(float) * TOGETHER * (12L * p + wide + two + 3 * gates + 8 * out);
+    const long doubled = PADDED(2 * d, GRAIN); /* channels of the state space */
+    const long narrow = PADDED(s->rank + 2 * STATE_SIZE, PANEL);
+    const long for_space = PADDED(2 * doubled, PANEL) + doubled + narrow + PADDED(doubled, PANEL);
+    const long for_gru = 8L * p + 3 * gates + 6 * out, most = for_space > for_gru ? for_space : for_gru;
+    const size_t size = sizeof(float) * TOGETHER * (4L * p + wide + two + 2 * out + most);
     float *buffer = aligned_alloc(64, size);
     if (!buffer) return -1;
     float *x = buffer, *z = x + TOGETHER * p, *attended = z + TOGETHER * p, *context = attended + TOGETHER * p;
@@ -230,6 +286,17 @@ int click(const struct click *s, const float *weights, const float *embeddings, 
                     now[u] += d;
                 }
                 at += 4 * p;
+            }
+            if (s->space) {
+                state_space(s, users, x, &at, old, now, scratch, made);
+                for (int u = 0; u < users; u++) {
+                    float *mine = z + (long)u * p, *spaced = attended + (long)u * p;
+                    norm_sum(made + u * out, x + (long)u * p, at, at + p, spaced, d, p, s->eps);
+                    for (int j = 0; j < p; j++) mine[j] += s->space_share * (spaced[j] - mine[j]);
+                    old[u] += (TAPS - 1 + STATE_SIZE) * 2 * d;
+                    now[u] += (TAPS - 1 + STATE_SIZE) * 2 * d;
+                }
+                at += 2 * p;
             }
             if (s->mlp) {
                 linear(users, d, 2 * p, z, p, &at, mlp);

@@ -36,9 +36,9 @@ class LastItemEncoder:
         self.by_stream = isinstance(self.encoder, GlintRUModel) and not self.encoder.reads_padding
         self.tables: ItemTables | None = None
         if self.by_stream and len(self.encoder.layers) == 1:
-            block, items = self.encoder.layers[0], self.encoder.embed_items.weight
+            block, items = self.encoder.layers[0], self.encoder.embed_items.weight.detach()
             if len(items) <= num_positions and ItemTables.serve(block, items):
-                self.tables = ItemTables(block, items)
+                self.tables = ItemTables(block, self.encoder.block_input(items))
 
     @torch.inference_mode()
     def __call__(self, input_ids: Tensor) -> Tensor:
@@ -58,20 +58,27 @@ class LastItemEncoder:
             memory, newest = _memory(block, x, counts), _newest(x, counts)
         else:
             memory = self.tables(input_ids, counts)
-            newest = self.encoder.embed_items(_newest(input_ids[..., None], counts)[..., 0])
+            newest = self._embedded(_newest(input_ids[..., None], counts)[..., 0])
         if block.recurrence is not None and block.recurrence.conv_in is not None:
             memory |= _taps(block.recurrence, newest, counts)
         if block.average is not None:
-            x = self.encoder.embed_items(input_ids) if x is None else x
+            x = self._embedded(input_ids) if x is None else x
             memory["average"] = block.average.last_sum(x, counts - 1)
+        if block.state_space is not None:
+            x = self._embedded(input_ids) if x is None else x
+            memory |= block.state_space.memory(x, (counts - 1).clamp_min(0))
         has_before = (counts > 1)[:, None, None].to(newest.dtype)
         border = Border(torch.ones_like(counts), has_before, (counts - 1).clamp_min(0), fresh=False)
         hidden, _ = block(newest[:, 2:].contiguous(), None, memory, border)
         return hidden[:, 0] * (counts > 0)[:, None].to(hidden.dtype)
 
+    def _embedded(self, input_ids: Tensor) -> Tensor:
+        """What the first block reads, (batch, length, size)."""
+        return self.encoder.block_input(self.encoder.embed_items(input_ids))
+
     def _block_input(self, input_ids: Tensor) -> Tensor:
         """What the last block reads, (batch, length, size)."""
-        x = self.encoder.embed_items(input_ids)
+        x = self._embedded(input_ids)
         if len(self.encoder.layers) > 1:
             mask = (input_ids != 0)[..., None].to(x.dtype)
             for layer in self.encoder.layers[:-1]:

@@ -46,6 +46,24 @@ def moving_average(average, x):
     return average.norm(mixed + x)
 
 
+def mamba(mixer, x):
+    """Mamba's algorithm, a position at a time; (batch, length, size) in and out."""
+    u, gate = mixer.in_proj(x).chunk(2, dim=-1)
+    taps = mixer.conv.weight[:, 0]  # (channels, taps), the newest last
+    convolved = []
+    for t in range(x.shape[1]):
+        near = [taps[:, -1 - back] * u[:, t - back] for back in range(min(taps.shape[1], t + 1))]
+        convolved.append(sum(near) + mixer.conv.bias)
+    state, outputs = torch.zeros(*u[:, 0].shape, mixer.state_size, dtype=x.dtype), []
+    for v in convolved:
+        v = v * torch.sigmoid(v)
+        step, b, c = mixer.x_proj(v).split([mixer.rank, mixer.state_size, mixer.state_size], dim=-1)
+        step = torch.log(1 + torch.exp(mixer.step_proj(step)))
+        state = torch.exp(step[..., None] * -torch.exp(mixer.a_log)) * state + (step * v)[..., None] * b[:, None]
+        outputs.append((state * c[:, None]).sum(-1) + mixer.skip * v)
+    return mixer.out_proj(torch.stack(outputs, dim=1) * gate * torch.sigmoid(gate))
+
+
 def encode_block(block, x):
     """The authors' forward pass over a whole (unpadded) prefix; (batch, t, size) in and out."""
     if block.recurrence is None:
@@ -57,9 +75,11 @@ def encode_block(block, x):
         mixed = alpha[0] * gru_expert(block.recurrence, x) + alpha[1] * attention_expert(block.attention, x)
     if block.gate_proj is not None:
         mixed = mixed * F.gelu(block.gate_proj(x))
-    z = block.norm(block.mix_proj(mixed) + x)
+    z = (1 - block.average_share - block.state_space_share) * block.norm(block.mix_proj(mixed) + x)
     if block.average is not None:
-        z = (1 - block.average_share) * z + block.average_share * moving_average(block.average, x)
+        z = z + block.average_share * moving_average(block.average, x)
+    if block.state_space is not None:
+        z = z + block.state_space_share * block.state_space.norm(mamba(block.state_space.mixer, x) + x)
     if block.mlp is None:
         return z
     mlp = block.mlp
@@ -69,6 +89,8 @@ def encode_block(block, x):
 def encode_all_prefixes(model, input_ids):
     """`out[:, t]` = the authors' output for the prefix that ends at t. `model` is a `GlintRUModel` in eval mode."""
     hidden = model.embed_items(input_ids)
+    if model.norm is not None:
+        hidden = model.norm(hidden)
     for block in model.layers:
         hidden = torch.stack([encode_block(block, hidden[:, : t + 1])[:, t] for t in range(hidden.shape[1])], dim=1)
     return hidden

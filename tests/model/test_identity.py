@@ -22,6 +22,8 @@ PARTS = [
     "use_gated_mlp",
 ]
 
+STATE_SPACE = {"state_space_share": 0.5, "use_embedding_norm": True}
+
 
 def random_case(seed: int) -> tuple[dict, int, int]:
     """Sizes of one random model, a batch and a length."""
@@ -33,6 +35,7 @@ def random_case(seed: int) -> tuple[dict, int, int]:
         "num_hidden_layers": draw.choice([1, 1, 2, 3]),
         "vocab_size": draw.randint(3, 60),
         "average_share": draw.choice([0.0, 0.4]),
+        "state_space_share": draw.choice([0.0, 0.5]),
     }
     return options, draw.randint(1, 3), draw.randint(2, 90)
 
@@ -81,8 +84,14 @@ def test_moving_average(decay, length):
     check({"average_share": 0.3, "average_decay": decay, "num_hidden_layers": 2}, 2, length)
 
 
-def test_no_later_item_reaches_a_prefix():
-    model = small_model(num_hidden_layers=2).double()
+@pytest.mark.parametrize("length", [1, 3, 4, 17, 40])
+def test_state_space(length):
+    check({**STATE_SPACE, "average_share": 0.2, "num_hidden_layers": 2}, 2, length)
+
+
+@pytest.mark.parametrize("options", [{}, STATE_SPACE], ids=str)
+def test_no_later_item_reaches_a_prefix(options):
+    model = small_model(num_hidden_layers=2, **options).double()
     ids = random_history(2, 20)
     changed = ids.clone()
     changed[:, 12:] = random_history(2, 8, seed=1)

@@ -8,9 +8,12 @@ import torch
 from modeling_glintru import GlintRUError
 
 from .helpers import gradients, random_history, small_model
+from .test_identity import STATE_SPACE
+
+CASES = [{}, {"num_hidden_layers": 2}, {"num_hidden_layers": 2, "average_share": 0.4}, STATE_SPACE]
 
 
-@pytest.fixture(params=[{}, {"num_hidden_layers": 2}, {"num_hidden_layers": 2, "average_share": 0.4}], ids=str)
+@pytest.fixture(params=CASES, ids=str)
 def model(request):
     return small_model(**request.param).double()
 

@@ -108,7 +108,7 @@ def answer_without_the_package(folder, again, home):
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     folder = tmp_path_factory.mktemp("remote") / "model"
-    model = small_model(vocab_size=5, num_hidden_layers=2, average_share=0.4)
+    model = small_model(vocab_size=5, num_hidden_layers=2, average_share=0.4, state_space_share=0.4)
     model.save_pretrained(folder)
     processor = GlintRUProcessor(["a", "b", "c", "d"], {"a": "Apple"})
     processor.save_pretrained(folder)
@@ -127,7 +127,7 @@ def test_the_folder_says_where_its_code_is(saved):
     wanted = {
         *("average", "block_source", "configuration", "fused", "head", "history_source", "kernel_source", "kernels"),
         *("layers", "losses", "modeling", "negatives", "new_items", "pipeline", "processing", "r_drop", "state"),
-        *("scan_source", "step_source", "time_gaps", "vocabulary"),
+        *("scan", "scan_source", "state_space", "step_source", "time_gaps", "vocabulary"),
     }
     assert names == {f"{name}_glintru.py" for name in wanted}
 

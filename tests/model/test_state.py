@@ -12,7 +12,7 @@ from modeling_glintru import GlintRUError, GlintRUModel, GlintRUState
 from modeling_glintru.auto import MODELS
 
 from .helpers import random_history, small_config, small_model
-from .test_identity import PARTS, random_case
+from .test_identity import PARTS, STATE_SPACE, random_case
 from .test_padding import padded
 
 EXACT = {"rtol": 0, "atol": 1e-10}
@@ -70,7 +70,13 @@ def test_moving_average(options, decay):
         check({"average_share": 0.4, "average_decay": decay, **options}, 2, 40, seed)
 
 
-@pytest.mark.parametrize("options", [{}, {"average_share": 0.4}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"num_hidden_layers": 2, "average_share": 0.4}], ids=str)
+def test_state_space(options):
+    for seed in range(3):
+        check({**STATE_SPACE, **options}, 2, 40, seed)
+
+
+@pytest.mark.parametrize("options", [{}, {"average_share": 0.4}, STATE_SPACE], ids=str)
 def test_one_item_at_a_time(options):
     model = small_model(num_hidden_layers=2, **options).double()
     ids = random_history(3, 9)
@@ -82,11 +88,11 @@ def test_one_item_at_a_time(options):
 
 
 @pytest.mark.parametrize("side", ["left", "right", "gaps"])
-@pytest.mark.parametrize("layers", [1, 2])
-def test_ragged_calls(side, layers):
+@pytest.mark.parametrize("options", [{}, {"num_hidden_layers": 2}, STATE_SPACE], ids=str)
+def test_ragged_calls(side, options):
     """Users at different lengths, a different number of new items each, some without any."""
     torch.manual_seed(0)
-    model, draw = small_model(num_hidden_layers=layers).double(), random.Random(0)
+    model, draw = small_model(**options).double(), random.Random(0)
     histories = [random_history(1, n, seed=n)[0] for n in (1, 2, 7, 40, 25)]
     state, done = model.model.empty_state(5), [0] * 5
     while any(n < len(h) for n, h in zip(done, histories, strict=True)):
@@ -237,6 +243,16 @@ def test_a_state_of_another_moving_average_is_refused():
     with pytest.raises(GlintRUError, match="other weights"):
         fast(ids, state=state)
     with pytest.raises(GlintRUError, match="average True, not False"):
+        small_model()(ids, state=state)
+
+
+def test_the_state_of_a_state_space_is_kept():
+    ids, model = random_history(2, 5), small_model(**STATE_SPACE)
+    state = model(ids, use_cache=True).state
+    again = GlintRUState.from_bytes(state.to_bytes())
+    assert again.layout == state.layout and again.tensors["layers.0.space"].shape == (2, 32, 16)
+    assert torch.equal(model(ids, state=again).logits, model(ids, state=state).logits)
+    with pytest.raises(GlintRUError, match="state_space True, not False"):
         small_model()(ids, state=state)
 
 

@@ -108,7 +108,8 @@ def test_evaluation_is_deterministic_and_dropout_is_not(model):
 
 
 def test_dropout_stands_at_the_published_places():
-    model = small_model(embedding_dropout=0.11, attention_dropout=0.22, hidden_dropout=0.33, average_share=0.4)
+    rates = {"embedding_dropout": 0.11, "attention_dropout": 0.22, "hidden_dropout": 0.33}
+    model = small_model(average_share=0.4, state_space_share=0.4, **rates)
     rates = {name: m.p for name, m in model.named_modules() if isinstance(m, torch.nn.Dropout)}
     assert rates == {
         "model.dropout": 0.11,
@@ -116,6 +117,7 @@ def test_dropout_stands_at_the_published_places():
         "model.layers.0.recurrence.dropout": 0.33,
         "model.layers.0.dropout": 0.33,
         "model.layers.0.average.dropout": 0.33,
+        "model.layers.0.state_space.dropout": 0.33,
     }
 
 

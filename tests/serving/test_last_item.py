@@ -12,6 +12,7 @@ from modeling_glintru.serving import item_tables
 from modeling_glintru.serving.last_item import LastItemEncoder
 
 from ..model.helpers import random_history, small_model
+from ..model.test_identity import STATE_SPACE
 
 needs_kernel = pytest.mark.skipif(library() is None, reason="no C compiler on this machine")
 SWITCHES = [
@@ -24,6 +25,8 @@ SWITCHES = [
     {"normalize_scores": True, "hidden_size": 64, "num_attention_heads": 2},
     {"average_share": 0.4},
     {"average_share": 0.4, "num_hidden_layers": 2},
+    STATE_SPACE,
+    {**STATE_SPACE, "num_hidden_layers": 2},
     {"padding_mode": "official"},
 ]
 
@@ -58,6 +61,7 @@ WIDE = {"hidden_size": 32, "num_attention_heads": 2}
         {"use_linear_attention": False},
         {"use_gru": False},
         {"average_share": 0.4},
+        STATE_SPACE,
     ],
     ids=str,
 )

@@ -15,7 +15,7 @@ from modeling_glintru.serving.step import make_step
 from modeling_glintru.step_glintru import CompiledStep
 
 from ..model.helpers import random_history, small_model
-from ..model.test_identity import PARTS
+from ..model.test_identity import PARTS, STATE_SPACE
 
 needs_kernel = pytest.mark.skipif(kernels_glintru.library() is None, reason="no C compiler on this machine")
 CLOSE = {"rtol": 2e-5, "atol": 2e-5}
@@ -67,6 +67,8 @@ def test_random_models(seed):
         "layer_norm_eps": draw.choice([1e-12, 1e-3]),
         "average_share": draw.choice([0.0, 0.4]),
         "average_decay": draw.choice([0.0, 0.5, 0.9]),
+        "state_space_share": draw.choice([0.0, 0.5]),
+        "use_embedding_norm": draw.choice([False, True]),
     }
     check(options, users=draw.choice([1, 2, 4, 5, 11]), seed=seed)
 
@@ -80,7 +82,12 @@ def test_sizes_that_people_use(size, heads):
 @needs_kernel
 @pytest.mark.parametrize(
     "options",
-    [{}, {"num_hidden_layers": 2, "normalize_scores": True, "temperature": 0.07}, {"average_share": 0.4}],
+    [
+        {},
+        {"num_hidden_layers": 2, "normalize_scores": True, "temperature": 0.07},
+        {"average_share": 0.4},
+        STATE_SPACE,
+    ],
     ids=str,
 )
 def test_long_chains(options):
