@@ -23,6 +23,8 @@ from modeling_glintru.evaluation import ModelScorer, RankingMetrics, evaluate, l
 from modeling_glintru.evaluation.metrics import per_user_metrics
 from modeling_glintru.machine import processor_name
 from modeling_glintru.recipes import Recipe
+from modeling_glintru.serving.step import make_step
+from modeling_glintru.serving.step_types import Step
 from modeling_glintru.training import TrainingResult, train
 from modeling_glintru.training.start import Start
 
@@ -249,6 +251,23 @@ def ten_steps(
             side.step(batch)
 
     return interleaved({name: (lambda side=side: run(side)) for name, side in sides.items()}, rounds)
+
+
+CLICKS = 2_000
+
+
+def clicks(models: Mapping[str, GlintRUForSequentialRecommendation], rounds: int) -> dict[str, list[float]]:
+    """Seconds of `CLICKS` clicks of one user by model and round."""
+    vocab_size = next(iter(models.values())).config.vocab_size
+    stream = np.random.default_rng(0).integers(1, vocab_size, (CLICKS, 1))
+
+    def run(step: Step) -> None:
+        rows = step.empty(1)
+        for count, item in enumerate(stream):
+            rows = step.advance(rows, np.array([count]), item)
+
+    steps = {name: make_step(model.eval()) for name, model in models.items()}
+    return interleaved({name: (lambda step=step: run(step)) for name, step in steps.items()}, rounds)
 
 
 def with_and_without(

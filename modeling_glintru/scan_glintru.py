@@ -16,6 +16,7 @@ KERNEL_CHUNK = 16  # positions between two kept states, as in the C text
 CPU_ELEMENTS, GPU_ELEMENTS = 1 << 18, 1 << 22
 
 
+@torch.compiler.disable  # the kernel serves compiled models too
 def selective_scan(
     step: Tensor, u: Tensor, a: Tensor, b: Tensor, c: Tensor, start: Tensor | None = None, chunk: int = 0
 ) -> tuple[Tensor, Tensor]:
@@ -36,6 +37,8 @@ def selective_scan(
         (batch, length, channels) and (batch, channels, state_size).
     """
     drive = step * u
+    if start is not None and getattr(torch.compiler, "is_exporting", bool)():  # new in torch 2.7
+        return exported_scan(step, drive, a, b, c, start)
     gradients = torch.is_grad_enabled()
     if step.dtype == torch.float32 and can_fuse(step, width=a.shape[0]):
         step, drive, b, c = (x.contiguous() for x in (step, drive, b, c))
@@ -47,6 +50,19 @@ def selective_scan(
     if start is None:
         start = step.new_zeros(*step.shape[1:], a.shape[1])
     outputs, last = (ChunkScan.apply if gradients else chunk_scan)(step, drive, a, b, c, start, chunk)
+    return outputs.transpose(0, 1), last
+
+
+def exported_scan(step: Tensor, drive: Tensor, a: Tensor, b: Tensor, c: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
+    """The scan as one node of an exported graph, which serves any length."""
+    from torch._higher_order_ops.scan import scan
+
+    def one(state: Tensor, parts: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        step_t, drive_t, b_t, c_t = parts
+        state = torch.exp(step_t[..., None] * a) * state + drive_t[..., None] * b_t[:, None]
+        return state.clone(), (state * c_t[:, None]).sum(-1)
+
+    last, outputs = scan(one, start.to(step.dtype), tuple(x.transpose(0, 1) for x in (step, drive, b, c)))
     return outputs.transpose(0, 1), last
 
 

@@ -62,7 +62,7 @@ class _Graph(nn.Module):
         """
         ids = input_ids if self.fresh else input_ids[:, None]
         encoder, shapes = self.model.model, self.layout.shapes()
-        x = encoder.embed_items(ids)
+        x = encoder.block_input(encoder.embed_items(ids))
         if state is None:
             count = torch.zeros_like(ids[:, 0])
             old = {name: x.new_zeros(x.shape[0], *shape) for name, shape in shapes.items()}
@@ -251,7 +251,7 @@ def _export(graph: _Graph, file: Path) -> None:
     inputs, outputs = _names(graph)
     weights = sum(tensor.nbytes for tensor in graph.state_dict().values())
     try:
-        with _quiet():
+        with _quiet(), torch.no_grad():
             torch.onnx.export(
                 _for_export(graph),
                 (),
@@ -281,6 +281,9 @@ def _tidy(file: Path) -> None:
     for part in (*proto.graph.node, *proto.graph.initializer, *proto.graph.input, *proto.graph.output):
         part.ClearField("doc_string")
         part.ClearField("metadata_props")
+    read = _read(proto.graph)
+    for unused in [x for x in proto.graph.initializer if x.name not in read]:  # onnxruntime would warn of each
+        proto.graph.initializer.remove(unused)
     names: dict[str, str] = {}
     for value in (*proto.graph.input, *proto.graph.output):
         free = ("batch", "excluded" if value.name == "exclude" else "length")
@@ -288,6 +291,13 @@ def _tidy(file: Path) -> None:
             if dim.dim_param:
                 dim.dim_param = names.setdefault(dim.dim_param, name)
     onnx.save(proto, str(file))
+
+
+def _read(graph: Any) -> set[str]:
+    """The names that the nodes of an ONNX graph, and of the graphs inside them, read."""
+    names = {name for node in graph.node for name in node.input}
+    inner = [attribute.g for node in graph.node for attribute in node.attribute if attribute.HasField("g")]
+    return names.union(*map(_read, inner), *({output.name for output in part.output} for part in inner))
 
 
 def _check(graph: _Graph, file: Path, max_length: int) -> float:

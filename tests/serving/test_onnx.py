@@ -20,6 +20,7 @@ from modeling_glintru.serving import onnx as onnx_module
 from modeling_glintru.serving.onnx import export_onnx
 
 from ..model.helpers import random_history, small_model
+from ..model.test_identity import STATE_SPACE
 
 ITEMS = [f"item-{number}" for number in range(1, 31)]
 ROOT = Path(__file__).parents[2]
@@ -35,7 +36,8 @@ needs_packages = pytest.mark.skipif(
 def exported(tmp_path_factory):
     """A model with two blocks, and its export with all scores."""
     folder = tmp_path_factory.mktemp("onnx") / "exported"
-    model = small_model(num_hidden_layers=2, normalize_scores=True, temperature=0.5, average_share=0.4)
+    parts = {**STATE_SPACE, "average_share": 0.4}
+    model = small_model(num_hidden_layers=2, normalize_scores=True, temperature=0.5, **parts)
     differences = export_onnx(model, GlintRUProcessor(ITEMS, {"item-1": "One"}, max_length=20), folder)
     assert all(0 <= difference <= 1e-4 for difference in differences.values())
     return model, folder
@@ -92,7 +94,8 @@ def test_what_is_written(exported):
         content = (folder / name).read_bytes()
         assert b".py" not in content and b"site-packages" not in content
         graph = onnx.load(folder / name).graph
-        assert [node.op_type for node in graph.node].count("GRU") == 2
+        kinds = [node.op_type for node in graph.node]
+        assert kinds.count("GRU") == 2 and kinds.count("Scan") == 2
     shape = onnx.load(folder / "history.onnx").graph.input[0].type.tensor_type.shape
     assert [dim.dim_param for dim in shape.dim] == ["batch", "length"]
 
@@ -107,7 +110,12 @@ def test_an_earlier_export_is_replaced_only_when_asked_and_only_by_one_that_is_r
     before = (folder / "step.onnx").read_bytes()
     monkeypatch.setattr(onnx_module, "_export", lambda graph, file: file.write_bytes((folder / file.name).read_bytes()))
     with pytest.raises(GlintRUError, match=r"history.onnx differs from torch by .*: it is not kept"):
-        export_onnx(small_model(seed=1, num_hidden_layers=2, average_share=0.4), processor, folder, overwrite=True)
+        export_onnx(
+            small_model(seed=1, num_hidden_layers=2, average_share=0.4, **STATE_SPACE),
+            processor,
+            folder,
+            overwrite=True,
+        )
     assert (folder / "step.onnx").read_bytes() == before
     assert sorted(file.name for file in folder.iterdir()) == FILES
     assert export_onnx(model, processor, folder, overwrite=True)["step.onnx"] <= 1e-4
