@@ -276,12 +276,15 @@ def _tidy(file: Path) -> None:
 
     proto = onnx.load(str(file), load_external_data=False)
     proto.ClearField("metadata_props")
-    proto.graph.ClearField("value_info")
-    proto.graph.ClearField("metadata_props")
-    for part in (*proto.graph.node, *proto.graph.initializer, *proto.graph.input, *proto.graph.output):
-        part.ClearField("doc_string")
-        part.ClearField("metadata_props")
-    read = _read(proto.graph)
+    graphs = list(_graphs(proto.graph))
+    for graph in graphs:
+        graph.ClearField("value_info")
+        graph.ClearField("metadata_props")
+        for part in (*graph.node, *graph.initializer, *graph.input, *graph.output):
+            part.ClearField("doc_string")
+            part.ClearField("metadata_props")
+    read = {name for graph in graphs for node in graph.node for name in node.input}
+    read |= {value.name for graph in graphs for value in graph.output}
     for unused in [x for x in proto.graph.initializer if x.name not in read]:  # onnxruntime would warn of each
         proto.graph.initializer.remove(unused)
     names: dict[str, str] = {}
@@ -293,11 +296,13 @@ def _tidy(file: Path) -> None:
     onnx.save(proto, str(file))
 
 
-def _read(graph: Any) -> set[str]:
-    """The names that the nodes of an ONNX graph, and of the graphs inside them, read."""
-    names = {name for node in graph.node for name in node.input}
-    inner = [attribute.g for node in graph.node for attribute in node.attribute if attribute.HasField("g")]
-    return names.union(*map(_read, inner), *({output.name for output in part.output} for part in inner))
+def _graphs(graph: Any) -> Iterator[Any]:
+    """An ONNX graph and those inside its nodes, the bodies of scans."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from _graphs(attribute.g)
 
 
 def _check(graph: _Graph, file: Path, max_length: int) -> float:
