@@ -247,7 +247,8 @@ class GlintRUConfig(NextItemConfig):
         one_of(self, "padding_mode", PADDING_MODES)
         ours = [name for name in ("average_share", "state_space_share", "use_embedding_norm") if getattr(self, name)]
         if self.padding_mode == "official" and ours:
-            raise GlintRUError(f"padding_mode 'official' is for the authors' block, set {ours[0]} to 0")
+            off = getattr(type(self), ours[0])
+            raise GlintRUError(f"padding_mode 'official' is for the authors' block, set {ours[0]} to {off}")
         if not (self.use_linear_attention or self.use_gru):
             raise GlintRUError("use_linear_attention and use_gru cannot both be off: the block needs an expert")
         if self.padding_mode == "official" and self.num_hidden_layers != 1:
