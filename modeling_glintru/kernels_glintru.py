@@ -111,7 +111,7 @@ def in_parallel(part: Callable[[int], Any], workers: int) -> list[Any]:
     return list(_pool(workers).map(part, range(workers)))
 
 
-def over_rows(
+def _over_rows(
     function: Callable[..., int],
     batch: int,
     tensors: Sequence[Tensor | None],
@@ -143,7 +143,7 @@ def call(
 ) -> None:
     """Calls the kernel for values of a dtype on every row of the batch; the tensors are contiguous."""
     function = getattr(library(), f"{name}_{str(dtype).removeprefix('torch.')}")
-    over_rows(function, batch, tensors, sizes, tile)
+    _over_rows(function, batch, tensors, sizes, tile)
 
 
 def packed(matrix: Tensor) -> Tensor:
@@ -167,7 +167,7 @@ def _gru_states(gates: Tensor, weight: Tensor, saved: Tensor | None) -> Tensor:
     states = gates.new_empty(sides, batch, length, width // 3)
     edges, edge_states = (gates[1], states[1]) if sides == 2 else (None, None)
     tensors = (gates[0], edges, matrix, states[0], edge_states, saved)
-    over_rows(kernels.gru_forward, batch, tensors, (length, width // 3, matrix.shape[1]))
+    _over_rows(kernels.gru_forward, batch, tensors, (length, width // 3, matrix.shape[1]))
     return states
 
 
@@ -204,15 +204,8 @@ class GRUScan(torch.autograd.Function):
         recurrent = states.new_empty(batch * length, 3 * size)  # zero at the start of each row
         edge_grad, dedges = (grad[1], dgates[1]) if sides == 2 else (None, None)
         tensors = (grad[0], edge_grad, matrix, states[0], saved, dgates[0], dedges, recurrent)
-        over_rows(kernels.gru_backward, batch, tensors, (length, size, matrix.shape[1]))
+        _over_rows(kernels.gru_backward, batch, tensors, (length, size, matrix.shape[1]))
         return dgates, recurrent[1:].T @ states[0].view(-1, size)[:-1]
-
-
-def scan_kernels() -> tuple[Callable[..., int], Callable[..., int]]:
-    """The selective scan and its backward pass; see `scan_glintru`."""
-    kernels = library()
-    assert kernels is not None
-    return kernels.scan_forward, kernels.scan_backward
 
 
 def cross_entropy_(scores: Tensor, targets: Tensor, temperature: float, smoothing: float) -> Tensor | None:
@@ -245,7 +238,7 @@ def _softmax_gradient(
         ctypes.c_float(temperature),
         ctypes.c_float(option),
     )
-    over_rows(getattr(kernels, name), len(first), (*passes, targets.contiguous(), losses), options)
+    _over_rows(getattr(kernels, name), len(first), (*passes, targets.contiguous(), losses), options)
     return losses.sum()
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from .kernels_glintru import WIDTH, can_fuse, over_rows, scan_kernels
+from .kernels_glintru import WIDTH, call, can_fuse
 
 __all__ = ["selective_scan"]
 
@@ -90,7 +90,7 @@ def kernel_scan(
     outputs = torch.empty_like(step)
     begin = None if start is None else blocked(start.to(step.dtype))
     tensors = (step, drive, rates, b, c, begin, outputs, last, kept)
-    over_rows(scan_kernels()[0], batch, tensors, (length, channels, a.shape[1]))
+    call("scan", step.dtype, batch, tensors, (length, channels, a.shape[1]))
     return outputs, unblocked(last), kept
 
 
@@ -113,7 +113,7 @@ class KernelScan(torch.autograd.Function):
         rates = blocked(a)
         to_a = step.new_empty(batch, *rates.shape)
         tensors = (grad.contiguous(), step, drive, rates, b, c, kept, to_step, to_drive, to_a, to_b, to_c)
-        over_rows(scan_kernels()[1], batch, tensors, (length, channels, a.shape[1]))
+        call("scan_back", step.dtype, batch, tensors, (length, channels, a.shape[1]))
         return to_step, to_drive, unblocked(to_a.sum(0)), to_b, to_c, None
 
 

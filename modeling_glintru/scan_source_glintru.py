@@ -9,7 +9,7 @@ SCAN = r"""
    n numbers of state. step, drive, y (batch, length, channels); a (channels / GRAIN, n, GRAIN); b, c (batch, length,
    n); start and end, each or null, (batch, channels / GRAIN, n, GRAIN): the states before and after. saved, or null,
    gets the state before each chunk, (batch, chunks, channels / GRAIN, n, GRAIN). */
-int scan_forward(const float *step, const float *drive, const float *a, const float *b, const float *c,
+int scan_float32(const float *step, const float *drive, const float *a, const float *b, const float *c,
                  const float *start, float *y, float *end, float *saved, int first, int last, int length, int channels,
                  int n) {
     const int chunks = (length + SCAN_CHUNK - 1) / SCAN_CHUNK;
@@ -48,7 +48,7 @@ int scan_forward(const float *step, const float *drive, const float *a, const fl
 }
 
 /* The gradients of all inputs from that of y. da (batch, channels / GRAIN, n, GRAIN) is to be summed over the batch. */
-int scan_backward(const float *grad, const float *step, const float *drive, const float *a, const float *b,
+int scan_back_float32(const float *grad, const float *step, const float *drive, const float *a, const float *b,
                   const float *c, const float *saved, float *dstep, float *ddrive, float *da, float *db, float *dc,
                   int first, int last, int length, int channels, int n) {
     const int chunks = (length + SCAN_CHUNK - 1) / SCAN_CHUNK;

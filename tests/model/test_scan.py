@@ -56,7 +56,7 @@ def test_the_scan_in_chunks_is_a_plain_loop(chunk):
 )
 def test_the_kernel_is_a_plain_loop(batch, length, channels, size, threads, monkeypatch):
     called = []
-    monkeypatch.setattr(scan_glintru, "over_rows", lambda *parts: called.append(parts) or kernels.over_rows(*parts))
+    monkeypatch.setattr(scan_glintru, "call", lambda *parts: called.append(parts) or kernels.call(*parts))
     inputs, start = scan_inputs(batch, length, channels, size, torch.float32), torch.rand(batch, channels, size)
     double = scan_inputs(batch, length, channels, size, torch.float64)
     before = torch.get_num_threads()
