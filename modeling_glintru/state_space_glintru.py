@@ -18,6 +18,7 @@ from transformers import initialization as init
 
 from .configuration_glintru import GlintRUConfig
 from .fused_glintru import Dropout, add_norm
+from .losses_glintru import at_least_float32
 from .scan_glintru import selective_scan
 
 __all__ = ["GlintRUStateSpace", "SelectiveStateSpace"]
@@ -61,38 +62,33 @@ class SelectiveStateSpace(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """(batch, length, size) in and out; the mask, (batch, length, 1), is 0 at padding, which is at the ends."""
-        return self._run(x, mask, None, None)[0]
+        return self.advance(x, mask, None, None)[0]
 
-    def advance(self, x: Tensor, mask: Tensor | None, taps: Tensor, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def advance(
+        self, x: Tensor, mask: Tensor | None, taps: Tensor | None, state: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """As `forward`, after a history.
 
         Args:
             x, mask: Items before padding.
-            taps: (batch, channels, taps - 1), what the convolution read last.
-            state: (batch, channels, state_size).
+            taps: (batch, channels, taps - 1), what the convolution read last; `None` where there is no history.
+            state: (batch, channels, state_size), or `None`.
 
         Returns:
             (batch, length, size); what the convolution read at each position and before, (batch, channels, taps - 1 +
             length); and the state after the last item.
         """
-        return self._run(x, mask, taps, state)
-
-    def _run(
-        self, x: Tensor, mask: Tensor | None, taps: Tensor | None, state: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
         u, gate = self.in_proj(x if mask is None else x * mask).chunk(2, dim=-1)
         reads = u.transpose(1, 2)
         reads = F.pad(reads, (self.taps - 1, 0)) if taps is None else torch.cat((taps.to(u.dtype), reads), dim=2)
         u = F.silu(self.conv(reads).transpose(1, 2))
         step, b, c = self.x_proj(u).split([self.rank, self.state_size, self.state_size], dim=-1)
-        kind = torch.promote_types(x.dtype, torch.float32)
-        step = F.softplus(self.step_proj(step).to(kind))
+        step = F.softplus(at_least_float32(self.step_proj(step)))
         if mask is not None:
             step = step * mask  # the state does not move at padding
-        with (
-            nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
-        ):  # bf16 would lose the small steps
-            u, a_log, b, c = (part.to(kind) for part in (u, self.a_log, b, c))
+        # bf16 would lose the small steps.
+        with torch.autocast(x.device.type, enabled=False) if not x.is_meta else nullcontext():
+            u, a_log, b, c = (at_least_float32(part) for part in (u, self.a_log, b, c))
             y, state = selective_scan(step, u, -a_log.exp(), b, c, state)
             y = y + self.skip * u
         return self.out_proj(y.to(gate.dtype) * F.silu(gate)), reads, state
@@ -125,13 +121,15 @@ class GlintRUStateSpace(nn.Module):
             (batch, length, hidden_size), and the new `taps` and `space`.
         """
         out, reads, state = self.mixer.advance(x, mask, taps, space)
-        last = num_items[:, None] + torch.arange(self.mixer.taps - 1, device=x.device)
-        new = {"taps": reads.gather(2, last[:, None].expand(-1, reads.shape[1], -1)).to(taps.dtype), "space": state}
-        return add_norm(out, x, self.dropout, self.norm), new
+        return add_norm(out, x, self.dropout, self.norm), self._left(reads, state, num_items)
 
     def memory(self, x: Tensor, counts: Tensor) -> dict[str, Tensor]:
         """What each row's first `counts` (batch,) items leave; x (batch, length, hidden_size)."""
         mask = (torch.arange(x.shape[1], device=x.device) < counts[:, None])[..., None].to(x.dtype)
-        taps = x.new_zeros(x.shape[0], len(self.mixer.skip), self.mixer.taps - 1)
-        space = x.new_zeros(x.shape[0], *self.mixer.a_log.shape, dtype=torch.promote_types(x.dtype, torch.float32))
-        return self.advance(x, mask, taps, space, counts)[1]
+        _, reads, state = self.mixer.advance(x, mask, None, None)
+        return self._left(reads, state, counts)
+
+    def _left(self, reads: Tensor, state: Tensor, num_items: Tensor) -> dict[str, Tensor]:
+        """`taps` and `space` after each row's items, from what the mixer's `advance` gives."""
+        last = num_items[:, None] + torch.arange(self.mixer.taps - 1, device=reads.device)
+        return {"taps": reads.gather(2, last[:, None].expand(-1, reads.shape[1], -1)), "space": state}
