@@ -253,6 +253,28 @@ def ten_steps(
     return interleaved({name: (lambda side=side: run(side)) for name, side in sides.items()}, rounds)
 
 
+class Without(torch.nn.Module):
+    """A model in whose forward pass something else stands for a function of a module, as where a kernel is missing.
+
+    Args:
+        inner: The model.
+        module, name: Where the function is.
+        other: What stands for it.
+    """
+
+    def __init__(self, inner: torch.nn.Module, module: Any, name: str, other: Callable[..., Any]) -> None:
+        super().__init__()
+        self.inner, self.module, self.name, self.other = inner, module, name, other
+
+    def forward(self, **batch: torch.Tensor) -> Any:
+        kept = getattr(self.module, self.name)
+        setattr(self.module, self.name, self.other)
+        try:
+            return self.inner(**batch)
+        finally:
+            setattr(self.module, self.name, kept)
+
+
 CLICKS = 2_000
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from measuring import STEP_SHAPES, best_block, ten_steps, with_and_without
+from measuring import STEP_SHAPES, Without, best_block, ten_steps, with_and_without
 
 from modeling_glintru import r_drop_glintru
 
@@ -21,20 +21,9 @@ def model(items: int, r_drop_alpha: float) -> torch.nn.Module:
     return best_block(items, num_hidden_layers=2, r_drop_alpha=r_drop_alpha)
 
 
-class PlainTorch(torch.nn.Module):
+def plain_torch(model: torch.nn.Module) -> torch.nn.Module:
     """A model whose loss is made without the kernel."""
-
-    def __init__(self, inner: torch.nn.Module) -> None:
-        super().__init__()
-        self.inner = inner
-
-    def forward(self, **batch: torch.Tensor):
-        kernel = r_drop_glintru.twin_cross_entropy_
-        r_drop_glintru.twin_cross_entropy_ = lambda *arguments: None
-        try:
-            return self.inner(**batch)
-        finally:
-            r_drop_glintru.twin_cross_entropy_ = kernel
+    return Without(model, r_drop_glintru, "twin_cross_entropy_", lambda *arguments: None)
 
 
 def measure(rounds: int) -> list[tuple[str, int, dict[str, list[float]]]]:
@@ -43,7 +32,7 @@ def measure(rounds: int) -> list[tuple[str, int, dict[str, list[float]]]]:
     for name, items, *shape in STEP_SHAPES:
         sides = {"without": model(items, 0.0), "with": model(items, 1.0)}
         rows.append((name, 10, ten_steps(sides, items, *shape, rounds)))
-        sides = {"without": PlainTorch(model(items, 1.0)), "with": model(items, 1.0)}
+        sides = {"without": plain_torch(model(items, 1.0)), "with": model(items, 1.0)}
         rows.append((f"{name}, kernel", 10, ten_steps(sides, items, *shape, rounds)))
     return rows
 

@@ -7,10 +7,9 @@ without the compiled scan, in turns in one process on one thread; medians, and r
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
-from measuring import CLICKS, STEP_SHAPES, clicks, ten_steps, with_and_without
+from measuring import CLICKS, STEP_SHAPES, Without, clicks, ten_steps, with_and_without
 
 from modeling_glintru import GlintRUConfig, GlintRUForSequentialRecommendation, scan_glintru
 from modeling_glintru.auto import MODELS
@@ -29,20 +28,9 @@ def models(items: int) -> dict[str, GlintRUForSequentialRecommendation]:
     }
 
 
-class PlainScan(torch.nn.Module):
+def plain_scan(model: torch.nn.Module) -> torch.nn.Module:
     """A model whose scans, forward and backward, are PyTorch's."""
-
-    def __init__(self, inner: torch.nn.Module) -> None:
-        super().__init__()
-        self.inner = inner
-
-    def forward(self, **batch: torch.Tensor) -> Any:
-        kept = scan_glintru.can_fuse
-        scan_glintru.can_fuse = lambda *arguments, **options: False
-        try:
-            return self.inner(**batch)
-        finally:
-            scan_glintru.can_fuse = kept
+    return Without(model, scan_glintru, "can_fuse", lambda *arguments, **options: False)
 
 
 def mamba4rec(items: int) -> torch.nn.Module:
@@ -57,7 +45,7 @@ def measure(rounds: int) -> list[tuple[str, int, dict[str, list[float]]]]:
     rows = [(name, 10, ten_steps(models(shape[0]), *shape, rounds)) for name, *shape in STEP_SHAPES]
     rows.append(("a click", CLICKS, clicks(models(3_416), rounds)))
     for name, *shape in STEP_SHAPES:
-        sides = {"without": PlainScan(mamba4rec(shape[0])), "with": mamba4rec(shape[0])}
+        sides = {"without": plain_scan(mamba4rec(shape[0])), "with": mamba4rec(shape[0])}
         rows.append((f"{name}, Mamba4Rec with the kernel", 10, ten_steps(sides, *shape, rounds)))
     return rows
 
