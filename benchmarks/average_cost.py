@@ -7,20 +7,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-from measuring import CLICKS, STEP_SHAPES, clicks, ten_steps, with_and_without
+from measuring import CLICKS, STEP_SHAPES, block, clicks, ten_steps, with_and_without
 
-from modeling_glintru import GlintRUConfig, GlintRUForSequentialRecommendation
+from modeling_glintru import GlintRUForSequentialRecommendation
 
 RESULTS = Path(__file__).parent / "results" / "average_cost.json"
 
 
 def models(items: int) -> dict[str, GlintRUForSequentialRecommendation]:
     """The block without and with the average, d = 128."""
-    torch.manual_seed(0)
-    sizes = {"vocab_size": items + 1, "hidden_size": 128, "num_attention_heads": 8}
     shares = {"without": 0.0, "with": 0.5}
-    return {n: GlintRUForSequentialRecommendation(GlintRUConfig(**sizes, average_share=s)) for n, s in shares.items()}
+    return {name: block(items, average_share=share) for name, share in shares.items()}
 
 
 def measure(rounds: int) -> list[tuple[str, int, dict[str, list[float]]]]:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -217,19 +218,16 @@ def share(text: str) -> float:
     return value
 
 
+def block(items: int, **options: Any) -> GlintRUForSequentialRecommendation:
+    """One block of d = 128, with some changes."""
+    torch.manual_seed(0)
+    config = GlintRUConfig(vocab_size=items + 1, hidden_size=128, num_attention_heads=8, **options)
+    return GlintRUForSequentialRecommendation(config)
+
+
 def best_block(items: int, **options: Any) -> GlintRUForSequentialRecommendation:
     """A block as `amazon-beauty-best` has it, with some changes."""
-    torch.manual_seed(0)
-    config = GlintRUConfig(
-        vocab_size=items + 1,
-        hidden_size=128,
-        num_attention_heads=8,
-        average_share=0.5,
-        normalize_scores=True,
-        temperature=0.07,
-        **options,
-    )
-    return GlintRUForSequentialRecommendation(config)
+    return block(items, average_share=0.5, normalize_scores=True, temperature=0.07, **options)
 
 
 # Name, items, windows a step, their length: of Beauty with 750 targets a step, of ML-1M with 500.
@@ -267,12 +265,8 @@ class Without(torch.nn.Module):
         self.inner, self.module, self.name, self.other = inner, module, name, other
 
     def forward(self, **batch: torch.Tensor) -> Any:
-        kept = getattr(self.module, self.name)
-        setattr(self.module, self.name, self.other)
-        try:
+        with mock.patch.object(self.module, self.name, self.other):
             return self.inner(**batch)
-        finally:
-            setattr(self.module, self.name, kept)
 
 
 CLICKS = 2_000

@@ -9,9 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from measuring import CLICKS, STEP_SHAPES, Without, clicks, ten_steps, with_and_without
+from measuring import CLICKS, STEP_SHAPES, Without, block, clicks, ten_steps, with_and_without
 
-from modeling_glintru import GlintRUConfig, GlintRUForSequentialRecommendation, scan_glintru
+from modeling_glintru import GlintRUForSequentialRecommendation, scan_glintru
 from modeling_glintru.auto import MODELS
 
 RESULTS = Path(__file__).parent / "results" / "state_space_cost.json"
@@ -19,13 +19,8 @@ RESULTS = Path(__file__).parent / "results" / "state_space_cost.json"
 
 def models(items: int) -> dict[str, GlintRUForSequentialRecommendation]:
     """The block without and with the state space, d = 128."""
-    torch.manual_seed(0)
-    sizes = {"vocab_size": items + 1, "hidden_size": 128, "num_attention_heads": 8, "use_embedding_norm": True}
     shares = {"without": 0.0, "with": 0.5}
-    return {
-        name: GlintRUForSequentialRecommendation(GlintRUConfig(**sizes, state_space_share=share))
-        for name, share in shares.items()
-    }
+    return {name: block(items, use_embedding_norm=True, state_space_share=share) for name, share in shares.items()}
 
 
 def plain_scan(model: torch.nn.Module) -> torch.nn.Module:
