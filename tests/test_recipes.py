@@ -17,7 +17,7 @@ from modeling_glintru.recipes import Recipe, TrainingRecipe, change_recipe, list
 DATA = ["amazon-beauty", "amazon-video-games", "ml-100k", "ml-1m"]
 NAMES = sorted([*DATA, *(f"{name}-best" for name in DATA), "demo", "ml-1m-best-state-space"])
 TIMED = ["amazon-beauty-best-time", "amazon-beauty-sasrec-time", "ml-100k-best-time"]
-RIVALS = ["amazon-beauty-bsarec", "amazon-beauty-sasrec-r-drop", "ml-100k-sasrec-r-drop"]
+RIVALS = ["amazon-beauty-bsarec", "amazon-beauty-sasrec-r-drop", "ml-100k-sasrec-r-drop", "ml-1m-mamba4rec-r-drop"]
 ALL = sorted([*NAMES, *TIMED, *RIVALS])
 
 
