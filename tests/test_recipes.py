@@ -39,6 +39,14 @@ def test_the_published_settings_of_a_rival():
     assert recipe.training.prefix_share == 1.0
 
 
+def test_mamba4rec_is_trained_as_the_recipe_that_it_is_compared_with():
+    rival, ours = load_recipe("ml-1m-mamba4rec-r-drop"), load_recipe("ml-1m-best-state-space")
+    assert (rival.model_name, ours.model_name) == ("mamba4rec", "glintru")
+    assert (rival.data, rival.training) == (ours.data, ours.training)
+    shared = ("hidden_size", "hidden_dropout", "loss", "r_drop_alpha")
+    assert [rival.model[key] for key in shared] == [ours.model[key] for key in shared]
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_each_named_recipe_is_whole_and_makes_a_model(name):
     recipe = load_recipe(name)
