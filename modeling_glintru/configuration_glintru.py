@@ -86,6 +86,7 @@ class NextItemConfig(PreTrainedConfig):
     temperature: float | int = 1.0
     normalize_scores: bool = False
     padding_in_softmax: bool = False
+    seen_items_in_softmax: bool = True
     use_time_gaps: bool = False
     time_gap_masking: float | int = 0.1
 
@@ -126,6 +127,11 @@ class NextItemConfig(PreTrainedConfig):
             raise GlintRUError("normalize_scores and padding_in_softmax exclude each other: padding has no direction")
         if self.label_smoothing and self.loss != "cross_entropy":
             raise GlintRUError(f"label_smoothing is for loss 'cross_entropy' only, got loss {self.loss!r}")
+        if not self.seen_items_in_softmax and (self.loss != "cross_entropy" or self.label_smoothing):
+            raise GlintRUError(
+                "seen_items_in_softmax=False is for loss 'cross_entropy' without label_smoothing, got loss "
+                f"{self.loss!r} and label_smoothing {self.label_smoothing}"
+            )
         if not 0 <= self.r_drop_alpha < float("inf"):
             raise GlintRUError(f"r_drop_alpha must be 0 or above and finite, got {self.r_drop_alpha}")
         if self.r_drop_alpha and (self.loss != "cross_entropy" or self.label_smoothing):
@@ -189,6 +195,9 @@ class GlintRUConfig(NextItemConfig):
             padding, one target a row.
         padding_in_softmax (`bool`, defaults to `False`): Whether index 0 competes in the training cross-entropy, as in
             the authors' code. It never competes in `logits`.
+        seen_items_in_softmax (`bool`, defaults to `True`): Whether the items of the row up to a target compete with it
+            in the training cross-entropy. Off where they are left out of what is recommended anyway, as by default: the
+            model then need not learn to rank them low, and their `logits` say nothing. Helps where histories are long.
         use_time_gaps (`bool`, defaults to `False`): Whether the scores also depend on the time from the last item to
             the request, where it is given (`time_gaps`); without it they are as if this were off. See `TimeGaps`.
         time_gap_masking (`float`, defaults to 0.1): Share of these times that are hidden in training, so that the model

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers.utils import ModelOutput, can_return_tuple
 
 from .configuration_glintru import GlintRUError
-from .losses_glintru import next_item_loss, unit
+from .losses_glintru import next_item_loss, seen_items, unit
 from .negatives_glintru import ItemPopularity
 from .new_items_glintru import new_rows
 from .r_drop_glintru import r_drop
@@ -371,7 +371,7 @@ class NextItemHead:
                 again = self.model(input_ids, attention_mask, inputs_embeds, return_dict=True, **carried)[0]
                 if time_gaps is not None:
                     again = self.at_time(again, gaps_of_positions(time_gaps, mask))
-            loss = self._loss(asked, labels, mask, num_items_in_batch, again)
+            loss = self._loss(asked, labels, mask, num_items_in_batch, again, input_ids)
         return SequentialRecommendationOutput(
             loss=loss,
             logits=logits,
@@ -418,6 +418,7 @@ class NextItemHead:
         mask: Tensor,
         num_items_in_batch: Tensor | int | None,
         again: Tensor | None = None,
+        input_ids: Tensor | None = None,
     ) -> Tensor:
         if labels.shape != mask.shape:
             raise GlintRUError(f"labels must have shape {tuple(mask.shape)} like input_ids, got {tuple(labels.shape)}")
@@ -425,19 +426,29 @@ class NextItemHead:
         check_indices("labels", labels.masked_fill(~chosen, 1), self.config.vocab_size, lowest=1)
         targets = labels[chosen]
         self.check_labels(chosen, mask)
-        loss = self._summed_loss(hidden[chosen], targets.long(), None if again is None else again[chosen])
+        seen = None
+        if not self.config.seen_items_in_softmax:
+            if input_ids is None:
+                raise GlintRUError("seen_items_in_softmax=False needs input_ids: from inputs_embeds no item is known")
+            row, position = chosen.nonzero(as_tuple=True)
+            before = torch.arange(mask.shape[1], device=mask.device) <= position[:, None]
+            seen = seen_items(input_ids[row].long(), mask[row] & before, targets.long())
+        loss = self._summed_loss(hidden[chosen], targets.long(), None if again is None else again[chosen], seen)
         if num_items_in_batch is None:
             num_items_in_batch = max(1, targets.numel())
         elif isinstance(num_items_in_batch, Tensor):
             num_items_in_batch = num_items_in_batch.to(loss.device)
         return loss / num_items_in_batch
 
-    def _summed_loss(self, hidden: Tensor, targets: Tensor, again: Tensor | None = None) -> Tensor:
+    def _summed_loss(
+        self, hidden: Tensor, targets: Tensor, again: Tensor | None = None, seen: Tensor | None = None
+    ) -> Tensor:
         """The loss that the config names, of (targets, hidden_size) representations and (targets,) int64 items.
 
-        `again` holds the representations of a second pass, for R-Drop.
+        `again` holds the representations of a second pass, for R-Drop, and `seen` items that are left out.
         """
         embedding = self.model.embed_items
         if again is not None:
-            return r_drop(self.config, hidden, again, targets, embedding.weight)
-        return next_item_loss(self.config, hidden, targets, embedding.weight, self.item_popularity, embedding.sparse)
+            return r_drop(self.config, hidden, again, targets, embedding.weight, seen)
+        popularity = self.item_popularity
+        return next_item_loss(self.config, hidden, targets, embedding.weight, popularity, embedding.sparse, seen)

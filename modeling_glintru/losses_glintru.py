@@ -12,7 +12,9 @@ from .configuration_glintru import GlintRUConfig
 from .kernels_glintru import cross_entropy_
 from .negatives_glintru import ItemPopularity, draw_other_items, draw_shared_negatives
 
-__all__ = ["bpr", "full_cross_entropy", "gbce", "next_item_loss", "sampled_softmax"]
+__all__ = ["bpr", "full_cross_entropy", "gbce", "next_item_loss", "sampled_softmax", "seen_items"]
+
+HIDDEN_SCORE = -1e4  # in units of the softmax, in the range of float16
 
 
 def at_least_float32(x: Tensor) -> Tensor:
@@ -54,6 +56,14 @@ def softmax_gradient(
     return loss, gradient.div_(temperature).to(dtype)
 
 
+def hide_seen_(scores: Tensor, targets: Tensor, seen: Tensor, temperature: float) -> None:
+    """Takes the (rows, any) `seen` out of the softmax of (rows, items) scores, in place; targets stay in."""
+    target = targets[:, None]
+    kept = scores.gather(1, target)
+    # Not -inf: R-Drop takes the difference of two scores. exp is 0 all the same.
+    scores.scatter_(1, seen, HIDDEN_SCORE * min(temperature, 1.0)).scatter_(1, target, kept)
+
+
 class LinearCrossEntropy(torch.autograd.Function):
     """Summed cross-entropy of `hidden @ weight[first_item:]ᵀ` that never holds the whole logits matrix.
 
@@ -78,7 +88,14 @@ class LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx, hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float, smoothing: float, first_item: int
+        ctx,
+        hidden: Tensor,
+        weight: Tensor,
+        targets: Tensor,
+        temperature: float,
+        smoothing: float,
+        first_item: int,
+        seen: Tensor | None = None,
     ) -> Tensor:
         device, dtype = hidden.device.type, autocast_dtype(hidden)
         accumulate = torch.promote_types(hidden.dtype, torch.float32)
@@ -93,6 +110,8 @@ class LinearCrossEntropy(torch.autograd.Function):
         for start in range(0, len(targets), rows):
             part, target = inputs[start : start + rows], targets[start : start + rows]
             gradient = torch.mm(part, items.T, out=scores[: len(part)])
+            if seen is not None:
+                hide_seen_(gradient, target, seen[start : start + rows] - first_item, temperature)
             loss = cross_entropy_(gradient, target, temperature, smoothing)
             if loss is None:
                 loss, gradient = softmax_gradient(gradient.to(accumulate), target, temperature, smoothing, dtype)
@@ -116,11 +135,17 @@ class LinearCrossEntropy(torch.autograd.Function):
             None if grad is None else (grad * grad_total.to(grad.dtype)).to(dtype)
             for grad, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
         ]
-        return *grads, None, None, None, None
+        return *grads, None, None, None, None, None
 
 
 def full_cross_entropy(
-    hidden: Tensor, targets: Tensor, weight: Tensor, temperature: float, label_smoothing: float, first_item: int
+    hidden: Tensor,
+    targets: Tensor,
+    weight: Tensor,
+    temperature: float,
+    label_smoothing: float,
+    first_item: int,
+    seen: Tensor | None = None,
 ) -> Tensor:
     """Cross-entropy over the whole catalogue (paper section 3.6).
 
@@ -131,8 +156,20 @@ def full_cross_entropy(
         temperature: Divides the scores.
         label_smoothing: Share of the target's probability that is spread over all items.
         first_item: 1 leaves the padding index out of the softmax; 0 keeps it in, as the authors do.
+        seen: (targets, any) int64 items that do not compete with the target, see `seen_items`.
     """
-    return LinearCrossEntropy.apply(hidden, weight, targets, temperature, label_smoothing, first_item)
+    return LinearCrossEntropy.apply(hidden, weight, targets, temperature, label_smoothing, first_item, seen)
+
+
+def seen_items(items: Tensor, seen: Tensor, targets: Tensor) -> Tensor:
+    """What the losses call `seen`: (targets, length) int64 items, the target itself where there is none to hide.
+
+    Args:
+        items: (targets, length) integer items of each target's row.
+        seen: (targets, length) bool, which of them the target follows.
+        targets: (targets,) int64 item indices.
+    """
+    return torch.where(seen, items, targets[:, None])
 
 
 def bpr(
@@ -229,10 +266,12 @@ def next_item_loss(
     weight: Tensor,
     popularity: ItemPopularity | None,
     sparse: bool = False,
+    seen: Tensor | None = None,
 ) -> Tensor:
     """The loss that the config names, summed over the targets. Scalar.
 
-    With `sparse`, all losses but the full cross-entropy give a sparse gradient of `weight`.
+    With `sparse`, all losses but the full cross-entropy give a sparse gradient of `weight`; that one alone knows of
+    items `seen` before, see `seen_items`.
     """
     temperature, normalize = float(config.temperature), bool(config.normalize_scores)
     if normalize:
@@ -240,7 +279,7 @@ def next_item_loss(
     if config.loss == "cross_entropy":
         first_item = 0 if config.padding_in_softmax else 1
         weight = unit(weight) if normalize else weight
-        return full_cross_entropy(hidden, targets, weight, temperature, float(config.label_smoothing), first_item)
+        return full_cross_entropy(hidden, targets, weight, temperature, float(config.label_smoothing), first_item, seen)
     if config.loss == "bpr":
         negatives = draw_other_items(targets, config.vocab_size)
         return bpr(hidden, targets, negatives, weight, temperature, sparse, normalize)

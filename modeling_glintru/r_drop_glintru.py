@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .configuration_glintru import GlintRUConfig
 from .kernels_glintru import twin_cross_entropy_
-from .losses_glintru import LinearCrossEntropy, autocast_dtype, unit
+from .losses_glintru import LinearCrossEntropy, autocast_dtype, hide_seen_, unit
 
 __all__ = ["r_drop"]
 
@@ -34,7 +34,14 @@ class TwinCrossEntropy(LinearCrossEntropy):
 
     @staticmethod
     def forward(
-        ctx, hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float, alpha: float, first_item: int
+        ctx,
+        hidden: Tensor,
+        weight: Tensor,
+        targets: Tensor,
+        temperature: float,
+        alpha: float,
+        first_item: int,
+        seen: Tensor | None = None,
     ) -> Tensor:
         dtype = autocast_dtype(hidden)
         accumulate = torch.promote_types(hidden.dtype, torch.float32)
@@ -50,6 +57,8 @@ class TwinCrossEntropy(LinearCrossEntropy):
             pair = scores[:, : len(target)]
             for one, into in zip(part, pair, strict=True):
                 torch.mm(one, items.T, out=into)
+                if seen is not None:
+                    hide_seen_(into, target, seen[start : start + rows] - first_item, temperature)
             loss = twin_cross_entropy_(pair, target, temperature, alpha)
             gradient = pair
             if loss is None:
@@ -69,7 +78,9 @@ class TwinCrossEntropy(LinearCrossEntropy):
         return total
 
 
-def r_drop(config: GlintRUConfig, hidden: Tensor, again: Tensor, targets: Tensor, weight: Tensor) -> Tensor:
+def r_drop(
+    config: GlintRUConfig, hidden: Tensor, again: Tensor, targets: Tensor, weight: Tensor, seen: Tensor | None = None
+) -> Tensor:
     """Half of the paper's loss (equations 1 to 4), so that `r_drop_alpha` 0 is the mean cross-entropy of two passes.
 
     `(CE(p) + CE(q) + alpha / 2 * (KL(p, q) + KL(q, p))) / 2` for the softmaxes p and q of the two passes, summed over
@@ -80,11 +91,12 @@ def r_drop(config: GlintRUConfig, hidden: Tensor, again: Tensor, targets: Tensor
         hidden, again: (targets, hidden_size) representations of the same prefixes from the two passes.
         targets: (targets,) int64 item indices.
         weight: (vocab_size, hidden_size) item embeddings.
+        seen: (targets, any) int64 items in neither softmax, see `seen_items`.
     """
     pair = torch.stack((hidden, again))
     if config.normalize_scores:
         pair, weight = unit(pair), unit(weight)
     first_item = 0 if config.padding_in_softmax else 1
     return TwinCrossEntropy.apply(
-        pair, weight, targets, float(config.temperature), float(config.r_drop_alpha), first_item
+        pair, weight, targets, float(config.temperature), float(config.r_drop_alpha), first_item, seen
     )

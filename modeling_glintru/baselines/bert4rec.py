@@ -23,6 +23,7 @@ from transformers import initialization as init
 from ..configuration_glintru import GlintRUError, NextItemConfig, above_zero, at_least_one, heads_divide, rates
 from ..fused_glintru import Dropout
 from ..head_glintru import SequentialRecommendationOutput, check_indices, is_last_item, item_mask
+from ..losses_glintru import seen_items
 from .layers import FeedForward, SelfAttention, at_least_zero
 from .whole_history import WholeHistoryEncoder, WholeHistoryHead
 
@@ -201,7 +202,11 @@ class BERT4RecForSequentialRecommendation(WholeHistoryHead, BERT4RecPreTrainedMo
         hidden = self.model.cloze(window, masked)
         targets = window[masked]
         again = self.model.cloze(window, masked)[masked] if self.config.r_drop_alpha else None
-        loss = self._summed_loss(hidden[masked], targets, again) / max(1, targets.numel())
+        seen = None
+        if not self.config.seen_items_in_softmax:  # here, all items of the row that are not masked
+            row = masked.nonzero(as_tuple=True)[0]
+            seen = seen_items(window[row], ((window != 0) & ~masked)[row], targets)
+        loss = self._summed_loss(hidden[masked], targets, again, seen) / max(1, targets.numel())
         return SequentialRecommendationOutput(loss=loss)
 
     def _window(self, input_ids: Tensor, attention_mask: Tensor | None, labels: Tensor) -> Tensor:

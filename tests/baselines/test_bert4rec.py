@@ -66,14 +66,22 @@ def test_the_window_is_the_items_and_the_last_label(side):
         assert window[row][window[row] > 0].tolist() == items.tolist()
 
 
-def test_the_training_loss_is_that_of_the_masked_items():
-    model = make("bert4rec", hidden_dropout=0.0, attention_dropout=0.0).train()
+@pytest.mark.parametrize("with_visible", [True, False])
+def test_the_training_loss_is_that_of_the_masked_items(with_visible):
+    """With the visible items in its softmax, and with only those there that are not in the row, or masked."""
+    options = {"hidden_dropout": 0.0, "attention_dropout": 0.0, "seen_items_in_softmax": with_visible}
+    model = make("bert4rec", **options).train()
     items = torch.stack(histories(9, 9))
     torch.manual_seed(5)
     loss = model(items[:, :-1], labels=items[:, 1:]).loss
     torch.manual_seed(5)
     masked = draw_masked(items, 0.2, 0.1)
     scores = model.model.cloze(items, masked)[masked] @ model.model.embed_items.weight[1:].T
+    if not with_visible:
+        places = masked.nonzero().tolist()
+        for i, (row, place) in enumerate(places):
+            visible = items[row][~masked[row]]
+            scores[i, visible[visible != items[row, place]] - 1] = float("-inf")
     torch.testing.assert_close(loss, F.cross_entropy(scores, items[masked] - 1), rtol=0, atol=1e-10)
 
 

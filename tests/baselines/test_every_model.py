@@ -73,6 +73,24 @@ def test_r_drop_draws_two_passes_together(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("repeats", [False, True])
+def test_seen_items_are_left_out_of_the_softmax(name, repeats):
+    ids = torch.stack(histories(10, 10))
+    ids[0, :4] = 0
+    labels = torch.full_like(ids, -100)
+    labels[:, -1] = ids[:, -3] if repeats else torch.tensor([3, 7])
+    if not repeats:
+        ids[(ids == 3) | (ids == 7)] = 9
+    model = make(name, seen_items_in_softmax=False)
+    output = model(ids, labels=labels)
+    scores = output.logits.detach().clone()
+    for row, history, target in zip(scores, ids, labels[:, -1], strict=True):
+        row[history[(history > 0) & (history != target)]] = float("-inf")
+    torch.testing.assert_close(output.loss, F.cross_entropy(scores, labels[:, -1]), rtol=0, atol=1e-12)
+    assert abs(make(name)(ids, labels=labels).loss - output.loss) > 1e-3
+
+
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("side", ["left", "right", "gaps"])
 def test_padding_and_mates_change_nothing(name, side):
     model = make(name)

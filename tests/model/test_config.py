@@ -50,6 +50,8 @@ OWN_FIELDS = {f.name for f in dataclasses.fields(GlintRUConfig)} - {
         ({"use_gru": 1}, "use_gru"),
         ({"normalize_scores": True, "padding_in_softmax": True}, "padding has no direction"),
         ({"label_smoothing": 0.1, "loss": "bpr"}, "label_smoothing is for loss 'cross_entropy' only"),
+        ({"seen_items_in_softmax": False, "loss": "bpr"}, "=False is for loss 'cross_entropy' without label_smoothing"),
+        ({"seen_items_in_softmax": False, "label_smoothing": 0.1}, "'cross_entropy' and label_smoothing 0.1"),
         ({"r_drop_alpha": -1}, "r_drop_alpha must be 0 or above and finite, got -1"),
         ({"r_drop_alpha": 1, "loss": "gbce"}, "r_drop_alpha is for loss 'cross_entropy' without label_smoothing"),
         ({"r_drop_alpha": 1, "label_smoothing": 0.1}, "got loss 'cross_entropy' and label_smoothing 0.1"),

@@ -64,6 +64,51 @@ def test_cross_entropy_in_float32(items, temperature, smoothing, kernel, monkeyp
         torch.testing.assert_close(a, b, rtol=1e-4, atol=2e-5)
 
 
+@pytest.mark.parametrize("kernel", [False, True])
+@pytest.mark.parametrize(("first_item", "temperature"), [(0, 1.0), (1, 0.07), (1, 30.0)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_cross_entropy_without_the_items_seen(first_item, temperature, dtype, kernel, monkeypatch):
+    """In several chunks; a target that was seen before competes nevertheless."""
+    if not kernel:
+        monkeypatch.setattr(kernels, "library", lambda: None)
+    elif kernels.library() is None:
+        pytest.skip("no C compiler on this machine")
+    monkeypatch.setattr(losses.LinearCrossEntropy, "CHUNK_ELEMENTS", 1)
+    torch.manual_seed(0)
+    hidden, weight = torch.randn(150, 16, dtype=dtype), torch.randn(34, 16, dtype=dtype)
+    inputs = hidden.requires_grad_(), weight.requires_grad_()
+    targets, seen = torch.randint(1, 34, (150,)), torch.randint(1, 34, (150, 12))
+    assert (seen == targets[:, None]).any()
+    ours = losses.full_cross_entropy(hidden, targets, weight, temperature, 0.0, first_item, seen)
+    hidden_items = torch.zeros(150, 34, dtype=torch.bool).scatter_(1, seen, True).scatter_(1, targets[:, None], False)
+    scores = (hidden @ weight.T / temperature).masked_fill(hidden_items, float("-inf"))[:, first_item:]
+    plain = F.cross_entropy(scores, targets - first_item, reduction="sum")
+    tolerance = 1e-10 if dtype == torch.float64 else 1e-4
+    torch.testing.assert_close(ours, plain, rtol=tolerance, atol=tolerance)
+    for a, b in zip(torch.autograd.grad(ours, inputs), torch.autograd.grad(plain, inputs), strict=True):
+        torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance / temperature)
+
+
+def test_the_seen_items_of_a_target_are_those_up_to_its_position():
+    """With targets in the middle, padding on the left, a masked item and training mode; and not without input_ids."""
+    ids, mask = random_history(3, 6), torch.ones(3, 6, dtype=torch.long)
+    ids[0, :2], mask[1, 0] = 0, 0
+    labels = random_history(3, 6, seed=1)
+    labels[2, :4] = labels[0, :2] = labels[1, 0] = -100
+    model = small_model(seen_items_in_softmax=False, embedding_dropout=0, attention_dropout=0, hidden_dropout=0).train()
+    output = model(ids, mask, labels, return_all_logits=True)
+    losses_ = []
+    for row, position in (labels != -100).nonzero().tolist():
+        seen = ids[row, : position + 1][mask[row, : position + 1].bool()]
+        target = labels[row, position]
+        scores = output.logits[row, position].clone()
+        scores[seen[(seen != target) & (seen > 0)]] = float("-inf")
+        losses_.append(F.cross_entropy(scores, target))
+    torch.testing.assert_close(output.loss, torch.stack(losses_).mean(), rtol=0, atol=1e-5)
+    with pytest.raises(GlintRUError, match="seen_items_in_softmax=False needs input_ids"):
+        model(inputs_embeds=torch.randn(3, 6, 16), labels=labels)
+
+
 def test_cross_entropy_shows_a_nan():
     hidden, weight = torch.randn(3, 16), torch.randn(40, 16)
     hidden[1, 3] = float("nan")

@@ -14,12 +14,20 @@ from modeling_glintru.r_drop_glintru import r_drop
 from .helpers import gradients, random_history, small_model
 
 
-def plain(config, hidden, again, targets, weight):
+def plain(config, hidden, again, targets, weight, seen=None):
     """The paper's equations, halved."""
     first_item = 0 if config.padding_in_softmax else 1
     if config.normalize_scores:
         hidden, again, weight = (F.normalize(x, dim=-1) for x in (hidden, again, weight))
-    logs = [((x @ weight[first_item:].T) / config.temperature).log_softmax(-1) for x in (hidden, again)]
+    scores = [(x @ weight[first_item:].T) / config.temperature for x in (hidden, again)]
+    if seen is None:
+        logs = [x.log_softmax(-1) for x in scores]
+    else:
+        hidden_items = torch.zeros_like(scores[0], dtype=torch.bool).scatter_(1, seen - first_item, True)
+        hidden_items.scatter_(1, targets[:, None] - first_item, False)
+        # 0 where hidden: the difference of the two must be 0 there, not -inf minus -inf.
+        masses = [x.masked_fill(hidden_items, float("-inf")).logsumexp(-1, keepdim=True) for x in scores]
+        logs = [(x - mass).masked_fill(hidden_items, -1e9) for x, mass in zip(scores, masses, strict=True)]
     likelihood = sum(F.nll_loss(x, targets - first_item, reduction="sum") for x in logs)
     divergence = sum(F.kl_div(a, b, log_target=True, reduction="sum") for a, b in (logs, logs[::-1])) / 2
     return (likelihood + config.r_drop_alpha * divergence) / 2
@@ -38,11 +46,13 @@ def inputs(rows, items, dtype):
 )
 @pytest.mark.parametrize("alpha", [0.5, 3])
 @pytest.mark.parametrize("chunk_elements", [1, 1 << 21])
-def test_the_papers_loss(options, alpha, chunk_elements, monkeypatch):
+@pytest.mark.parametrize("hide_seen", [False, True])
+def test_the_papers_loss(options, alpha, chunk_elements, hide_seen, monkeypatch):
     monkeypatch.setattr(losses.LinearCrossEntropy, "CHUNK_ELEMENTS", chunk_elements)
     config = GlintRUConfig(vocab_size=32, r_drop_alpha=alpha, **options)
     pair, targets, weight = inputs(150, 31, torch.float64)
-    ours, expected = (f(config, pair[0], pair[1], targets, weight) * 0.3 for f in (r_drop, plain))
+    seen = torch.randint(1, 32, (150, 9)) if hide_seen else None
+    ours, expected = (f(config, pair[0], pair[1], targets, weight, seen) * 0.3 for f in (r_drop, plain))
     torch.testing.assert_close(ours, expected, rtol=1e-10, atol=1e-10)
     found = (torch.autograd.grad(loss, (pair, weight)) for loss in (ours, expected))
     for a, b in zip(*found, strict=True):
@@ -51,18 +61,20 @@ def test_the_papers_loss(options, alpha, chunk_elements, monkeypatch):
 
 @pytest.mark.parametrize("kernel", [False, True])
 @pytest.mark.parametrize("items", [1, 15, 16, 31, 33, 1000])
-def test_in_float32_and_bfloat16(items, kernel, monkeypatch):
+@pytest.mark.parametrize("hide_seen", [False, True])
+def test_in_float32_and_bfloat16(items, kernel, hide_seen, monkeypatch):
     if not kernel:
         monkeypatch.setattr(kernels, "library", lambda: None)
     elif kernels.library() is None:
         pytest.skip("no C compiler on this machine")
     config = GlintRUConfig(vocab_size=items + 1, r_drop_alpha=1.5, temperature=0.5)
     pair, targets, weight = inputs(300, items, torch.float32)
-    expected = plain(config, pair[0], pair[1], targets, weight)
+    seen = torch.randint(1, items + 1, (300, 9)) if hide_seen else None
+    expected = plain(config, pair[0], pair[1], targets, weight, seen)
     wanted = torch.autograd.grad(expected, (pair, weight))
     for half in (False, True):
         with torch.autocast("cpu", enabled=half):
-            ours = r_drop(config, pair[0], pair[1], targets, weight)
+            ours = r_drop(config, pair[0], pair[1], targets, weight, seen)
         torch.testing.assert_close(ours, expected, rtol=1e-2 if half else 1e-5, atol=1e-3)
         for a, b in zip(torch.autograd.grad(ours, (pair, weight)), wanted, strict=True):
             atol = 0.05 * float(b.abs().max()) if half else 1e-4
