@@ -11,7 +11,7 @@ from typing import Any
 
 from ..auto import MODELS
 from ..errors import RecipeError, nearest_names
-from ..recipes import REFERENCE_MODELS, DataRecipe, TrainingRecipe, from_mapping, model_fields
+from ..recipes import REFERENCE_MODELS, DataRecipe, Recipe, TrainingRecipe, change_recipe, from_mapping, model_fields
 from ..yaml_text import configuration_folder, find_yaml, read_yaml
 
 __all__ = ["DROPOUT", "METRICS", "TOP_K", "DataProtocol", "Protocol", "Settings", "flat", "load_protocol"]
@@ -153,6 +153,8 @@ class Protocol:
         for part in data.values():
             for model in self.models:
                 self.settings(part, model)  # unknown keys are found now
+        for overrides in self.ablations.values():
+            change_recipe(Recipe(name="ablation"), overrides)  # and here
 
     def data_set(self, name: str) -> DataProtocol:
         """The data set of that name.

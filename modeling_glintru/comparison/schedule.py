@@ -220,7 +220,10 @@ def _ablations(protocol: Protocol, data: str, row: str, recipe: Recipe | None, e
         if recipe is None:
             steps.append(Step(data, label, ABLATION, epochs, (), count, (3, place, a)))
             continue
-        changed = change_recipe(recipe, overrides)
+        try:
+            changed = change_recipe(recipe, overrides)
+        except RecipeError:  # it does not go with this row's other settings, or its model has no such part
+            continue
         if not _equal(changed, recipe):  # else it is the row itself
             trials = seeded(data, label, ABLATION, changed, protocol.ablation_seeds, None)
             steps.append(Step(data, label, ABLATION, trials[0].epochs, trials, 0, (3, place, a)))

@@ -75,6 +75,7 @@ def test_the_more_special_setting_wins(tmp_path):
         ({"space": {"scores": [{"normalise_scores": True}]}}, "did you mean 'normalize_scores'"),
         ({"fixed": {"num_train_epochs": 4}}, "There is no setting 'num_train_epochs'"),
         ({"fixed": [1]}, "the protocol.fixed must be a mapping"),
+        ({"ablations": {"no GRU": ["use_gruu=false"]}}, "did you mean 'use_gru'"),
         ({"trails": 4}, "There is no key 'trails'"),
         ({"data": {"rungs": [3, 1]}}, "rungs that rise"),
         ({"data": {"rungs": [3], "epochs": 2}}, "at least the last rung"),

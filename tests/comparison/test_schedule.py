@@ -12,7 +12,7 @@ from modeling_glintru import GlintRUError
 from modeling_glintru.comparison import plan
 from modeling_glintru.comparison.schedule import ready
 from modeling_glintru.comparison.trials import ABLATION, FINAL, PRESET, REFERENCE, TUNE, Trial
-from modeling_glintru.recipes import Recipe
+from modeling_glintru.recipes import Recipe, change_recipe
 
 from .helpers import of, pretend, tiny_job
 
@@ -123,6 +123,19 @@ def test_an_ablation_changes_one_thing(job):
     assert ablation.recipe.model == {**preset.recipe.model, "use_gru": False}
     assert replace(ablation.recipe, model={}) == replace(preset.recipe, model={})
     assert not of(steps, "paper: as it is", ABLATION)  # would be the row itself
+
+
+def test_an_ablation_that_does_not_go_with_the_row_is_left_out(tmp_path):
+    """A loss that the row's other settings exclude, and a part that another model has not."""
+    ablations = {"BPR loss": ["loss=bpr"], "no GRU": ["use_gru=false"]}
+    job = tiny_job(tmp_path, ablations=ablations)
+    paper = job.selection.presets["toy"]["paper"]
+    with_r_drop = change_recipe(paper, ["r_drop_alpha=1"])
+    rival = replace(paper, model={"name": "gru4rec", "hidden_size": 8})
+    for recipe, left in ((paper, ["BPR loss", "no GRU"]), (with_r_drop, ["no GRU"]), (rival, ["BPR loss"])):
+        selection = replace(job.selection, presets={"toy": {"paper": recipe}})
+        rows = [step.row for step in plan(job.protocol, selection, {}) if step.stage == ABLATION]
+        assert rows == [f"paper: {name}" for name in left]
 
 
 def test_a_tuned_row_is_taken_apart_when_its_setting_is_known(job):
