@@ -15,7 +15,7 @@ import numpy as np
 
 from .auto import MODELS
 from .data import PreparedData
-from .data.histories import history_lengths
+from .data.histories import history_lengths, iterate_flat_histories
 from .launcher import num_processes
 from .recipes import DEFAULT_MODEL, Recipe, changed_keys, model_fields
 
@@ -25,6 +25,8 @@ NAME = "auto"
 
 SHORTEST, SHORT, LONGEST = 20, 50, 200  # histories: read at least, read nearly all of, read at most
 MANY = 500_000  # targets from which on hidden_size 128 pays, and cosine scores no longer do
+R_DROP_TARGETS = 2_000_000  # above, there is enough to learn from without passing every batch twice
+FEW_REPEATS = 0.01  # of the interactions; above, a seen item is an answer too
 WIDE_ITEMS = 1_000_000  # above, the table of items at 128 would take 2 GB with its moments
 FULL_SOFTMAX_ITEMS = 200_000  # above, a step would be spent on the softmax
 NEIGHBOR_ITEMS, NEIGHBOR_INTERACTIONS = 500_000, 20_000_000  # above, item-kNN would take half a GB
@@ -35,7 +37,7 @@ MANY_TARGETS = 30  # in an example, in the mean: small batches of them
 PREFIXES = 50_000  # an epoch of the models that learn one prefix an example
 TARGETS_AT_ONCE = 500, 1_000, 750  # a step, of many long histories, of few, and of short ones
 MOST_AT_ONCE, SHORT_EPOCH, LONG_EPOCH = 16_000, 50, 5_000
-TOTAL_STEPS, FEWEST_STEPS = (24_000, 12_000, 5_000), 1_000  # of many long histories, of others, and of sparse data
+TOTAL_STEPS, FEWEST_STEPS = (20_000, 12_000, 5_000), 1_000  # of many long histories, of others, and of sparse data
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class DataShape:
         length_90: 90 % of the histories are no longer.
         length_99: 99 % of the histories are no longer.
         validating: Targets of the validation split.
+        repeats: Share of the interactions whose item stood in the history before.
     """
 
     users: int
@@ -59,6 +62,7 @@ class DataShape:
     length_90: float
     length_99: float
     validating: int
+    repeats: float = 0.0
 
     @property
     def targets(self) -> int:
@@ -75,7 +79,8 @@ class Choice:
 
 
 def data_shape(data: PreparedData) -> DataShape:
-    """The shape of prepared data, from the lengths of its training histories."""
+    """The shape of prepared data, from its training histories."""
+    repeats = sum(_repeats(items, lengths) for items, lengths in iterate_flat_histories(data.dataset["train"]))
     lengths = history_lengths(data.dataset["train"])
     lengths = lengths[lengths >= 2]
     median, length_90, length_99 = np.quantile(lengths, [0.5, 0.9, 0.99]) if len(lengths) else (1.0, 1.0, 1.0)
@@ -87,7 +92,16 @@ def data_shape(data: PreparedData) -> DataShape:
         length_90=float(length_90),
         length_99=float(length_99),
         validating=len(data.dataset["validation"]),
+        repeats=repeats / max(int(lengths.sum()), 1),
     )
+
+
+def _repeats(items: np.ndarray, lengths: np.ndarray) -> int:
+    """How many of the (interactions,) items stood in their history before; (histories,) lengths."""
+    if not len(items):
+        return 0
+    pairs = np.repeat(np.arange(len(lengths)), lengths) * (int(items.max()) + 1) + items
+    return len(pairs) - len(np.unique(pairs))
 
 
 def choose(shape: DataShape, given: Mapping[str, Any] | None = None, model: str = DEFAULT_MODEL) -> list[Choice]:
@@ -150,6 +164,10 @@ class _Rule:
             blocks = 2 if self.sparse() else 1
             self.take("blocks: two for sparse data, one for other", "model", num_hidden_layers=blocks)
 
+    def rich(self) -> bool:
+        """Whether there are many targets, in long histories."""
+        return self.shape.targets >= max(MANY, MANY_TARGETS * self.shape.users)
+
     def sparse(self) -> bool:
         """Whether over-fitting is the enemy: little to learn of an item, or of a history."""
         per_item = self.shape.interactions / self.shape.items
@@ -158,16 +176,21 @@ class _Rule:
     def choose_dropout(self) -> None:
         shape, sparse = self.shape, self.sparse()
         per_item = shape.interactions / shape.items
-        others, attention = (0.5, 0.5) if sparse else (0.2, 0.2) if per_item >= 1000 else (0.3, 0.2)
+        others, attention = (0.5, 0.5) if sparse else (0.2, 0.2) if per_item >= 1000 or self.rich() else (0.3, 0.2)
         names = [name for name in self.fields if name.endswith("_dropout")]
         reason = (
             f"{per_item:,.1f} interactions an item, median history {shape.median_length:g}: "
-            + ("little" if sparse else "enough" if per_item < 1000 else "much")
+            + ("little" if sparse else "enough" if others == 0.3 else "much")
             + " to learn from"
         )
         self.take(reason, "model", **{name: attention if name == "attention_dropout" else others for name in names})
-        self.take(reason, "training", weight_decay=1e-5 if sparse else 0.0, cooccurrence_start=0.5 if sparse else 0.0)
-        self.take(reason, "model", average_share=0.5 if sparse else 0.3)
+        start = 0.5 if sparse or self.rich() else 0.0
+        self.take(reason, "training", weight_decay=1e-5 if sparse else 0.0, cooccurrence_start=start)
+        if self.rich() and not sparse:
+            reason = f"{shape.targets:,} targets in long histories: a state space"
+            self.take(reason, "model", state_space_share=0.5, use_embedding_norm=True)
+        else:
+            self.take(reason, "model", average_share=0.5 if sparse else 0.3)
 
     def choose_loss(self) -> None:
         few = self.shape.items <= FULL_SOFTMAX_ITEMS
@@ -178,9 +201,13 @@ class _Rule:
             self.take(reason, "model", normalize_scores=True)
             if self.known["model.normalize_scores"]:
                 self.take(reason, "model", temperature=0.07)
-            reason = f"every batch twice, with other dropout, for fewer than {MANY:,} targets"
-            if not self.known.get("model.label_smoothing"):
+        if self.known["model.loss"] == "cross_entropy" and not self.known.get("model.label_smoothing"):
+            if self.shape.targets < R_DROP_TARGETS:
+                reason = f"every batch twice, with other dropout, for fewer than {R_DROP_TARGETS:,} targets"
                 self.take(reason, "model", r_drop_alpha=1.0)
+            if self.shape.repeats < FEW_REPEATS and not self.sparse():
+                reason = f"{self.shape.repeats:.1%} repeated interactions: seen items are left out, in training too"
+                self.take(reason, "model", seen_items_in_softmax=False)
         if self.known["model.loss"] in ("sampled_softmax", "gbce"):
             reason = "half of them from the batch, half from the catalogue"
             self.take(reason, "model", num_negatives=1024, negative_sampling="mixed")
@@ -201,7 +228,7 @@ class _Rule:
         windows = MODELS[self.model].training_examples == "windows"
         lengths = f"{per_example:,.0f} targets an example ({MANY_TARGETS} are many)"
         long = windows and many and targets >= MANY
-        rate = 2e-3 if many and not long else 1e-3
+        rate = 1e-3 if not many or (long and self.model != DEFAULT_MODEL) else 1.5e-3 if long else 2e-3
         if windows and num_processes() == 1 and "training.train_batch_size" not in known:
             reason = f"{lengths}, {targets:,} in all: many small steps"
             at_once = self._targets_at_once(TARGETS_AT_ONCE[0 if long else 1 if many else 2])
@@ -215,7 +242,7 @@ class _Rule:
         reason = f"about {steps:,.0f} steps an epoch"
         total = TOTAL_STEPS[2 if self.sparse() else 0 if long else 1]
         self.take(reason, "training", num_train_epochs=_epochs(steps, total))
-        warmup = round(0.035 * steps * known["training.num_train_epochs"])
+        warmup = round((0.005 if long else 0.035) * steps * known["training.num_train_epochs"])
         self.take(reason, "training", warmup_steps=min(max(warmup, 10), 1_000))
         patience = None if shape.validating < FEW_VALIDATING else 5 if steps >= STEADY_EPOCH else 10
         reason = f"{shape.validating:,} targets to validate on, {reason} (never stops early below {FEW_VALIDATING})"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import polars as pl
 import pytest
 
 from modeling_glintru.auto import MODELS
@@ -97,6 +98,32 @@ def test_training_stops_early_only_where_validation_says_enough():
     assert chosen(replace(data, validating=81), "early_stopping_patience=3").training.early_stopping_patience == 3
 
 
+def test_many_long_histories_get_a_state_space():
+    long, fewer = chosen(KNOWN["ml-1m"]), chosen(replace(KNOWN["ml-1m"], interactions=400_000, median_length=40))
+    shorter = chosen(replace(KNOWN["ml-1m"], users=100_000, median_length=9))
+    assert long.model["state_space_share"] == 0.5 and "average_share" not in long.model
+    assert long.training.cooccurrence_start == 0.5
+    for recipe in (fewer, shorter):
+        assert "state_space_share" not in recipe.model and recipe.model["average_share"] == 0.3
+    assert "state_space_share" not in chosen(KNOWN["ml-1m"], "model.name=sasrec").model
+    assert "r_drop_alpha" not in chosen(replace(KNOWN["ml-1m"], interactions=3_000_000)).model
+
+
+@pytest.mark.parametrize("name", ["ml-100k", "ml-1m"])
+def test_where_items_repeat_a_seen_item_competes(name):
+    assert chosen(KNOWN[name]).model["seen_items_in_softmax"] is False
+    assert "seen_items_in_softmax" not in chosen(replace(KNOWN[name], repeats=0.02)).model
+    assert "0.1% repeated" in describe(choose(replace(KNOWN[name], repeats=0.001)))
+
+
+def test_repeats_are_counted_within_a_history():
+    frame = pl.DataFrame({"user_id": ["a"] * 6 + ["b"] * 5, "item_id": list("xyxxzwxyzwv"), "timestamp": range(11)})
+    data = prepare(load_source(frame, user_column="user_id", item_column="item_id", time_column="timestamp"))
+    rows = data.dataset["train"]["item_ids"]
+    expected = sum(len(row) - len(set(row)) for row in rows) / sum(len(row) for row in rows)
+    assert data_shape(data).repeats == pytest.approx(expected) and expected == 2 / 7
+
+
 def test_a_large_table():
     recipe = chosen(EXTREMES["10 million users"])
     assert recipe.training.train_batch_targets == 24_000 and recipe.training.num_train_epochs == 5
@@ -115,7 +142,7 @@ def test_a_large_catalogue():
 def test_given_values_stand_and_the_others_follow_them():
     recipe = chosen(KNOWN["ml-1m"], "hidden_size=36", "training.max_length=20", "hidden_dropout=0.0", "seed=7")
     assert (recipe.model["hidden_size"], recipe.model["num_attention_heads"], recipe.seed) == (36, 2, 7)
-    assert (recipe.model["hidden_dropout"], recipe.model["embedding_dropout"]) == (0.0, 0.3)
+    assert (recipe.model["hidden_dropout"], recipe.model["embedding_dropout"]) == (0.0, 0.2)
     # Short windows hold few targets: fewer of them a step, at a lower rate.
     assert recipe.training.train_batch_targets == 750 and recipe.training.learning_rate == 1e-3
     by_size = chosen(KNOWN["ml-1m"], "train_batch_size=64").training
@@ -124,8 +151,9 @@ def test_given_values_stand_and_the_others_follow_them():
     assert plain["normalize_scores"] is False and "temperature" not in plain
     for given in ("loss=bpr", "label_smoothing=0.1"):
         assert "r_drop_alpha" not in chosen(KNOWN["amazon-beauty"], given).model
+        assert "seen_items_in_softmax" not in chosen(KNOWN["ml-1m"], given).model
     few = chosen(KNOWN["ml-1m"], "train_batch_targets=1000").training
-    assert few.num_train_epochs == 25 and few.train_batch_targets == 1000
+    assert few.num_train_epochs == 21 and few.train_batch_targets == 1000
     assert chosen(KNOWN["ml-1m"], "loss=gbce").model["num_negatives"] == 1024
 
 
@@ -143,7 +171,7 @@ def test_what_is_given_is_not_called_chosen():
 def test_other_models_get_what_they_have():
     prefixes = chosen(KNOWN["ml-1m"], "model.name=bsarec")
     assert prefixes.training.prefix_share == pytest.approx(0.06) and prefixes.training.train_batch_size == 128
-    assert prefixes.model["hidden_dropout"] == 0.3 and "embedding_dropout" not in prefixes.model
+    assert prefixes.model["hidden_dropout"] == 0.2 and "embedding_dropout" not in prefixes.model
     assert "num_hidden_layers" not in prefixes.model  # its own default
 
 
