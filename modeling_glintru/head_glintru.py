@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from transformers.utils import ModelOutput, can_return_tuple
 
 from .configuration_glintru import GlintRUError
-from .losses_glintru import next_item_loss, seen_items, unit
+from .losses_glintru import next_item_loss, unit
 from .negatives_glintru import ItemPopularity
 from .new_items_glintru import new_rows
 from .r_drop_glintru import r_drop
+from .seen_items_glintru import seen_items
 from .state_glintru import GlintRUState
 from .time_gaps_glintru import UNKNOWN_GAP, TimeGaps, check_knows_time
 

@@ -11,10 +11,9 @@ from torch import Tensor
 from .configuration_glintru import GlintRUConfig
 from .kernels_glintru import cross_entropy_
 from .negatives_glintru import ItemPopularity, draw_other_items, draw_shared_negatives
+from .seen_items_glintru import hide_seen_
 
-__all__ = ["bpr", "full_cross_entropy", "gbce", "next_item_loss", "sampled_softmax", "seen_items"]
-
-HIDDEN_SCORE = -1e4  # in units of the softmax, in the range of float16
+__all__ = ["bpr", "full_cross_entropy", "gbce", "next_item_loss", "sampled_softmax"]
 
 
 def at_least_float32(x: Tensor) -> Tensor:
@@ -54,14 +53,6 @@ def softmax_gradient(
     if smoothing:
         gradient -= smoothing / scores.shape[1]
     return loss, gradient.div_(temperature).to(dtype)
-
-
-def hide_seen_(scores: Tensor, targets: Tensor, seen: Tensor, temperature: float) -> None:
-    """Takes the (rows, any) `seen` out of the softmax of (rows, items) scores, in place; targets stay in."""
-    target = targets[:, None]
-    kept = scores.gather(1, target)
-    # Not -inf: R-Drop takes the difference of two scores. exp is 0 all the same.
-    scores.scatter_(1, seen, HIDDEN_SCORE * min(temperature, 1.0)).scatter_(1, target, kept)
 
 
 class LinearCrossEntropy(torch.autograd.Function):
@@ -159,17 +150,6 @@ def full_cross_entropy(
         seen: (targets, any) int64 items that do not compete with the target, see `seen_items`.
     """
     return LinearCrossEntropy.apply(hidden, weight, targets, temperature, label_smoothing, first_item, seen)
-
-
-def seen_items(items: Tensor, seen: Tensor, targets: Tensor) -> Tensor:
-    """What the losses call `seen`: (targets, length) int64 items, the target itself where there is none to hide.
-
-    Args:
-        items: (targets, length) integer items of each target's row.
-        seen: (targets, length) bool, which of them the target follows.
-        targets: (targets,) int64 item indices.
-    """
-    return torch.where(seen, items, targets[:, None])
 
 
 def bpr(

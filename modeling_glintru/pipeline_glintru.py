@@ -14,6 +14,7 @@ import torch
 from transformers import Pipeline
 
 from .configuration_glintru import GlintRUError
+from .seen_items_glintru import warn_of_seen_items
 from .time_gaps_glintru import checked_gaps
 from .vocabulary_glintru import as_list
 
@@ -146,6 +147,8 @@ class SequentialRecommendationPipeline(Pipeline):
         excluded = [processor.encode_ids(row["exclude"], "drop") for row in rows]
         if exclude_seen:
             excluded = [np.concatenate(both) for both in zip(excluded, items, strict=True)]
+        else:
+            warn_of_seen_items(self.model)
         going_on = [row["state"] is not None for row in rows]
         state = self._merged([row["state"] for row in rows]) if return_state or any(going_on) else None
         read = [part if on else part[-processor.max_length :] for part, on in zip(items, going_on, strict=True)]

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from .configuration_glintru import GlintRUConfig
 from .kernels_glintru import twin_cross_entropy_
-from .losses_glintru import LinearCrossEntropy, autocast_dtype, hide_seen_, unit
+from .losses_glintru import LinearCrossEntropy, autocast_dtype, unit
+from .seen_items_glintru import hide_seen_
 
 __all__ = ["r_drop"]
 

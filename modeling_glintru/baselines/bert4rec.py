@@ -23,7 +23,7 @@ from transformers import initialization as init
 from ..configuration_glintru import GlintRUError, NextItemConfig, above_zero, at_least_one, heads_divide, rates
 from ..fused_glintru import Dropout
 from ..head_glintru import SequentialRecommendationOutput, check_indices, is_last_item, item_mask
-from ..losses_glintru import seen_items
+from ..seen_items_glintru import seen_items
 from .layers import FeedForward, SelfAttention, at_least_zero
 from .whole_history import WholeHistoryEncoder, WholeHistoryHead
 

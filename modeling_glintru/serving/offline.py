@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from ..errors import GlintRUError
 from ..kernels_glintru import in_parallel, library
 from ..processing_glintru import GlintRUProcessor
+from ..seen_items_glintru import warn_of_seen_items
 from ..time_gaps_glintru import UNKNOWN_GAP, check_knows_time
 from .last_item import LastItemEncoder
 from .top_k import ExactIndex, check_k
@@ -130,6 +131,8 @@ def recommend_all(
     if time_gaps is not None:
         check_knows_time(model)
     top_k = check_k(top_k, model.config.vocab_size - 1, "top_k")
+    if not exclude_seen:
+        warn_of_seen_items(model)
     model.eval()
     encode = LastItemEncoder(model, min(len(users.items), len(users) * max_length))
     search = _compiled_search if _on_cpu(model) and library() is not None else _plain_search

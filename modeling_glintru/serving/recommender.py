@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from ..errors import GlintRUError
 from ..loading import load_model_folder
 from ..processing_glintru import GlintRUProcessor
+from ..seen_items_glintru import warn_of_seen_items
 from ..time_gaps_glintru import checked_gaps
 from .top_k import check_k
 
@@ -96,6 +97,8 @@ class Recommender:
     ) -> Iterator[Recommendation]:
         """As `recommend`, a batch at a time, so that any number of users fits."""
         top_k = check_k(top_k, len(self.processor), "top_k")
+        if not exclude_seen:
+            warn_of_seen_items(self.model)
         gaps = None if time_gaps is None else checked_gaps(time_gaps, len(histories), self.model)
         for start in range(0, len(histories), self.batch_size):
             part = slice(start, start + self.batch_size)

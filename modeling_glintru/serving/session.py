@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 
 from ..errors import GlintRUError
 from ..processing_glintru import GlintRUProcessor
+from ..seen_items_glintru import warn_of_seen_items
 from .top_k import check_k
 
 __all__ = ["ClickSession"]
@@ -33,6 +34,8 @@ class ClickSession:
         self.model: Any = model
         self.processor = processor
         self.top_k = check_k(top_k, len(processor), "top_k")
+        if not exclude_seen:
+            warn_of_seen_items(model)
         self.exclude_seen = exclude_seen
         self.clicks: list[int] = []
         streams = hasattr(model, "state_class") and getattr(model.config, "padding_mode", "masked") != "official"

@@ -12,6 +12,7 @@ import numpy as np
 from ..errors import GlintRUError, StateError, StoreError
 from ..loading import load_model_folder
 from ..processing_glintru import GlintRUProcessor
+from ..seen_items_glintru import warn_of_seen_items
 from ..time_gaps_glintru import checked_gaps
 from .advancing import StateAdvancer
 from .group_commit import GroupCommit
@@ -254,6 +255,8 @@ class StreamingRecommender:
             StoreError: The store cannot be read.
         """
         k = check_k(k, len(self.processor))
+        if not exclude_seen:
+            warn_of_seen_items(self.model)
         if isinstance(users, (str, bytes)):
             raise GlintRUError(f"users must be a list of raw user ids, got {users!r}")
         gaps = None if time_gaps is None else checked_gaps(time_gaps, len(users), self.model).numpy()

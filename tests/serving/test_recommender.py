@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
+from transformers.utils import logging
 
 from modeling_glintru import GlintRUConfig, GlintRUError, GlintRUForSequentialRecommendation, GlintRUProcessor
-from modeling_glintru.serving import Recommender
+from modeling_glintru.pipeline_glintru import SequentialRecommendationPipeline
+from modeling_glintru.serving import Recommender, StreamingRecommender
+from modeling_glintru.serving.offline import UserHistories, recommend_all
+from modeling_glintru.serving.session import ClickSession
 
 ITEMS = [f"item-{number:02d}" for number in range(30)]
 
@@ -42,6 +47,37 @@ def test_the_whole_history_is_left_out_not_just_what_the_model_reads(recommender
     # The scores are those of the newest four items.
     newest = recommender.recommend([history[-4:]], top_k=30, exclude_seen=False)[0]
     assert ids(newest) == ids(kept)
+
+
+def test_scores_of_seen_items_that_say_nothing_are_warned_of(recommender, caplog):
+    """By every way to an answer, and only where they are asked for."""
+    processor, histories = recommender.processor, [ITEMS[:3]]
+    config = GlintRUConfig(vocab_size=31, hidden_size=16, num_attention_heads=4, seen_items_in_softmax=False)
+    model = GlintRUForSequentialRecommendation(config)
+    frame = pl.DataFrame({"user_id": [1, 1], "item_id": ITEMS[:2], "timestamp": [1, 2]})
+    users = UserHistories.of(frame, processor, "drop")
+    streaming = StreamingRecommender(model, processor)
+    streaming.observe("ann", ITEMS[0])
+    ways = [
+        lambda model, seen: Recommender(model, processor).recommend(histories, 3, exclude_seen=seen),
+        lambda model, seen: list(recommend_all(model, users, 4, 3, exclude_seen=seen)),
+        lambda model, seen: ClickSession(model, processor, 3, seen),
+        lambda model, seen: SequentialRecommendationPipeline(model, processor)(histories, exclude_seen=seen),
+    ]
+    logger = logging.get_logger("modeling_glintru.seen_items_glintru")
+    logger.addHandler(caplog.handler)
+    try:
+        for way in ways:
+            for asked, seen, said in ((model, False, True), (model, True, False), (recommender.model, False, False)):
+                logger.warning_once.cache_clear()
+                caplog.clear()
+                way(asked, seen)
+                assert ("never learned to score the items of the history" in caplog.text) is said
+        logger.warning_once.cache_clear()
+        streaming.recommend("ann", 3, exclude_seen=False)
+        assert "never learned" in caplog.text
+    finally:
+        logger.removeHandler(caplog.handler)
 
 
 def test_an_empty_history_gets_an_answer(recommender):
