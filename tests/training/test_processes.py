@@ -165,6 +165,8 @@ for batched in (True, False):
         found[f"{batched} {users}"] = metrics.seen
 if trainer.is_world_process_zero():
     print("FOUND", json.dumps(found))
+if torch.distributed.is_initialized():  # else its threads may still run when the interpreter ends, which aborts
+    torch.distributed.destroy_process_group()
 """
 
 
