@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from itertools import chain
@@ -11,7 +11,16 @@ from typing import Any
 
 from ..auto import MODELS
 from ..errors import RecipeError, nearest_names
-from ..recipes import REFERENCE_MODELS, DataRecipe, Recipe, TrainingRecipe, change_recipe, from_mapping, model_fields
+from ..recipes import (
+    DEFAULT_MODEL,
+    REFERENCE_MODELS,
+    DataRecipe,
+    Recipe,
+    TrainingRecipe,
+    change_recipe,
+    from_mapping,
+    model_fields,
+)
 from ..yaml_text import configuration_folder, find_yaml, read_yaml
 
 __all__ = ["DROPOUT", "METRICS", "TOP_K", "DataProtocol", "Protocol", "Settings", "flat", "load_protocol"]
@@ -154,7 +163,7 @@ class Protocol:
             for model in self.models:
                 self.settings(part, model)  # unknown keys are found now
         for overrides in self.ablations.values():
-            change_recipe(Recipe(name="ablation"), overrides)  # and here
+            changes_some_model(overrides)
 
     def data_set(self, name: str) -> DataProtocol:
         """The data set of that name.
@@ -186,6 +195,22 @@ class Protocol:
 def known_settings() -> frozenset[str]:
     """The keys that a setting may have: those of training, and those of any model."""
     return frozenset(SETTABLE.union(*(model_fields(name) for name in MODELS)) - {"name"})
+
+
+def changes_some_model(overrides: Sequence[str]) -> None:
+    """Refuses an ablation that no model has, or could be trained with from its defaults.
+
+    Raises:
+        RecipeError: What is wrong with it for the package's own model.
+    """
+    errors = []
+    for model in (DEFAULT_MODEL, *MODELS):
+        try:
+            change_recipe(Recipe(name="ablation", model={"name": model}), overrides)
+            return
+        except RecipeError as error:
+            errors.append(error)
+    raise errors[0]
 
 
 def known_model(name: str) -> None:

@@ -87,6 +87,10 @@ def test_a_protocol_that_is_not_understood(tmp_path, changes, said):
         tiny_protocol(tmp_path, **changes)
 
 
+def test_a_rivals_own_part_can_be_taken_away(tmp_path):
+    assert tiny_protocol(tmp_path, ablations={"no filter": ["alpha=0.0"]}).ablations == {"no filter": ["alpha=0.0"]}
+
+
 def test_protocols_by_name():
     with pytest.raises(GlintRUError, match="did you mean 'default'"):
         load_protocol("defualt")
