@@ -140,6 +140,7 @@ from transformers import Trainer, TrainingArguments
 from modeling_glintru import GlintRUConfig, GlintRUForSequentialRecommendation
 from modeling_glintru.data import SequenceCollator
 from modeling_glintru.evaluation import RankingMetrics, target_ranks
+from modeling_glintru.launcher import leave
 import torch
 
 class Seen(RankingMetrics):
@@ -165,8 +166,7 @@ for batched in (True, False):
         found[f"{batched} {users}"] = metrics.seen
 if trainer.is_world_process_zero():
     print("FOUND", json.dumps(found))
-if torch.distributed.is_initialized():  # else its threads may still run when the interpreter ends, which aborts
-    torch.distributed.destroy_process_group()
+leave(0)
 """
 
 
