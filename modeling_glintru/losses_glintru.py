@@ -91,6 +91,7 @@ class LinearCrossEntropy(torch.autograd.Function):
         device, dtype = hidden.device.type, autocast_dtype(hidden)
         accumulate = torch.promote_types(hidden.dtype, torch.float32)
         inputs, items, targets = hidden.to(dtype), weight[first_item:].to(dtype), targets - first_item
+        seen = None if seen is None else seen - first_item
         wants_hidden, wants_weight = ctx.needs_input_grad[:2]
         grad_hidden = torch.empty_like(inputs) if wants_hidden else None
         grad_weight = torch.zeros(weight.shape, dtype=accumulate, device=weight.device) if wants_weight else None
@@ -102,7 +103,7 @@ class LinearCrossEntropy(torch.autograd.Function):
             part, target = inputs[start : start + rows], targets[start : start + rows]
             gradient = torch.mm(part, items.T, out=scores[: len(part)])
             if seen is not None:
-                hide_seen_(gradient, target, seen[start : start + rows] - first_item, temperature)
+                hide_seen_(gradient, target, seen[start : start + rows], temperature)
             loss = cross_entropy_(gradient, target, temperature, smoothing)
             if loss is None:
                 loss, gradient = softmax_gradient(gradient.to(accumulate), target, temperature, smoothing, dtype)

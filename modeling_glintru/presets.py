@@ -15,7 +15,7 @@ import numpy as np
 
 from .auto import MODELS
 from .data import PreparedData
-from .data.histories import history_lengths, iterate_flat_histories
+from .data.histories import iterate_flat_histories
 from .launcher import num_processes
 from .recipes import DEFAULT_MODEL, Recipe, changed_keys, model_fields
 
@@ -80,8 +80,9 @@ class Choice:
 
 def data_shape(data: PreparedData) -> DataShape:
     """The shape of prepared data, from its training histories."""
-    repeats = sum(_repeats(items, lengths) for items, lengths in iterate_flat_histories(data.dataset["train"]))
-    lengths = history_lengths(data.dataset["train"])
+    parts = [(lengths, _repeats(items, lengths)) for items, lengths in iterate_flat_histories(data.dataset["train"])]
+    lengths = np.concatenate([np.zeros(0, np.int64), *(part for part, _ in parts)])
+    repeats = sum(count for _, count in parts)
     lengths = lengths[lengths >= 2]
     median, length_90, length_99 = np.quantile(lengths, [0.5, 0.9, 0.99]) if len(lengths) else (1.0, 1.0, 1.0)
     return DataShape(
@@ -176,13 +177,12 @@ class _Rule:
     def choose_dropout(self) -> None:
         shape, sparse = self.shape, self.sparse()
         per_item = shape.interactions / shape.items
-        others, attention = (0.5, 0.5) if sparse else (0.2, 0.2) if per_item >= 1000 or self.rich() else (0.3, 0.2)
-        names = [name for name in self.fields if name.endswith("_dropout")]
-        reason = (
-            f"{per_item:,.1f} interactions an item, median history {shape.median_length:g}: "
-            + ("little" if sparse else "enough" if others == 0.3 else "much")
-            + " to learn from"
+        much = per_item >= 1000 or self.rich()
+        amount, others, attention = (
+            ("little", 0.5, 0.5) if sparse else ("much", 0.2, 0.2) if much else ("enough", 0.3, 0.2)
         )
+        names = [name for name in self.fields if name.endswith("_dropout")]
+        reason = f"{per_item:,.1f} interactions an item, median history {shape.median_length:g}: {amount} to learn from"
         self.take(reason, "model", **{name: attention if name == "attention_dropout" else others for name in names})
         start = 0.5 if sparse or self.rich() else 0.0
         self.take(reason, "training", weight_decay=1e-5 if sparse else 0.0, cooccurrence_start=start)
@@ -227,8 +227,10 @@ class _Rule:
         many = per_example >= MANY_TARGETS
         windows = MODELS[self.model].training_examples == "windows"
         lengths = f"{per_example:,.0f} targets an example ({MANY_TARGETS} are many)"
-        long = windows and many and targets >= MANY
-        rate = 1e-3 if not many or (long and self.model != DEFAULT_MODEL) else 1.5e-3 if long else 2e-3
+        long = windows and many and self.rich()
+        rate = 2e-3 if many else 1e-3
+        if long:
+            rate = 1.5e-3 if self.model == DEFAULT_MODEL else 1e-3
         if windows and num_processes() == 1 and "training.train_batch_size" not in known:
             reason = f"{lengths}, {targets:,} in all: many small steps"
             at_once = self._targets_at_once(TARGETS_AT_ONCE[0 if long else 1 if many else 2])

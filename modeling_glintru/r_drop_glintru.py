@@ -47,6 +47,7 @@ class TwinCrossEntropy(LinearCrossEntropy):
         dtype = autocast_dtype(hidden)
         accumulate = torch.promote_types(hidden.dtype, torch.float32)
         inputs, items, targets = hidden.to(dtype), weight[first_item:].to(dtype), targets - first_item
+        seen = None if seen is None else seen - first_item
         wants_hidden, wants_weight = ctx.needs_input_grad[:2]
         grad_hidden = torch.empty_like(inputs) if wants_hidden else None
         grad_weight = torch.zeros(weight.shape, dtype=accumulate, device=weight.device) if wants_weight else None
@@ -59,7 +60,7 @@ class TwinCrossEntropy(LinearCrossEntropy):
             for one, into in zip(part, pair, strict=True):
                 torch.mm(one, items.T, out=into)
                 if seen is not None:
-                    hide_seen_(into, target, seen[start : start + rows] - first_item, temperature)
+                    hide_seen_(into, target, seen[start : start + rows], temperature)
             loss = twin_cross_entropy_(pair, target, temperature, alpha)
             gradient = pair
             if loss is None:
