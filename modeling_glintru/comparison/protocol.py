@@ -203,14 +203,14 @@ def changes_some_model(overrides: Sequence[str]) -> None:
     Raises:
         RecipeError: What is wrong with it for the package's own model.
     """
-    errors = []
-    for model in (DEFAULT_MODEL, *MODELS):
+    errors = {}
+    for model in MODELS:
         try:
             change_recipe(Recipe(name="ablation", model={"name": model}), overrides)
             return
         except RecipeError as error:
-            errors.append(error)
-    raise errors[0]
+            errors[model] = error
+    raise errors[DEFAULT_MODEL]
 
 
 def known_model(name: str) -> None:
