@@ -75,7 +75,7 @@ film twice, and yet a model of MovieLens-1M that is trained in the usual way, an
 out, is 0.1613 with them in the ranking: it spends much of its probability on them. Without them in the softmax it is
 ahead at every epoch (0.204 after three, 0.195 with them) and at the end (0.2287 to 0.2302 with three seeds; 0.2195 and
 0.2178 with them, two seeds). Mamba4Rec with two blocks, trained so, ends at 0.2326 (0.2231 with them); GLINT-RU with
-two blocks was where it was after two epochs (0.198), when it was stopped by hand. MovieLens-100K ends at 0.1435 and
+two blocks was level with it after two epochs (0.198), when it was stopped by hand. MovieLens-100K ends at 0.1435 and
 0.1515 (two seeds; 0.1434 and 0.1404 with them), and gains more on test. On Beauty, where histories have six items, it
 changed nothing. What it brings to other models is in the ablations of [results.md](results.md): it is a matter of the
 loss and not of the model.
