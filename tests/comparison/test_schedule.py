@@ -126,13 +126,18 @@ def test_an_ablation_changes_one_thing(job):
 
 
 def test_an_ablation_that_does_not_go_with_the_row_is_left_out(tmp_path):
-    """A loss that the row's other settings exclude, and a part that another model has not."""
-    ablations = {"BPR loss": ["loss=bpr"], "no GRU": ["use_gru=false"]}
+    """A loss that the row's other settings exclude, a part that another model has not, a part of one that is off."""
+    ablations = {"BPR loss": ["loss=bpr"], "no GRU": ["use_gru=false"], "no gate": ["use_selective_gate=false"]}
     job = tiny_job(tmp_path, ablations=ablations)
     paper = job.selection.presets["toy"]["paper"]
-    with_r_drop = change_recipe(paper, ["r_drop_alpha=1"])
+    with_r_drop, no_gru = (change_recipe(paper, [override]) for override in ("r_drop_alpha=1", "use_gru=false"))
     rival = replace(paper, model={"name": "gru4rec", "hidden_size": 8})
-    for recipe, left in ((paper, ["BPR loss", "no GRU"]), (with_r_drop, ["no GRU"]), (rival, ["BPR loss"])):
+    for recipe, left in (
+        (paper, ["BPR loss", "no GRU", "no gate"]),
+        (with_r_drop, ["no GRU", "no gate"]),
+        (no_gru, ["BPR loss"]),
+        (rival, ["BPR loss"]),
+    ):
         selection = replace(job.selection, presets={"toy": {"paper": recipe}})
         rows = [step.row for step in plan(job.protocol, selection, {}) if step.stage == ABLATION]
         assert rows == [f"paper: {name}" for name in left]
