@@ -226,7 +226,7 @@ def block(items: int, **options: Any) -> GlintRUForSequentialRecommendation:
 
 
 def best_block(items: int, **options: Any) -> GlintRUForSequentialRecommendation:
-    """A block as `amazon-beauty-best` has it, with some changes."""
+    """A block with a moving average and cosine scores, with some changes."""
     return block(items, average_share=0.5, normalize_scores=True, temperature=0.07, **options)
 
 

@@ -17,7 +17,7 @@ RESULTS = Path(__file__).parent / "results" / "r_drop_cost.json"
 
 
 def model(items: int, r_drop_alpha: float) -> torch.nn.Module:
-    """With the two blocks of `amazon-beauty-best`."""
+    """With two blocks."""
     return best_block(items, num_hidden_layers=2, r_drop_alpha=r_drop_alpha)
 
 
