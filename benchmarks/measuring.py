@@ -225,7 +225,7 @@ def block(items: int, **options: Any) -> GlintRUForSequentialRecommendation:
     return GlintRUForSequentialRecommendation(config)
 
 
-def best_block(items: int, **options: Any) -> GlintRUForSequentialRecommendation:
+def cosine_block(items: int, **options: Any) -> GlintRUForSequentialRecommendation:
     """A block with a moving average and cosine scores, with some changes."""
     return block(items, average_share=0.5, normalize_scores=True, temperature=0.07, **options)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from measuring import STEP_SHAPES, Without, best_block, ten_steps, with_and_without
+from measuring import STEP_SHAPES, Without, cosine_block, ten_steps, with_and_without
 
 from modeling_glintru import r_drop_glintru
 
@@ -18,7 +18,7 @@ RESULTS = Path(__file__).parent / "results" / "r_drop_cost.json"
 
 def model(items: int, r_drop_alpha: float) -> torch.nn.Module:
     """With two blocks."""
-    return best_block(items, num_hidden_layers=2, r_drop_alpha=r_drop_alpha)
+    return cosine_block(items, num_hidden_layers=2, r_drop_alpha=r_drop_alpha)
 
 
 def plain_torch(model: torch.nn.Module) -> torch.nn.Module:

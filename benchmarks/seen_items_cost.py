@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from measuring import STEP_SHAPES, best_block, ten_steps, with_and_without
+from measuring import STEP_SHAPES, cosine_block, ten_steps, with_and_without
 
 RESULTS = Path(__file__).parent / "results" / "seen_items_cost.json"
 
@@ -18,8 +18,8 @@ def measure(rounds: int) -> list[tuple[str, int, dict[str, list[float]]]]:
     for name, items, *shape in STEP_SHAPES:
         for alpha in (0.0, 1.0):
             sides = {
-                "without": best_block(items, r_drop_alpha=alpha),
-                "with": best_block(items, r_drop_alpha=alpha, seen_items_in_softmax=False),
+                "without": cosine_block(items, r_drop_alpha=alpha),
+                "with": cosine_block(items, r_drop_alpha=alpha, seen_items_in_softmax=False),
             }
             rows.append((f"{name}, R-Drop" if alpha else name, 10, ten_steps(sides, items, *shape, rounds)))
     return rows

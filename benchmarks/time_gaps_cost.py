@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from measuring import Side, best_block, interleaved, with_and_without
+from measuring import Side, cosine_block, interleaved, with_and_without
 
 from modeling_glintru import GlintRUProcessor
 from modeling_glintru.serving import StreamingRecommender
@@ -28,7 +28,7 @@ def training(rounds: int) -> dict[str, list[float]]:
     batch["labels"] = ids[:, 1:].masked_fill(ids[:, 1:] == 0, -100)
     gaps = {"time_gaps": torch.rand(WINDOWS, LENGTH) * 1e7}
     sides = {
-        name: (Side(best_block(ITEMS, use_time_gaps=timed), bf16=False), gaps if timed else {})
+        name: (Side(cosine_block(ITEMS, use_time_gaps=timed), bf16=False), gaps if timed else {})
         for name, timed in SIDES.items()
     }
 
@@ -41,7 +41,7 @@ def training(rounds: int) -> dict[str, list[float]]:
 
 def answers(rounds: int) -> dict[str, list[float]]:
     """Seconds of `ANSWERS` recommendations by one model, asked without and with a time."""
-    timed = best_block(ITEMS, use_time_gaps=True).eval()
+    timed = cosine_block(ITEMS, use_time_gaps=True).eval()
     with StreamingRecommender(timed, GlintRUProcessor(list(range(1, ITEMS + 1)))) as recommender:
         recommender.observe_many([("anna", item) for item in range(1, 21)])
 
