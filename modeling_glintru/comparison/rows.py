@@ -11,10 +11,11 @@ import numpy as np
 
 from ..auto import MODELS, model_label
 from ..evaluation import per_user_metrics
+from ..recipes import Recipe, RecipeError, change_recipe
 from .bootstrap import RowSamples, interval, resampled_rows
 from .protocol import TOP_K, Protocol
 from .results import Results
-from .schedule import Selection, Step, plan
+from .schedule import Selection, Step, compute_alike, plan
 from .trials import ABLATION, FINAL, PRESET, REFERENCE
 
 __all__ = ["DataReport", "Row", "row_label", "training_seconds"]
@@ -164,14 +165,29 @@ class DataReport:
 
     @cached_property
     def ablations(self) -> list[Row]:
-        """In the order of the protocol, the others after them."""
+        """Those of the rows' settings as they are now, in the order of the protocol, the others after them."""
         order = list(self.protocol.ablations)
 
         def place(row: Row) -> tuple[str, int]:
             base, _, change = row.name.partition(": ")
             return base, order.index(change) if change in order else len(order)
 
-        return sorted(self._rows(ABLATION), key=place)
+        return sorted(filter(self._is_current, self._rows(ABLATION)), key=place)
+
+    def _is_current(self, ablation: Row) -> bool:
+        """Whether an ablation takes its row's setting apart as it is now, and not one that the row had before."""
+        base, _, change = ablation.name.partition(": ")
+        row = next((row for row in self.rows if row.name == base), None)
+        overrides = self.protocol.ablations.get(change)
+        if row is None or overrides is None:
+            return True
+        now, then = (Recipe.from_dict(lines[0]["recipe"]) for lines in (row.lines, ablation.lines))
+        try:
+            changed = change_recipe(now, overrides)
+        except RecipeError:  # it no longer goes with the row's other settings
+            return False
+        same = {name: getattr(then, name) for name in ("name", "description", "seed", "evaluation")}
+        return compute_alike(replace(changed, **same), then) and not compute_alike(changed, now)
 
     def _rows(self, stage: str, keys: set[str] | None = None) -> list[Row]:
         """Rows of a stage: only the given runs, or each row's newest setting."""

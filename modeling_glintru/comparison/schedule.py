@@ -16,7 +16,7 @@ from .protocol import TOP_K, DataProtocol, Protocol
 from .space import draw_settings, make_recipe, reference_recipe
 from .trials import ABLATION, FINAL, PRESET, REFERENCE, TUNE, Trial
 
-__all__ = ["Selection", "Step", "plan", "ready"]
+__all__ = ["Selection", "Step", "compute_alike", "plan", "ready"]
 
 Validation = Mapping[str, float | None]
 """Key of a trial that has run to its validation metric, or to None where it failed."""
@@ -224,13 +224,13 @@ def _ablations(protocol: Protocol, data: str, row: str, recipe: Recipe | None, e
             changed = change_recipe(recipe, overrides)
         except RecipeError:  # it does not go with this row's other settings, or its model has no such part
             continue
-        if not _equal(changed, recipe):  # else it is the row itself
+        if not compute_alike(changed, recipe):  # else it is the row itself
             trials = seeded(data, label, ABLATION, changed, protocol.ablation_seeds, None)
             steps.append(Step(data, label, ABLATION, trials[0].epochs, trials, 0, (3, place, a)))
     return steps
 
 
-def _equal(one: Recipe, other: Recipe) -> bool:
+def compute_alike(one: Recipe, other: Recipe) -> bool:
     """Whether two recipes compute the same, defaults written out or not."""
     return _parts(one) == _parts(other) and replace(one, model={}) == replace(other, model={})
 

@@ -196,6 +196,15 @@ def test_rows_that_see_the_time_have_a_lead_of_their_own(report, tmp_path):
     assert bold == {timed, max(values.keys() - {"GLINT-RU (paper)", "GRU4Rec"}, key=values.get)}
 
 
+@pytest.mark.parametrize(("overrides", "shown"), [([], ["no GRU"]), (["hidden_size=16"], []), (["use_gru=false"], [])])
+def test_an_ablation_of_an_earlier_setting_is_not_shown_beside_the_row_as_it_is_now(report, overrides, shown):
+    for key, line in report.lines.items():
+        if line["row"] == "paper":
+            recipe = change_recipe(Recipe.from_dict(line["recipe"]), overrides)
+            report.lines[key] = line | {"recipe": recipe.to_dict()}
+    assert [row.name.partition(": ")[2] for row in report.ablations] == shown
+
+
 def test_a_row_without_a_search_of_its_own_is_marked(finished, tmp_path):
     job, _ = finished
     assert "†" not in render([DataReport("toy", job.protocol, job.selection, job.results, 10)], tmp_path / "page.md")
