@@ -165,14 +165,14 @@ def _settings(report: DataReport) -> str:
 def _ablations(report: DataReport) -> list[str]:
     if not report.ablations:
         return []
-    bases = {row.name: row for row in report.rows}
     metric, table = report.protocol.metric, []
     for row in report.ablations:
-        base, _, change = row.name.partition(": ")
-        cells = [row_label(base, row.model), change, value_cell(row.mean("test", "full", metric)), "–", "–", "–"]
-        if base in bases:
-            value, low, high = report.difference(row, bases[base])
-            cells[3:] = [_signed(value), f"[{_signed(low)}, {_signed(high)}]", verdict(low, high)]
+        base = report.base(row)
+        value = value_cell(row.mean("test", "full", metric))
+        cells = [row_label(row.base, row.model), row.change, value, "–", "–", "–"]
+        if base is not None:
+            difference, low, high = report.difference(row, base)
+            cells[3:] = [_signed(difference), f"[{_signed(low)}, {_signed(high)}]", verdict(low, high)]
         cells += [f"{row.parameters:,}", f"{row.seconds:,.0f}", " ".join(f"`{line['key']}`" for line in row.lines)]
         table.append(cells)
     titles = ["row", "change", metric.upper(), "difference", "95 % interval", "is", "parameters", "training, s", "keys"]
@@ -209,7 +209,7 @@ def _commands(report: DataReport) -> list[str]:
     source = report.selection.data[report.name].recipe.source
     data = f"--data {report.name}" + ("" if source == report.name else "=FILE")
     given = "" if report.protocol.name == "default" else " --protocol FILE"
-    bases = sorted({row.name.partition(": ")[0] for row in report.ablations})
+    bases = sorted({row.base for row in report.ablations})
     commands = [f"glintru compare{given} {data}"]
     commands += [f"glintru compare{given} {data} --models {base} --ablate {base}" for base in bases]
     text = "All of it again, from an empty results folder (`--results`), and this page:\n\n"

@@ -11,11 +11,11 @@ import numpy as np
 
 from ..auto import MODELS, model_label
 from ..evaluation import per_user_metrics
-from ..recipes import Recipe, RecipeError, change_recipe
+from ..recipes import Recipe
 from .bootstrap import RowSamples, interval, resampled_rows
 from .protocol import TOP_K, Protocol
 from .results import Results
-from .schedule import Selection, Step, compute_alike, plan
+from .schedule import Selection, Step, compute_alike, plan, taken_apart
 from .trials import ABLATION, FINAL, PRESET, REFERENCE
 
 __all__ = ["DataReport", "Row", "row_label", "training_seconds"]
@@ -58,6 +58,16 @@ class Row:
     def model(self) -> str:
         """Name of the model."""
         return self.lines[0]["model"]
+
+    @property
+    def base(self) -> str:
+        """The row that an ablation takes apart; elsewhere the row itself."""
+        return self.name.partition(": ")[0]
+
+    @property
+    def change(self) -> str:
+        """What an ablation changes, as the protocol calls it; elsewhere empty."""
+        return self.name.partition(": ")[2]
 
     @property
     def label(self) -> str:
@@ -169,25 +179,24 @@ class DataReport:
         order = list(self.protocol.ablations)
 
         def place(row: Row) -> tuple[str, int]:
-            base, _, change = row.name.partition(": ")
-            return base, order.index(change) if change in order else len(order)
+            return row.base, order.index(row.change) if row.change in order else len(order)
 
         return sorted(filter(self._is_current, self._rows(ABLATION)), key=place)
 
+    def base(self, ablation: Row) -> Row | None:
+        """The row that an ablation takes apart; None where it has not run."""
+        return next((row for row in self.rows if row.name == ablation.base), None)
+
     def _is_current(self, ablation: Row) -> bool:
         """Whether an ablation takes its row's setting apart as it is now, and not one that the row had before."""
-        base, _, change = ablation.name.partition(": ")
-        row = next((row for row in self.rows if row.name == base), None)
-        overrides = self.protocol.ablations.get(change)
+        row, overrides = self.base(ablation), self.protocol.ablations.get(ablation.change)
         if row is None or overrides is None:
             return True
         now, then = (Recipe.from_dict(lines[0]["recipe"]) for lines in (row.lines, ablation.lines))
-        try:
-            changed = change_recipe(now, overrides)
-        except RecipeError:  # it no longer goes with the row's other settings
+        due = taken_apart(now, overrides)
+        if due is None:
             return False
-        same = {name: getattr(then, name) for name in ("name", "description", "seed", "evaluation")}
-        return compute_alike(replace(changed, **same), then) and not compute_alike(changed, now)
+        return compute_alike(replace(then, data=due.data, model=due.model, training=due.training), then)
 
     def _rows(self, stage: str, keys: set[str] | None = None) -> list[Row]:
         """Rows of a stage: only the given runs, or each row's newest setting."""

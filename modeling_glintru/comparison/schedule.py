@@ -16,7 +16,7 @@ from .protocol import TOP_K, DataProtocol, Protocol
 from .space import draw_settings, make_recipe, reference_recipe
 from .trials import ABLATION, FINAL, PRESET, REFERENCE, TUNE, Trial
 
-__all__ = ["Selection", "Step", "compute_alike", "plan", "ready"]
+__all__ = ["Selection", "Step", "compute_alike", "plan", "ready", "taken_apart"]
 
 Validation = Mapping[str, float | None]
 """Key of a trial that has run to its validation metric, or to None where it failed."""
@@ -220,14 +220,20 @@ def _ablations(protocol: Protocol, data: str, row: str, recipe: Recipe | None, e
         if recipe is None:
             steps.append(Step(data, label, ABLATION, epochs, (), count, (3, place, a)))
             continue
-        try:
-            changed = change_recipe(recipe, overrides)
-        except RecipeError:  # it does not go with this row's other settings, or its model has no such part
-            continue
-        if not compute_alike(changed, recipe):  # else it is the row itself
+        changed = taken_apart(recipe, overrides)
+        if changed is not None:
             trials = seeded(data, label, ABLATION, changed, protocol.ablation_seeds, None)
             steps.append(Step(data, label, ABLATION, trials[0].epochs, trials, 0, (3, place, a)))
     return steps
+
+
+def taken_apart(recipe: Recipe, overrides: Sequence[str]) -> Recipe | None:
+    """A row's recipe with the change of an ablation; None where that does not go with it or leaves it as it is."""
+    try:
+        changed = change_recipe(recipe, overrides)
+    except RecipeError:  # it does not go with the row's other settings, or its model has no such part
+        return None
+    return None if compute_alike(changed, recipe) else changed
 
 
 def compute_alike(one: Recipe, other: Recipe) -> bool:
