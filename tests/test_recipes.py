@@ -19,7 +19,8 @@ NAMES = sorted([*DATA, *(f"{name}-best" for name in DATA), "demo", "ml-1m-averag
 TIMED = ["amazon-beauty-best-time", "amazon-beauty-sasrec-time", "ml-100k-best-time"]
 RIVALS = [
     "amazon-beauty-bsarec",
-    "amazon-beauty-sasrec-r-drop",
+    "amazon-beauty-sasrec-like-best",
+    "amazon-video-games-sasrec-like-best",
     "ml-100k-sasrec-like-best",
     "ml-1m-mamba4rec-like-best",
 ]
