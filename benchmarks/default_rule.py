@@ -2,11 +2,14 @@
 
     python benchmarks/default_rule.py --data amazon-beauty=FILE --split temporal
     python benchmarks/default_rule.py --data ml-1m=FILE --users 0.1 --model sasrec
+    python benchmarks/default_rule.py --data lastfm=LastFM.txt
     python benchmarks/default_rule.py --page
 
 A line trains one model with what the rule chooses, on the newest interactions held out of all (`--split temporal`), on
 a part of the users (`--users`) or on the newest part of the interactions (`--newest`), and adds a line to
-results/exploration/default_rule.jsonl. `--set` changes the rule's choice. `--page` prints the table of docs/tuning.md.
+results/exploration/default_rule.jsonl. A `.txt` file has one user a line, the user and then the items, oldest first, as
+sequential recommenders are often published with (github.com/RUCAIBox/CIKM2020-S3Rec, data/). `--set` changes the rule's
+choice. `--page` prints the table of docs/tuning.md.
 """
 
 from __future__ import annotations
@@ -45,10 +48,19 @@ def part_of(interactions: Interactions, users: float, newest: float) -> Interact
     return replace(interactions, frame=frame)
 
 
+def load_sequences(file: Path) -> Interactions:
+    """A text with one user a line, the user and then the items, oldest first; times are places in the line."""
+    lines = [line.split() for line in file.read_text(encoding="utf-8").splitlines()]
+    rows = [(user, item, place) for user, *items in lines for place, item in enumerate(items)]
+    columns = {"user": "user_id", "item": "item_id", "time": "timestamp"}
+    return Interactions(pl.DataFrame(rows, schema=list(columns.values()), orient="row"), columns, file.name)
+
+
 def by_rule(options: argparse.Namespace, changes: list[str]) -> tuple[PreparedData, DataShape, Recipe]:
     """The data that the options name, its shape, and what the rule chooses for it, with some changes."""
     name, _, file = options.data.partition("=")
-    data = prepare(part_of(load_source(file or name), options.users, options.newest), split=options.split)
+    interactions = load_sequences(Path(file)) if file.endswith(".txt") else load_source(file or name)
+    data = prepare(part_of(interactions, options.users, options.newest), split=options.split)
     shape = data_shape(data)
     return data, shape, preset(shape, change_recipe(blank_recipe(), changes), changes)[0]
 

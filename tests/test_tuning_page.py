@@ -52,6 +52,14 @@ def test_a_part_of_the_data_is_whole_users_and_the_newest_interactions(benchmark
     assert part_of(whole, 1.0, 1.0).frame.equals(whole.frame)
 
 
+def test_a_text_with_one_user_a_line(benchmark, tmp_path):
+    file = tmp_path / "some.txt"
+    file.write_text("7 3 1 3\n2 5\n", encoding="utf-8")
+    read = benchmark("default_rule").load_sequences(file)
+    rows = [("7", "3", 0), ("7", "1", 1), ("7", "3", 2), ("2", "5", 0)]
+    assert read.frame.rows() == rows and read.frame.columns == ["user_id", "item_id", "timestamp"]
+
+
 def test_early_stopping_is_simulated_as_the_trainer_does_it(benchmark):
     module = benchmark("few_to_validate")
     values = np.array([0.3, 0.1, 0.2, 0.5, 0.5, 0.1])
