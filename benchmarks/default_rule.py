@@ -26,7 +26,7 @@ from measuring import add_line_or_page, ndcg_of_users, read_lines, share, train_
 from modeling_glintru.auto import MODELS, model_label
 from modeling_glintru.comparison.run_trial import commit
 from modeling_glintru.comparison.tables import markdown_table, value_cell
-from modeling_glintru.data import Interactions, PreparedData, load_source
+from modeling_glintru.data import Interactions, PreparedData, load_source, read_interactions
 from modeling_glintru.data.prepare import prepare
 from modeling_glintru.evaluation import ModelScorer
 from modeling_glintru.presets import DataShape, blank_recipe, data_shape, preset
@@ -52,8 +52,7 @@ def load_sequences(file: Path) -> Interactions:
     """A text with one user a line, the user and then the items, oldest first; times are places in the line."""
     lines = [line.split() for line in file.read_text(encoding="utf-8").splitlines()]
     rows = [(user, item, place) for user, *items in lines for place, item in enumerate(items)]
-    columns = {"user": "user_id", "item": "item_id", "time": "timestamp"}
-    return Interactions(pl.DataFrame(rows, schema=list(columns.values()), orient="row"), columns, file.name)
+    return read_interactions(pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row"))
 
 
 def by_rule(options: argparse.Namespace, changes: list[str]) -> tuple[PreparedData, DataShape, Recipe]:
