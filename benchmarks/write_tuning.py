@@ -33,7 +33,8 @@ MovieLens-1M; **width 128** helps with them on Beauty, and 256 only with the sta
 (below); **a moving average** beside the experts helps there at both widths, and not with decay 0, so it is the average
 and not a wider residual path; it helps more on MovieLens-100K. **A start from co-occurrence** (`cooccurrence_start`)
 brings Beauty in three epochs to where it was after six, and further in the end; on MovieLens-100K it costs. Weight
-decay, other dropout, other decays and shares of the average, shorter schedules, whole-item dropout, scaled embeddings,
+decay, dropout that is changed everywhere (less of it in the blocks alone does help at width 256, below), other decays
+and shares of the average, shorter schedules, whole-item dropout, scaled embeddings,
 averaged weights, decay in the linear attention and one prefix an example brought nothing that could be told from noise,
 or cost; nor do two blocks on ordinary validation. Without the linear attention Beauty learns as fast and as far,
 without the GRU a little less far; softmax attention in its place was no better after six epochs. Scores of item-kNN, or
@@ -68,7 +69,8 @@ attention gives the block has 0.0710 after three epochs, without any 0.0713, and
 for half of everything dropped (0.0621 and 0.0628; 0.0629, three seeds). A validation that is like the test
 ([below](#a-validation-like-the-test)) was then asked which of the two it should be, and has 0.0698 with
 less dropout and 0.0689 as it was (one seed). Both validations say the same, and the test chooses nothing; so
-`amazon-beauty-best` has less dropout since then, though the test does not show it.
+`amazon-beauty-best` has less dropout since then, though the test does not show it. Curves and tests of the final runs
+are in `benchmarks/results/quality/amazon-beauty.jsonl`.
 
 What makes most of a difference is **the time of the request** (`use_time_gaps`): a tenth and more, and it comes from
 the time and not from the MLP that reads it. Fed to the input, where the state of a history would depend on it, it is
