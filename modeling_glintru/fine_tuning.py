@@ -12,7 +12,7 @@ from .errors import RecipeError
 from .fine_tuning_recipe import FineTuningRecipe
 from .loading import find_model_recipe, load_model_folder
 from .presets import blank_recipe, data_shape, preset
-from .recipes import Recipe, change_recipe, changed_keys, load_recipe
+from .recipes import NEW_WEIGHTS, Recipe, change_recipe, changed_keys, load_recipe
 from .training.start import model_section
 
 __all__ = ["fine_tuning_recipe", "gentler"]
@@ -52,7 +52,8 @@ def fine_tuning_recipe(
     if trained is None:
         section = model_section(load_model_folder(from_model)[0])
         chosen = replace(blank_recipe(), model=section, fine_tuning=FineTuningRecipe(from_model))
-        given = [*overrides, "training.cooccurrence_start=0", *(f"model.{key}=" for key in section)]
+        new = (f"training.{name}=0" for name in NEW_WEIGHTS)
+        given = [*overrides, *new, *(f"model.{key}=" for key in section)]
         blank = change_recipe(_starting(chosen, from_model, items), overrides)
         return blank, lambda known, data: gentler(preset(data_shape(data), known, given)[0], given)
     # Its data is another one; columns are recognised anew where the shop is another one.
@@ -76,7 +77,8 @@ def _starting(recipe: Recipe, from_model: str | None, items: str | None) -> Reci
     given: dict[str, Any] = {} if from_model is None else {"from_model": from_model}
     if items is not None:
         given["items"] = items
-    recipe = replace(recipe, training=replace(recipe.training, cooccurrence_start=0.0))  # there are embeddings already
+    off: dict[str, Any] = dict.fromkeys(NEW_WEIGHTS, 0.0)  # there are embeddings already
+    recipe = replace(recipe, training=replace(recipe.training, **off))
     if recipe.fine_tuning is not None:
         return replace(recipe, fine_tuning=replace(recipe.fine_tuning, **given))
     return replace(recipe, fine_tuning=FineTuningRecipe(**given))

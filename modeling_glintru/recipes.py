@@ -46,15 +46,10 @@ PROTOCOLS = ("full", "pop100", "uni100")
 DEFAULT_MODEL = "glintru"
 REFERENCE_MODELS = ("popularity", "item_knn")
 PRECISIONS = ("auto", "fp32", "bf16")
+NEW_WEIGHTS = ("cooccurrence_start", "cooccurrence_smoothing")  # training settings that are not for fine-tuning
 # Those of transformers that need nothing but warm-up steps.
-SCHEDULERS = (
-    "linear",
-    "cosine",
-    "cosine_with_restarts",
-    "polynomial",
-    "constant",
-    "constant_with_warmup",
-    "inverse_sqrt",
+SCHEDULERS = tuple(
+    "linear cosine cosine_with_restarts polynomial constant constant_with_warmup inverse_sqrt".split()  # noqa: SIM905
 )
 
 
@@ -124,6 +119,7 @@ class TrainingRecipe:
             prefixes is drawn for each epoch.
         cooccurrence_start: Share of the variance of the first item embeddings that comes from which items stand near
             each other in the training histories, 0 (all random) to 1.
+        cooccurrence_smoothing: Weight of the items near it in the embedding of an item, all through training; 0 is off.
         random_window_shift: Whether the borders of the training windows move from epoch to epoch.
         dataloader_num_workers: Processes that make batches; 0 makes them in the training process.
         logging_steps: Steps between two log lines.
@@ -144,6 +140,7 @@ class TrainingRecipe:
     precision: str = "auto"
     prefix_share: float = 1.0
     cooccurrence_start: float = 0.0
+    cooccurrence_smoothing: float = 0.0
     random_window_shift: bool = False
     dataloader_num_workers: int = 0
     logging_steps: int = 50
@@ -151,7 +148,7 @@ class TrainingRecipe:
     def __post_init__(self) -> None:
         for name in ("max_length", "num_train_epochs", "train_batch_size", "eval_batch_size", "logging_steps"):
             _at_least(f"training.{name}", getattr(self, name), 1)
-        for name in ("warmup_steps", "weight_decay", "dataloader_num_workers"):
+        for name in ("warmup_steps", "weight_decay", "dataloader_num_workers", "cooccurrence_smoothing"):
             _at_least(f"training.{name}", getattr(self, name), 0)
         for name in ("learning_rate", "max_grad_norm"):
             if not 0 < getattr(self, name) < math.inf:

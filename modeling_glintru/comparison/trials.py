@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from ..recipes import Recipe
+from ..recipes import NEW_WEIGHTS, Recipe
 
 __all__ = ["ABLATION", "FINAL", "PRESET", "REFERENCE", "TUNE", "Trial"]
 
@@ -66,8 +66,9 @@ class Trial:
         # Where the file lies, what it calls its columns and the titles change no number.
         for name in ("source", "user_column", "item_column", "time_column", "item_titles"):
             content["data"].pop(name)
-        if not content["training"]["cooccurrence_start"]:  # keys are older than this setting
-            del content["training"]["cooccurrence_start"]
+        for name in NEW_WEIGHTS:
+            if not content["training"][name]:  # keys are older than these settings
+                del content["training"][name]
         stage = TUNE if self.stage == TUNE else "measured"
         text = json.dumps([self.data, self.row, stage, content], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]

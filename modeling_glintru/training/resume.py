@@ -23,6 +23,7 @@ from .checkpoint import (
     write_optimizer,
     write_weights,
 )
+from .smoothing import NeighborSmoothing
 from .trainer import GlintRUTrainer
 
 __all__ = ["RunTrainer"]
@@ -39,6 +40,9 @@ class RunTrainer(GlintRUTrainer):
     """`GlintRUTrainer` whose checkpoints are those of `checkpoint.py`: no pickles, and whole or not there.
 
     Beside what the plain Trainer keeps they hold the loss since the last log line, so that the log is the same too.
+
+    Args:
+        smoothing: Of the item embeddings, or None; its gradients are dense, whatever the loss.
     """
 
     # Optional in the plain Trainer, but set when a checkpoint is written or read.
@@ -48,8 +52,9 @@ class RunTrainer(GlintRUTrainer):
     optimizer: Any
     lr_scheduler: Any
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, smoothing: NeighborSmoothing | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._smoothing = smoothing
         self._began = time.perf_counter()
         self._seconds_before = 0.0
         self._own_past: dict[str, Any] | None = None  # `_own_state` of the checkpoint, until it is used
@@ -58,6 +63,16 @@ class RunTrainer(GlintRUTrainer):
     def seconds(self) -> float:
         """Wall time of the training so far, that before an interruption included."""
         return self._seconds_before + time.perf_counter() - self._began
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        made = self.optimizer is None
+        optimizer = super().create_optimizer(model)
+        if made and self._smoothing is not None:
+            self._smoothing.attach(optimizer)
+        return optimizer
+
+    def _can_train_rows(self) -> bool:
+        return self._smoothing is None and super()._can_train_rows()
 
     # ------------------------------------------------------------------ writing
 

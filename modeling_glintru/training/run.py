@@ -23,13 +23,14 @@ from ..data.windows import check_gaps_differ
 from ..errors import ModelFolderError, RecipeError
 from ..launcher import is_main_process
 from ..machine import processor_name
-from ..recipes import Recipe
+from ..recipes import NEW_WEIGHTS, Recipe
 from .adapters import add_adapters, merge_adapters
 from .checkpoint import has_checkpoints, newest_checkpoint, remove_other_checkpoints
 from .cooccurrence import start_from_cooccurrence
 from .folder import CHECKPOINTS
 from .resume import RunTrainer
 from .shares import device_batch_size
+from .smoothing import NeighborSmoothing, neighbors
 from .start import Start
 from .stopping import Interruptions
 
@@ -171,8 +172,9 @@ def train(
         raise RecipeError("glintru train keeps whole weights in each process; examples/train_sharded.py shards them")
     if recipe.fine_tuning is not None and start is None:
         raise RecipeError(f"the recipe {recipe.name!r} fine-tunes a model, but this trains new weights")
-    if start is not None and recipe.training.cooccurrence_start:
-        raise RecipeError("training.cooccurrence_start is for new weights; a model that is fine-tuned has its own")
+    for name in NEW_WEIGHTS if start is not None else ():
+        if getattr(recipe.training, name):
+            raise RecipeError(f"training.{name} is for new weights; a model that is fine-tuned has its own")
     if recipe.model.get("use_time_gaps"):
         check_gaps_differ(data.dataset["train"])
     keep_freed_memory()
@@ -180,10 +182,15 @@ def train(
     training = recipe.training
     arguments = training_arguments(recipe, output_dir, progress and is_main_process())
     checkpoint = _agreed_checkpoint(output_dir / CHECKPOINTS, say) if resume else None
+    smoothing = None
     if start is None:
         model = MODELS[recipe.model_name](recipe.config(data.processor.vocab_size))
+        table = model.get_input_embeddings()
         if training.cooccurrence_start and checkpoint is None:  # else these weights are replaced at once
-            start_from_cooccurrence(model.get_input_embeddings(), data.dataset["train"], training.cooccurrence_start)
+            start_from_cooccurrence(table, data.dataset["train"], training.cooccurrence_start)
+        if training.cooccurrence_smoothing:
+            near = neighbors(data.dataset["train"], table.num_embeddings)
+            smoothing = NeighborSmoothing(table, near, training.cooccurrence_smoothing)
     else:
         model = start.model_for(recipe, data)
     config, adapted = model.config, None
@@ -199,6 +206,7 @@ def train(
         model=model,
         args=arguments,
         batch_targets=training.train_batch_targets,
+        smoothing=smoothing,
         data_collator=SequenceCollator(training.max_length, time_gaps=config.use_time_gaps),
         train_dataset=training_rows(recipe, data.dataset["train"], model.training_examples, config.use_time_gaps),
         eval_dataset=sorted_by_length(data.dataset["validation"]),

@@ -142,10 +142,12 @@ def test_a_model_that_began_with_co_occurrence(demo, later, glintru, tmp_path, b
     base = tmp_path / "base"
     shutil.copytree(demo[0], base)
     before = load_recipe(base / "recipe.yaml")
-    replace(before, training=replace(before.training, cooccurrence_start=0.5)).save(base / "recipe.yaml")
+    training = replace(before.training, cooccurrence_start=0.5, cooccurrence_smoothing=0.5)
+    replace(before, training=training).save(base / "recipe.yaml")
     words = ["--recipe", base / "recipe.yaml"] if by_recipe else []
     run(glintru, "--from", base, *words, "--data", later, "--output_dir", tmp_path / "out")
-    assert load_recipe(tmp_path / "out" / "recipe.yaml").training.cooccurrence_start == 0
+    tuned = load_recipe(tmp_path / "out" / "recipe.yaml").training
+    assert tuned.cooccurrence_start == tuned.cooccurrence_smoothing == 0
     words += ["--set", "cooccurrence_start=0.5", "--data", later, "--output_dir", tmp_path / "other"]
     refused(glintru("train", "--from", base, *words), "cooccurrence_start is for new weights")
 

@@ -103,9 +103,12 @@ def test_stopped_in_and_between_epochs(data, whole, tmp_path):
     assert_same(run(data, tmp_path, resume=True), whole)
 
 
-def test_batches_of_as_many_targets_go_on_too(data, tmp_path):
+@pytest.mark.parametrize(
+    "options", [[], ["cooccurrence_smoothing=1"], ["cooccurrence_smoothing=1", "loss=cross_entropy"]]
+)
+def test_batches_of_as_many_targets_go_on_too(data, tmp_path, options):
     targets = TrainingWindows(data.dataset["train"], 10).num_targets
-    options = [f"train_batch_targets={targets // 5}"]
+    options = [f"train_batch_targets={targets // 5}", *options]
     whole = run(data, tmp_path / "whole", *options)
     assert whole.steps == 15
     for number, step in enumerate((3, 8)):

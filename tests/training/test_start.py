@@ -75,10 +75,11 @@ def test_a_recipe_that_fine_tunes_is_not_trained_anew(tmp_path):
         train(recipe, data, tmp_path, compute_metrics=dict, preprocess_logits_for_metrics=dict)
 
 
-def test_what_is_fine_tuned_has_its_embeddings(tmp_path):
+@pytest.mark.parametrize("name", ["cooccurrence_start", "cooccurrence_smoothing"])
+def test_what_is_fine_tuned_has_its_embeddings(tmp_path, name):
     start, recipe, data = start_of()
-    recipe = replace(start.fitted(recipe), training=replace(recipe.training, cooccurrence_start=0.5))
-    with pytest.raises(RecipeError, match="cooccurrence_start is for new weights"):
+    recipe = replace(start.fitted(recipe), training=replace(recipe.training, **{name: 0.5}))
+    with pytest.raises(RecipeError, match=f"{name} is for new weights"):
         train(recipe, data, tmp_path, compute_metrics=dict, preprocess_logits_for_metrics=dict, start=start)
 
 

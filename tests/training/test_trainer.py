@@ -214,7 +214,7 @@ def test_every_training_field_of_the_recipe_arrives(tmp_path):
         "metric": "metric_for_best_model",
     }
     elsewhere = {"max_length", "early_stopping_patience", "random_window_shift", "precision", "prefix_share"}
-    elsewhere |= {"train_batch_targets", "cooccurrence_start"}
+    elsewhere |= {"train_batch_targets", "cooccurrence_start", "cooccurrence_smoothing"}
     changes = {
         "num_train_epochs": 3,
         "train_batch_size": 7,
@@ -272,6 +272,11 @@ def test_the_other_training_fields_arrive(data, tmp_path, monkeypatch):
         run(load_recipe("demo", ["cooccurrence_start=0.5"]), data, tmp_path)
     start = given["model"].get_input_embeddings().weight.detach()
     assert not torch.allclose(start, random_start) and not start[0].any()
+    assert given["smoothing"] is None
+    with pytest.raises(Started):
+        run(load_recipe("demo", ["cooccurrence_smoothing=0.5"]), data, tmp_path)
+    assert given["smoothing"].weight == 0.5
+    assert given["smoothing"].table is given["model"].get_input_embeddings()
     with pytest.raises(Started):
         run(load_recipe("demo", ["model.name=bsarec", "prefix_share=0.5", "max_length=9", "seed=77"]), data, tmp_path)
     prefixes = given["train_dataset"]
