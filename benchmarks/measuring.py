@@ -235,14 +235,25 @@ STEP_SHAPES = (("short histories", 12_101, 120, 12), ("long histories", 3_416, 3
 
 
 def ten_steps(
-    models: Mapping[str, torch.nn.Module], items: int, windows: int, length: int, rounds: int
+    models: Mapping[str, torch.nn.Module],
+    items: int,
+    windows: int,
+    length: int,
+    rounds: int,
+    prepare: Mapping[str, Callable[[Side], None]] | None = None,
 ) -> dict[str, list[float]]:
-    """Seconds of ten training steps by model and round, on random windows of which every second is half as long."""
+    """Seconds of ten training steps by model and round, on random windows of which every second is half as long.
+
+    Args:
+        prepare: What is done to a side before it is timed.
+    """
     ids = torch.randint(1, items + 1, (windows, length + 1))
     ids[::2, : length // 2] = 0
     batch = {"input_ids": ids[:, :-1], "attention_mask": (ids[:, :-1] > 0).long()}
     batch["labels"] = ids[:, 1:].masked_fill(ids[:, :-1] == 0, -100)
     sides = {name: Side(model, bf16=False) for name, model in models.items()}
+    for name, change in (prepare or {}).items():
+        change(sides[name])
 
     def run(side: Side) -> None:
         for _ in range(10):
