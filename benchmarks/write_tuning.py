@@ -73,9 +73,9 @@ less dropout and 0.0689 as it was (one seed). Both validations say the same, and
 are in `benchmarks/results/quality/amazon-beauty.jsonl`.
 
 Other things were tried with less dropout in the block. Softmax attention in the place of the linear one is no further
-after four epochs (0.0734 and 0.0736), nor is it on the validation like the test to drop half of the items whose values
-the attention sums (0.0687, 0.0698 without). There SASRec trained alike has 0.0694 and GLINT-RU 0.0698, so what SASRec
-is ahead by on test, with one seed, neither validation shows.
+after four epochs (0.0734 and 0.0736). To drop half of the items whose values the attention sums does not help either
+(0.0687 on the validation like the test, 0.0698 without). SASRec trained alike has 0.0694 there, so what it is ahead by
+on test, with one seed, neither validation shows.
 
 **Smoothing over near items** (`cooccurrence_smoothing`), on the other hand, learns much faster: 0.0645, 0.0718 and
 0.0757 after one to three epochs, where there was 0.0587, 0.0671 and 0.0718. The end is less far ahead, at 0.0799 after
