@@ -263,12 +263,13 @@ def test_names_do_not_depend_on_the_folder_one_stands_in(tmp_path):
 
 @pytest.mark.parametrize("name", [name for name in TIMED if name.endswith("-best-time")])
 def test_with_the_time_of_the_request_only_r_drop_is_different(name):
-    """And, on Beauty, the blocks and their dropout: those with the time are as `best` had them before."""
+    """And, on Beauty, the blocks, their dropout, smoothing and epochs: those with the time are as `best` was before."""
     timed, plain = load_recipe(name), load_recipe(name.removesuffix("-time"))
+    training = replace(plain.training, early_stopping_patience=timed.training.early_stopping_patience)
     if name == "amazon-beauty-best-time":
         plain.model.update(hidden_size=128, attention_dropout=0.5, hidden_dropout=0.5)
         del plain.model["use_gru"]
-    assert plain.model.pop("r_drop_alpha") == 1
+        training = replace(training, num_train_epochs=20, cooccurrence_smoothing=0.0)
+    assert plain.model.pop("r_drop_alpha") == (2 if name == "amazon-beauty-best-time" else 1)
     assert timed.model == plain.model | {"use_time_gaps": True}
-    training = replace(plain.training, early_stopping_patience=timed.training.early_stopping_patience)
     assert (timed.data, timed.training, timed.evaluation) == (plain.data, training, plain.evaluation)
