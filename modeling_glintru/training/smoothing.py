@@ -50,7 +50,7 @@ class NeighborSmoothing:
 
     def __init__(self, table: nn.Embedding, matrix: Tensor, weight: float) -> None:
         self.table, self.matrix, self.weight = table, compressed(matrix), weight
-        self._first = table.weight.detach().clone()
+        self._latent = table.weight.detach().clone()
         with torch.no_grad():
             table.weight.copy_(self._smooth(table.weight))
 
@@ -69,12 +69,13 @@ class NeighborSmoothing:
     def _before_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         parameter = self.table.weight
         # Not left in the state: an optimizer takes a parameter with a state for one that it has moved before.
-        parameter.copy_(optimizer.state[parameter].pop(LATENT, self._first))
+        self._latent = optimizer.state[parameter].pop(LATENT, self._latent).to(parameter.device)
+        parameter.copy_(self._latent)
         if parameter.grad is not None:
             parameter.grad = self._smooth(parameter.grad)
 
     @torch.no_grad()
     def _after_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         parameter = self.table.weight
-        optimizer.state[parameter][LATENT] = parameter.detach().clone()
+        optimizer.state[parameter][LATENT] = self._latent.copy_(parameter)
         parameter.copy_(self._smooth(parameter))
