@@ -27,8 +27,8 @@ def split():
     return Dataset.from_dict({"item_ids": [*rows, [39], []]})
 
 
-def plain_counts(split):
-    counts = np.zeros((VOCAB, VOCAB))
+def plain_counts(split, vocab_size=VOCAB):
+    counts = np.zeros((vocab_size, vocab_size))
     for history in split["item_ids"]:
         for i, first in enumerate(history):
             for j, second in enumerate(history):

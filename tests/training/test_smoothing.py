@@ -12,8 +12,9 @@ from datasets import Dataset
 
 from modeling_glintru.errors import RecipeError
 from modeling_glintru.recipes import load_recipe
-from modeling_glintru.training.cooccurrence import REACH
 from modeling_glintru.training.smoothing import NeighborSmoothing, neighbors
+
+from .test_cooccurrence import plain_counts
 
 VOCAB, SIZE = 30, 4
 ALONE = 29
@@ -27,12 +28,8 @@ def split():
 
 
 def plain_neighbors(split) -> np.ndarray:
-    counts = np.zeros((VOCAB, VOCAB))
-    for history in split["item_ids"]:
-        for i, first in enumerate(history):
-            for j, second in enumerate(history):
-                if 0 < abs(i - j) <= REACH and first != second:
-                    counts[first, second] += 1 / abs(i - j)
+    counts = plain_counts(split, VOCAB)
+    np.fill_diagonal(counts, 0)
     roots = np.sqrt(np.maximum(counts.sum(1), 1e-9))
     return counts / np.outer(roots, roots)
 
