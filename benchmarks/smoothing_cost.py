@@ -13,6 +13,7 @@ import torch
 from datasets import Dataset
 from measuring import STEP_SHAPES, Side, cosine_block, ten_steps, with_and_without
 
+from modeling_glintru.training.cooccurrence import near_pairs
 from modeling_glintru.training.smoothing import NeighborSmoothing, neighbors
 
 RESULTS = Path(__file__).parent / "results" / "smoothing_cost.json"
@@ -24,7 +25,7 @@ def near(items: int, users: int, length: int) -> torch.Tensor:
     random = np.random.default_rng(0)
     popularity = 1 / (np.arange(items) + 100)
     drawn = 1 + random.choice(items, (users, length), p=popularity / popularity.sum())
-    return neighbors(Dataset.from_dict({"item_ids": drawn.tolist()}), items + 1)
+    return neighbors(near_pairs(Dataset.from_dict({"item_ids": drawn.tolist()}), items + 1))
 
 
 def measure(rounds: int) -> list[tuple[str, int, dict[str, list[float]]]]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..data.histories import arrow_view, flat_histories
 
-__all__ = ["cooccurrence_embeddings", "start_from_cooccurrence"]
+__all__ = ["cooccurrence_embeddings", "near_pairs", "start_from_cooccurrence"]
 
 REACH = 5  # places between two items that still count as near; a pair n places apart counts 1 / n
 ITERATIONS = 6  # of the subspace iteration; the spectrum falls slowly
@@ -37,7 +37,15 @@ def compressed(matrix: Tensor) -> Tensor:
 
 
 def near_pairs(split: Dataset, vocab_size: int) -> Tensor:
-    """How often two items stand near each other: sparse (vocab_size, vocab_size), symmetric, float32."""
+    """How often two items stand near each other in histories.
+
+    Args:
+        split: Histories, the column `item_ids`.
+        vocab_size: Rows and columns.
+
+    Returns:
+        Sparse float32 (vocab_size, vocab_size), symmetric.
+    """
     flat, lengths = flat_histories(arrow_view(split, ["item_ids"])[:])
     items, history = torch.from_numpy(flat), torch.from_numpy(np.repeat(np.arange(len(lengths)), lengths))
     counts = sparse(torch.zeros(2, 0, dtype=torch.long), torch.zeros(0), vocab_size)
@@ -49,18 +57,17 @@ def near_pairs(split: Dataset, vocab_size: int) -> Tensor:
     return (counts + counts.T).coalesce()
 
 
-def cooccurrence_embeddings(split: Dataset, vocab_size: int, size: int) -> Tensor:
+def cooccurrence_embeddings(counts: Tensor, size: int) -> Tensor:
     """Factors of the items' positive pointwise mutual information, of mean square 1 over the items that have near ones.
 
     Args:
-        split: Histories, the column `item_ids`.
-        vocab_size: Rows; those of items that stand near no other are about zero.
+        counts: Sparse (vocab_size, vocab_size), see `near_pairs`.
         size: Columns; where there are fewer items, the last are zero.
 
     Returns:
-        float32 (vocab_size, size).
+        float32 (vocab_size, size); the rows of items that stand near no other are about zero.
     """
-    counts = near_pairs(split, vocab_size)
+    vocab_size = counts.shape[0]
     embeddings = torch.zeros(vocab_size, size)
     sums = counts.sum(1).to_dense()
     first, second = counts.indices()
@@ -75,14 +82,14 @@ def cooccurrence_embeddings(split: Dataset, vocab_size: int, size: int) -> Tenso
 
 
 @torch.no_grad()
-def start_from_cooccurrence(table: nn.Embedding, split: Dataset, share: float) -> None:
+def start_from_cooccurrence(table: nn.Embedding, counts: Tensor, share: float) -> None:
     """Puts co-occurrence into new item embeddings, whose variance stays what it was; the padding row stays too.
 
     Args:
         table: (vocab_size, size), as the model made it.
-        split: The training histories.
+        counts: Sparse (vocab_size, vocab_size), see `near_pairs`.
         share: Share of the variance that comes from co-occurrence, above 0 to 1; the rest is the random start.
     """
     weight = table.weight[1:]
-    found = cooccurrence_embeddings(split, *table.weight.shape)[1:].to(weight)
+    found = cooccurrence_embeddings(counts, table.embedding_dim)[1:].to(weight)
     weight.copy_(share**0.5 * weight.std() * found + (1 - share) ** 0.5 * weight)

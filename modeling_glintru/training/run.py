@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from accelerate.utils import broadcast_object_list
 from datasets import Dataset
+from torch import nn
 from transformers import EarlyStoppingCallback, PreTrainedModel, TrainingArguments, set_seed
 
 from .._memory import keep_freed_memory
@@ -23,10 +24,10 @@ from ..data.windows import check_gaps_differ
 from ..errors import ModelFolderError, RecipeError
 from ..launcher import is_main_process
 from ..machine import processor_name
-from ..recipes import NEW_WEIGHTS, Recipe
+from ..recipes import NEW_WEIGHTS, Recipe, TrainingRecipe
 from .adapters import add_adapters, merge_adapters
 from .checkpoint import has_checkpoints, newest_checkpoint, remove_other_checkpoints
-from .cooccurrence import start_from_cooccurrence
+from .cooccurrence import near_pairs, start_from_cooccurrence
 from .folder import CHECKPOINTS
 from .resume import RunTrainer
 from .shares import device_batch_size
@@ -185,12 +186,8 @@ def train(
     smoothing = None
     if start is None:
         model = MODELS[recipe.model_name](recipe.config(data.processor.vocab_size))
-        table = model.get_input_embeddings()
-        if training.cooccurrence_start and checkpoint is None:  # else these weights are replaced at once
-            start_from_cooccurrence(table, data.dataset["train"], training.cooccurrence_start)
-        if training.cooccurrence_smoothing:
-            near = neighbors(data.dataset["train"], table.num_embeddings)
-            smoothing = NeighborSmoothing(table, near, training.cooccurrence_smoothing)
+        table, histories = model.get_input_embeddings(), data.dataset["train"]
+        smoothing = _use_cooccurrence(table, histories, training, resumed=checkpoint is not None)
     else:
         model = start.model_for(recipe, data)
     config, adapted = model.config, None
@@ -229,6 +226,21 @@ def train(
         seconds=trainer.seconds,
         steps=trainer.state.global_step,
     )
+
+
+def _use_cooccurrence(
+    table: nn.Embedding, histories: Dataset, training: TrainingRecipe, resumed: bool
+) -> NeighborSmoothing | None:
+    """Lets co-occurrence into new item embeddings as the settings ask; gives the smoothing, where they ask for it."""
+    begin = training.cooccurrence_start and not resumed  # a checkpoint's weights replace these at once
+    if not begin and not training.cooccurrence_smoothing:
+        return None
+    counts = near_pairs(histories, table.num_embeddings)
+    if begin:
+        start_from_cooccurrence(table, counts, training.cooccurrence_start)
+    if not training.cooccurrence_smoothing:
+        return None
+    return NeighborSmoothing(table, neighbors(counts), training.cooccurrence_smoothing)
 
 
 def _agreed_checkpoint(folder: Path, say: Callable[[str], None]) -> str | None:

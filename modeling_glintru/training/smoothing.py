@@ -11,27 +11,25 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from datasets import Dataset
 from torch import Tensor, nn
 
-from .cooccurrence import compressed, near_pairs, sparse
+from .cooccurrence import compressed, sparse
 
 __all__ = ["NeighborSmoothing", "neighbors"]
 
 LATENT = "latent"  # the name of E in the optimizer's state, and so in its checkpoints
 
 
-def neighbors(split: Dataset, vocab_size: int) -> Tensor:
+def neighbors(counts: Tensor) -> Tensor:
     """A: near pairs of different items, symmetrically normalised; its largest eigenvalue is 1.
 
     Args:
-        split: Histories, the column `item_ids`.
-        vocab_size: Rows and columns.
+        counts: Sparse (vocab_size, vocab_size), see `cooccurrence.near_pairs`.
 
     Returns:
         Sparse float32 (vocab_size, vocab_size); zero for items that stand near no other.
     """
-    counts = near_pairs(split, vocab_size)
+    vocab_size = counts.shape[0]
     places = counts.indices()
     others = places[0] != places[1]
     places, values = places[:, others], counts.values()[others]

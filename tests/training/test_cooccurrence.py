@@ -48,7 +48,7 @@ def test_the_embeddings_are_factors_of_the_mutual_information(split):
         information = np.nan_to_num(np.log(counts * counts.sum() / np.outer(sums, sums)), neginf=0.0).clip(0)
     left, strength, _ = np.linalg.svd(information)
     expected = left * np.sqrt(strength)
-    found = cooccurrence_embeddings(split, VOCAB, VOCAB).double().numpy()
+    found = cooccurrence_embeddings(near_pairs(split, VOCAB), VOCAB).double().numpy()
     assert np.square(found[sums > 0]).mean() == pytest.approx(1)
     expected /= np.sqrt(np.square(expected[sums > 0]).mean())
     np.testing.assert_allclose(
@@ -61,9 +61,9 @@ def test_the_embeddings_are_factors_of_the_mutual_information(split):
 
 
 def test_more_columns_than_items_and_nothing_to_count(split):
-    assert cooccurrence_embeddings(split, VOCAB, 64).shape == (VOCAB, 64)
+    assert cooccurrence_embeddings(near_pairs(split, VOCAB), 64).shape == (VOCAB, 64)
     alone = Dataset.from_dict({"item_ids": [[1], [2], []]})
-    assert not cooccurrence_embeddings(alone, VOCAB, 8).any()
+    assert not cooccurrence_embeddings(near_pairs(alone, VOCAB), 8).any()
 
 
 @pytest.mark.parametrize("share", [0.25, 1.0])
@@ -72,9 +72,9 @@ def test_the_start_keeps_variance_and_padding(split, share):
     table = torch.nn.Embedding(VOCAB, 16)
     before = table.weight.detach().clone()
     torch.manual_seed(1)
-    start_from_cooccurrence(table, split, share)
+    start_from_cooccurrence(table, near_pairs(split, VOCAB), share)
     torch.manual_seed(1)
-    found = cooccurrence_embeddings(split, VOCAB, 16)
+    found = cooccurrence_embeddings(near_pairs(split, VOCAB), 16)
     expected = share**0.5 * before[1:].std() * found[1:] + (1 - share) ** 0.5 * before[1:]
     torch.testing.assert_close(table.weight.detach()[1:], expected)
     assert torch.equal(table.weight[0], before[0]) and table.weight.requires_grad

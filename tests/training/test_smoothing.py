@@ -12,6 +12,7 @@ from datasets import Dataset
 
 from modeling_glintru.errors import RecipeError
 from modeling_glintru.recipes import load_recipe
+from modeling_glintru.training.cooccurrence import near_pairs
 from modeling_glintru.training.smoothing import NeighborSmoothing, neighbors
 
 from .test_cooccurrence import plain_counts
@@ -35,7 +36,7 @@ def plain_neighbors(split) -> np.ndarray:
 
 
 def test_neighbors_are_counted_and_normalised(split):
-    found = neighbors(split, VOCAB).to_dense().numpy()
+    found = neighbors(near_pairs(split, VOCAB)).to_dense().numpy()
     np.testing.assert_allclose(found, plain_neighbors(split), rtol=1e-5, atol=1e-7)
     assert np.linalg.eigvalsh(found.astype(float)).max() == pytest.approx(1, abs=1e-5)
     assert not found[[0, ALONE]].any() and not found.diagonal().any()
@@ -50,7 +51,7 @@ def loss_of(weight: torch.Tensor, step: int) -> torch.Tensor:
 def make(split, weight: float):
     torch.manual_seed(0)
     table = torch.nn.Embedding(VOCAB, SIZE, padding_idx=0)
-    return table, NeighborSmoothing(table, neighbors(split, VOCAB), weight)
+    return table, NeighborSmoothing(table, neighbors(near_pairs(split, VOCAB)), weight)
 
 
 def optimizer_of(parameters, kind: str) -> torch.optim.Optimizer:
