@@ -232,15 +232,14 @@ def _use_cooccurrence(
     table: nn.Embedding, histories: Dataset, training: TrainingRecipe, resumed: bool
 ) -> NeighborSmoothing | None:
     """Lets co-occurrence into new item embeddings as the settings ask; gives the smoothing, where they ask for it."""
-    begin = training.cooccurrence_start and not resumed  # a checkpoint's weights replace these at once
-    if not begin and not training.cooccurrence_smoothing:
+    share = 0.0 if resumed else training.cooccurrence_start  # a checkpoint's weights replace these at once
+    weight = training.cooccurrence_smoothing
+    if not share and not weight:
         return None
     counts = near_pairs(histories, table.num_embeddings)
-    if begin:
-        start_from_cooccurrence(table, counts, training.cooccurrence_start)
-    if not training.cooccurrence_smoothing:
-        return None
-    return NeighborSmoothing(table, neighbors(counts), training.cooccurrence_smoothing)
+    if share:
+        start_from_cooccurrence(table, counts, share)
+    return NeighborSmoothing(table, neighbors(counts), weight) if weight else None
 
 
 def _agreed_checkpoint(folder: Path, say: Callable[[str], None]) -> str | None:
