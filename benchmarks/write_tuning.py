@@ -92,8 +92,9 @@ R-Drop at 0.0994, and width 128 with more dropout at 0.0990; more dropout at wid
 seed each). So `amazon-video-games-best` is trained as Beauty's is: 0.1017 to 0.1020 with three seeds, and 0.0895 to
 0.0904 on test, where it was 0.0867 to 0.0882. (The test of the nine epochs, 0.0889, was seen before they were made
 twelve; validation made the choice.) SASRec gains as much from width 256 and R-Drop, with the schedule of
-`amazon-beauty-sasrec-like-best`: from 0.0991 to 0.1007 and 0.1006, and on test from 0.0863 to 0.0904 and 0.0899. R-Drop
-twice, and fewer epochs, were not tried with it (all in `benchmarks/results/quality/amazon-video-games.jsonl`).
+`amazon-beauty-sasrec-like-best`: from 0.0991 to 0.1006 or 0.1007, and on test from 0.0863 to between 0.0899 and 0.0907
+(three seeds). R-Drop twice, and fewer epochs, were not tried with it (all in
+`benchmarks/results/quality/amazon-video-games.jsonl`).
 
 What makes most of a difference is **the time of the request** (`use_time_gaps`): a tenth and more, and it comes from
 the time and not from the MLP that reads it. Fed to the input, where the state of a history would depend on it, it is
