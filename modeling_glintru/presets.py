@@ -25,6 +25,7 @@ NAME = "auto"
 
 SHORTEST, SHORT, LONGEST = 20, 50, 200  # histories: read at least, read nearly all of, read at most
 MANY = 500_000  # targets from which on hidden_size 128 pays, and cosine scores no longer do
+ENOUGH = 100_000  # targets of sparse data from which on GLINT-RU at 256 with smoothing pays
 R_DROP_TARGETS = 2_000_000  # above, there is enough to learn from without passing every batch twice
 FEW_REPEATS = 0.01  # of the interactions; above, a seen item is an answer too
 WIDE_ITEMS = 1_000_000  # above, the table of items at 128 would take 2 GB with its moments
@@ -38,6 +39,7 @@ PREFIXES = 50_000  # an epoch of the models that learn one prefix an example
 TARGETS_AT_ONCE = 500, 1_000, 750  # a step, of many long histories, of few, and of short ones
 MOST_AT_ONCE, SHORT_EPOCH, LONG_EPOCH = 16_000, 50, 5_000
 TOTAL_STEPS, FEWEST_STEPS = (20_000, 12_000, 5_000), 1_000  # of many long histories, of others, and of sparse data
+SMOOTHED_STEPS = 2_300  # of sparse data with smoothing, which learns faster and then over-fits
 
 
 @dataclass(frozen=True)
@@ -151,17 +153,20 @@ class _Rule:
             "training",
             max_length=10 * math.ceil(length / 10),
         )
+        if self.enough():
+            reason = f"{shape.targets:,} targets of sparse data, {ENOUGH:,} to {MANY:,}: wide, without the GRU"
+            self.take(reason, "model", hidden_size=256, use_gru=False)
         wide = (shape.targets >= MANY or self.sparse()) and shape.items <= WIDE_ITEMS
         self.take(
-            f"{shape.targets:,} targets, {shape.items:,} items (128 from {MANY:,} targets on, and for short histories "
-            f"with dropout 0.5, up to {WIDE_ITEMS:,} items)",
+            f"{shape.targets:,} targets, {shape.items:,} items (128 from {MANY:,} targets on, and for sparse data, up "
+            f"to {WIDE_ITEMS:,} items)",
             "model",
             hidden_size=128 if wide else 64,
         )
         if self.model == DEFAULT_MODEL:
             width = self.known["model.hidden_size"]
-            heads = next(heads for heads in range(max(width // 16, 1), 0, -1) if width % heads == 0)
-            self.take("16 dimensions a head", "model", num_attention_heads=heads)
+            heads = next(heads for heads in range(min(max(width // 16, 1), 8), 0, -1) if width % heads == 0)
+            self.take("16 dimensions a head, eight heads at most", "model", num_attention_heads=heads)
             blocks = 2 if self.sparse() else 1
             self.take("blocks: two for sparse data, one for other", "model", num_hidden_layers=blocks)
 
@@ -174,6 +179,15 @@ class _Rule:
         per_item = self.shape.interactions / self.shape.items
         return per_item < 10 or (self.shape.median_length < 20 and per_item < 100)
 
+    def enough(self) -> bool:
+        """Whether the data is sparse, but large enough for what the recipes of Amazon's data have."""
+        if self.model != DEFAULT_MODEL or self.known.get("model.use_time_gaps"):
+            return False
+        return self.sparse() and ENOUGH <= self.shape.targets < MANY and self.shape.items <= FULL_SOFTMAX_ITEMS
+
+    def smoothed(self) -> bool:
+        return self.enough() and bool(self.known.get("training.cooccurrence_smoothing"))
+
     def choose_dropout(self) -> None:
         shape, sparse = self.shape, self.sparse()
         per_item = shape.interactions / shape.items
@@ -181,6 +195,12 @@ class _Rule:
         amount, others, attention = (
             ("little", 0.5, 0.5) if sparse else ("much", 0.2, 0.2) if much else ("enough", 0.3, 0.2)
         )
+        if self.enough():
+            reason = (
+                f"{shape.targets:,} targets: items are learned with those near them, and less is dropped in the blocks"
+            )
+            self.take(reason, "training", cooccurrence_smoothing=1.0)
+            self.take(reason, "model", attention_dropout=0.1, hidden_dropout=0.3)
         names = [name for name in self.fields if name.endswith("_dropout")]
         reason = f"{per_item:,.1f} interactions an item, median history {shape.median_length:g}: {amount} to learn from"
         self.take(reason, "model", **{name: attention if name == "attention_dropout" else others for name in names})
@@ -204,7 +224,7 @@ class _Rule:
         if self.known["model.loss"] == "cross_entropy" and not self.known.get("model.label_smoothing"):
             if self.shape.targets < R_DROP_TARGETS:
                 reason = f"every batch twice, with other dropout, for fewer than {R_DROP_TARGETS:,} targets"
-                self.take(reason, "model", r_drop_alpha=1.0)
+                self.take(reason, "model", r_drop_alpha=2.0 if self.smoothed() else 1.0)
             if self.shape.repeats < FEW_REPEATS and not self.sparse():
                 reason = f"{self.shape.repeats:.1%} repeated interactions: seen items are left out, in training too"
                 self.take(reason, "model", seen_items_in_softmax=False)
@@ -243,6 +263,8 @@ class _Rule:
         steps = max(targets / together if together else examples / known["training.train_batch_size"], 1.0)
         reason = f"about {steps:,.0f} steps an epoch"
         total = TOTAL_STEPS[2 if self.sparse() else 0 if long else 1]
+        if self.smoothed():
+            total = SMOOTHED_STEPS
         self.take(reason, "training", num_train_epochs=_epochs(steps, total))
         warmup = round((0.005 if long else 0.035) * steps * known["training.num_train_epochs"])
         self.take(reason, "training", warmup_steps=min(max(warmup, 10), 1_000))
