@@ -119,6 +119,7 @@ def choose(shape: DataShape, given: Mapping[str, Any] | None = None, model: str 
         The choices, without the given ones.
     """
     rule = _Rule(shape, dict(given or {}), model)
+    rule.choose_for_enough()
     rule.choose_sizes()
     rule.choose_dropout()
     rule.choose_loss()
@@ -143,6 +144,14 @@ class _Rule:
             self.known |= new
             self.choices.append(Choice(new, reason))
 
+    def choose_for_enough(self) -> None:
+        """What the recipes of Amazon's data have; chosen first, it stands."""
+        if self.enough():
+            targets = f"{self.shape.targets:,} targets of sparse data ({ENOUGH:,} to {MANY:,})"
+            reason = f"{targets}: wide, without the GRU, each item learned with those near it"
+            self.take(reason, "model", hidden_size=256, use_gru=False, attention_dropout=0.1, hidden_dropout=0.3)
+            self.take(reason, "training", cooccurrence_smoothing=1.0)
+
     def choose_sizes(self) -> None:
         shape = self.shape
         # Short histories whole, for they cost little; of long ones as much as pays.
@@ -153,9 +162,6 @@ class _Rule:
             "training",
             max_length=10 * math.ceil(length / 10),
         )
-        if self.enough():
-            reason = f"{shape.targets:,} targets of sparse data, {ENOUGH:,} to {MANY:,}: wide, without the GRU"
-            self.take(reason, "model", hidden_size=256, use_gru=False)
         wide = (shape.targets >= MANY or self.sparse()) and shape.items <= WIDE_ITEMS
         self.take(
             f"{shape.targets:,} targets, {shape.items:,} items (128 from {MANY:,} targets on, and for sparse data, up "
@@ -186,6 +192,7 @@ class _Rule:
         return self.sparse() and ENOUGH <= self.shape.targets < MANY and self.shape.items <= FULL_SOFTMAX_ITEMS
 
     def smoothed(self) -> bool:
+        """Whether it is that, and nobody gave the smoothing up."""
         return self.enough() and bool(self.known.get("training.cooccurrence_smoothing"))
 
     def choose_dropout(self) -> None:
@@ -195,12 +202,6 @@ class _Rule:
         amount, others, attention = (
             ("little", 0.5, 0.5) if sparse else ("much", 0.2, 0.2) if much else ("enough", 0.3, 0.2)
         )
-        if self.enough():
-            reason = (
-                f"{shape.targets:,} targets: items are learned with those near them, and less is dropped in the blocks"
-            )
-            self.take(reason, "training", cooccurrence_smoothing=1.0)
-            self.take(reason, "model", attention_dropout=0.1, hidden_dropout=0.3)
         names = [name for name in self.fields if name.endswith("_dropout")]
         reason = f"{per_item:,.1f} interactions an item, median history {shape.median_length:g}: {amount} to learn from"
         self.take(reason, "model", **{name: attention if name == "attention_dropout" else others for name in names})
@@ -262,9 +263,7 @@ class _Rule:
         self.take(reason, "training", learning_rate=rate)
         steps = max(targets / together if together else examples / known["training.train_batch_size"], 1.0)
         reason = f"about {steps:,.0f} steps an epoch"
-        total = TOTAL_STEPS[2 if self.sparse() else 0 if long else 1]
-        if self.smoothed():
-            total = SMOOTHED_STEPS
+        total = SMOOTHED_STEPS if self.smoothed() else TOTAL_STEPS[2 if self.sparse() else 0 if long else 1]
         self.take(reason, "training", num_train_epochs=_epochs(steps, total))
         warmup = round((0.005 if long else 0.035) * steps * known["training.num_train_epochs"])
         self.take(reason, "training", warmup_steps=min(max(warmup, 10), 1_000))

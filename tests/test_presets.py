@@ -52,7 +52,9 @@ def test_near_the_recipe_of_that_name(name):
     for field in (*same, "cooccurrence_start", "cooccurrence_smoothing"):
         assert getattr(ours.training, field) == getattr(named.training, field)
     for field in ("max_length", "num_train_epochs", "train_batch_targets", "warmup_steps"):
-        assert 0.4 <= getattr(ours.training, field) / getattr(named.training, field) <= 2
+        # The short schedule that smoothing gets warms up for 3.5 % of its steps, Amazon's recipes for more.
+        least = 0.4 if field == "warmup_steps" and ours.training.cooccurrence_smoothing else 1 / 2
+        assert least <= getattr(ours.training, field) / getattr(named.training, field) <= 2
     assert (ours.data, ours.evaluation) == (named.data, named.evaluation) or name == "ml-100k"  # its source is named
 
 
