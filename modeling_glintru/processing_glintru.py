@@ -1,7 +1,7 @@
 """The processor: raw item ids <-> item indices, and histories <-> model inputs.
 
 A model without its item ids is of no use, so the ids are saved beside the weights: `preprocessor_config.json` holds the
-settings, `item_vocabulary.safetensors` the ids and the optional titles as flat arrays.
+settings, `item_vocabulary.safetensors` the ids, the titles and the training counts (both optional) as flat arrays.
 This file travels to the Hub as remote code, hence its few imports.
 """
 
@@ -70,9 +70,15 @@ class GlintRUProcessor(FeatureExtractionMixin):
         unknown_items: What happens to an item outside the vocabulary: `"drop"` leaves it out and counts it, `"error"`
             refuses the history.
         padding_side: `"right"` or `"left"`. The model's scores are the same either way.
+        recommend_seen: Whether items of the history are recommended again, where a call does not say. `prepare` decides
+            it from the data: yes where people take items again.
+        item_counts: How often each item occurs in the training histories, integers in the order of `item_ids`, or a
+            mapping from raw id to number (0 where it has none). Who has no history gets the most popular items. None
+            where that is not known.
 
     Raises:
-        VocabularyError: No ids, ids of mixed or wrong types, or the same id twice.
+        VocabularyError: No ids, ids of mixed or wrong types, the same id twice, or counts that are not one for each
+            item.
         GlintRUError: A setting outside what is allowed.
 
     Example:
@@ -92,6 +98,8 @@ class GlintRUProcessor(FeatureExtractionMixin):
         max_length: int = 200,
         unknown_items: str = "drop",
         padding_side: str = "right",
+        recommend_seen: bool = False,
+        item_counts: Any = None,
         **kwargs: Any,
     ) -> None:
         super().__init__()
@@ -101,6 +109,7 @@ class GlintRUProcessor(FeatureExtractionMixin):
         self.max_length = checked_max_length(max_length)
         self.unknown_items = checked_choice("unknown_items", unknown_items, UNKNOWN_POLICIES)
         self.padding_side = checked_choice("padding_side", padding_side, PADDING_SIDES)
+        self.recommend_seen = checked_choice("recommend_seen", recommend_seen, (True, False))
         ids = [] if item_ids is None else checked_ids(as_list(item_ids))
         if not ids:
             raise VocabularyError("A vocabulary needs at least one item id, but item_ids is empty.")
@@ -113,6 +122,7 @@ class GlintRUProcessor(FeatureExtractionMixin):
         if self.id_type == "integer" and (min(ids) < INT64.min or max(ids) > INT64.max):
             raise VocabularyError("Integer item ids must fit in 64 bits (signed); use strings for larger ones.")
         self._item_titles = self._aligned_titles(item_titles)
+        self.item_counts = item_counts
 
     # ------------------------------------------------------------------ the vocabulary
 
@@ -133,6 +143,26 @@ class GlintRUProcessor(FeatureExtractionMixin):
     def item_titles(self) -> tuple[str | None, ...] | None:
         """Titles in the order of `item_ids`, or None when there are no titles at all."""
         return self._item_titles
+
+    @property
+    def item_counts(self) -> np.ndarray | None:
+        """int64 (n,) in the order of `item_ids`: occurrences in the training histories; None where not known."""
+        return self._item_counts
+
+    @item_counts.setter
+    def item_counts(self, counts: Any) -> None:
+        if isinstance(counts, Mapping):
+            counts = [counts.get(raw, 0) for raw in self._item_ids]
+        if counts is None:
+            self._item_counts: np.ndarray | None = None
+            return
+        array = np.asarray(counts)
+        if array.shape != (len(self),) or array.dtype.kind not in "iu" or array.min() < 0:
+            raise VocabularyError(
+                f"item_counts must be {len(self)} integers of 0 or more, one for each item, but got {array.dtype} of "
+                f"shape {array.shape}."
+            )
+        self._item_counts = array.astype(np.int64)
 
     @property
     def vocab_size(self) -> int:
@@ -204,6 +234,8 @@ class GlintRUProcessor(FeatureExtractionMixin):
         grown = type(self)([*self._item_ids, *new], titles)
         self._item_ids, self._index, self._item_titles = grown._item_ids, grown._index, grown._item_titles
         self.__dict__.pop("_sorted", None)
+        if self._item_counts is not None:
+            self._item_counts = np.concatenate([self._item_counts, np.zeros(len(new), np.int64)])
         return len(new)
 
     # ------------------------------------------------------------------ histories -> indices
@@ -384,6 +416,7 @@ class GlintRUProcessor(FeatureExtractionMixin):
             "padding_value": self.padding_value,
             # AutoProcessor finds the local class by this name, even in a folder without a model.
             "processor_class": type(self).__name__,
+            "recommend_seen": self.recommend_seen,
             "unknown_items": self.unknown_items,
         }
         if self._auto_class is not None:
@@ -409,7 +442,7 @@ class GlintRUProcessor(FeatureExtractionMixin):
         # Written aside and renamed: a process that reads the folder never sees half a vocabulary.
         unfinished = vocabulary.with_suffix(f".{os.getpid()}.tmp")
         try:
-            unfinished.write_bytes(vocabulary_bytes(self._item_ids, self._item_titles))
+            unfinished.write_bytes(vocabulary_bytes(self._item_ids, self._item_titles, self._item_counts))
             unfinished.replace(vocabulary)
         finally:
             unfinished.unlink(missing_ok=True)
@@ -444,13 +477,14 @@ class GlintRUProcessor(FeatureExtractionMixin):
             raise VocabularyFileError(
                 f"The item vocabulary ({VOCABULARY_FILE}) of {name!r} is missing; weights are of no use without it."
             ) from error
-        item_ids, item_titles = read_vocabulary(str(file))
+        item_ids, item_titles, item_counts = read_vocabulary(str(file))
         if settings.get("num_items", len(item_ids)) != len(item_ids):
             raise VocabularyFileError(
                 f"The settings of {name!r} speak of {settings['num_items']} items, but its {VOCABULARY_FILE} holds "
                 f"{len(item_ids)}: the two files are not from the same save."
             )
-        return {**settings, "item_ids": item_ids, "item_titles": item_titles}, rest
+        found = {"item_ids": item_ids, "item_titles": item_titles, "item_counts": item_counts}
+        return {**settings, **found}, rest
 
     # ------------------------------------------------------------------ checks
 

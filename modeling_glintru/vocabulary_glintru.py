@@ -88,11 +88,14 @@ def as_rows(histories: Any) -> list[list[Any]]:
     return [as_list(value) for value in values]
 
 
-def vocabulary_bytes(item_ids: Sequence[Any], item_titles: Sequence[str | None] | None) -> bytes:
+def vocabulary_bytes(
+    item_ids: Sequence[Any], item_titles: Sequence[str | None] | None, item_counts: np.ndarray | None = None
+) -> bytes:
     """The safetensors file of a vocabulary.
 
     Integer ids are one int64 array `integer_ids`; strings are `string_ids.bytes` (UTF-8, end to end) with the n + 1
     `string_ids.offsets`; titles are packed like strings, with `titles.present` (0 where there is none).
+    Training counts are one int64 array `item_counts`.
     """
     if isinstance(item_ids[0], str):
         tensors = _packed("string_ids", item_ids)
@@ -101,6 +104,8 @@ def vocabulary_bytes(item_ids: Sequence[Any], item_titles: Sequence[str | None] 
     if item_titles is not None:
         tensors |= _packed("titles", [title or "" for title in item_titles])
         tensors["titles.present"] = np.array([title is not None for title in item_titles], np.uint8)
+    if item_counts is not None:
+        tensors["item_counts"] = item_counts
     return save(tensors, metadata={"format": "np", "version": FORMAT_VERSION})
 
 
@@ -121,8 +126,8 @@ def _unpacked(tensors: dict[str, np.ndarray], name: str) -> list[str]:
     return [text[a:b].decode("utf-8", "surrogatepass") for a, b in pairwise(places)]
 
 
-def read_vocabulary(file: str) -> tuple[list[Any], list[str | None] | None]:
-    """Ids and titles (None without any) of a file that `vocabulary_bytes` made.
+def read_vocabulary(file: str) -> tuple[list[Any], list[str | None] | None, np.ndarray | None]:
+    """Ids, titles and training counts (None without any) of a file that `vocabulary_bytes` made.
 
     Raises:
         VocabularyFileError: The file is damaged or of another kind.
@@ -131,11 +136,14 @@ def read_vocabulary(file: str) -> tuple[list[Any], list[str | None] | None]:
         with safe_open(file, framework="np") as opened:
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (not a dict)
         item_ids = tensors["integer_ids"].tolist() if "integer_ids" in tensors else _unpacked(tensors, "string_ids")
+        counts = tensors.get("item_counts")
+        if counts is not None and (counts.shape != (len(item_ids),) or counts.dtype != np.int64 or counts.min() < 0):
+            raise ValueError("counts do not fit to the ids")
         if "titles.bytes" not in tensors:
-            return item_ids, None
+            return item_ids, None, counts
         titles = _unpacked(tensors, "titles")
         present = tensors["titles.present"].tolist()
-        return item_ids, [title if here else None for title, here in zip(titles, present, strict=True)]
+        return item_ids, [title if here else None for title, here in zip(titles, present, strict=True)], counts
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise VocabularyFileError(
             f"The item vocabulary {file!r} is damaged or of another kind; save it again."

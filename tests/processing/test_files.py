@@ -33,6 +33,7 @@ def same(one: GlintRUProcessor, other: GlintRUProcessor) -> bool:
         and [type(raw) for raw in one.item_ids] == [type(raw) for raw in other.item_ids]
         and one.item_titles == other.item_titles
         and one.to_dict() == other.to_dict()
+        and np.array_equal(one.item_counts, other.item_counts)
     )
 
 
@@ -44,8 +45,9 @@ def same(one: GlintRUProcessor, other: GlintRUProcessor) -> bool:
         GlintRUProcessor(INTEGERS),
         GlintRUProcessor(INTEGERS, TITLES[:5]),
         GlintRUProcessor([""]),
+        GlintRUProcessor(INTEGERS, recommend_seen=True, item_counts=[3, 0, 2**40, 1, 1]),
     ],
-    ids=["strings", "strings with titles", "integers", "integers with titles", "one empty text"],
+    ids=["strings", "strings with titles", "integers", "integers with titles", "one empty text", "counts"],
 )
 def test_save_and_load(processor, tmp_path):
     files = processor.save_pretrained(tmp_path / "new" / "folder")

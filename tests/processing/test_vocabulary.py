@@ -195,3 +195,17 @@ def test_titles():
         GlintRUProcessor(["a"], [5])
     with pytest.raises(VocabularyError, match="'3'"):
         GlintRUProcessor([3], {"3": "Three"})
+
+
+def test_counts_follow_the_ids_and_new_items_have_none():
+    processor = GlintRUProcessor(["a", "b", "c"], item_counts={"c": 5, "a": 2, "z": 9})
+    assert processor.item_counts.tolist() == [2, 0, 5]
+    processor.add_items(["d"])
+    assert processor.item_counts.tolist() == [2, 0, 5, 0]
+    assert GlintRUProcessor(["a"]).item_counts is None
+
+
+@pytest.mark.parametrize("counts", [[1, 2], [1, -1, 0], [1.0, 2.0, 3.0], [[1, 2, 3]]])
+def test_counts_that_do_not_fit_are_refused(counts):
+    with pytest.raises(VocabularyError, match="item_counts must be 3 integers"):
+        GlintRUProcessor(["a", "b", "c"], item_counts=counts)
