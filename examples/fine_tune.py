@@ -28,7 +28,8 @@ model.add_items(num_new, init="neighbours", histories=data.dataset["train"]["ite
 
 
 def test_ndcg() -> float:
-    return evaluate(ModelScorer(model, length), data.dataset["test"], progress=False).table()["ndcg@10"]["value"]
+    scorer, again = ModelScorer(model, length), processor.recommend_seen  # ranked as the model serves
+    return evaluate(scorer, data.dataset["test"], recommend_seen=again, progress=False).table()["ndcg@10"]["value"]
 
 
 print(f"{num_new} new items; before: test ndcg@10 {test_ndcg():.4f}")
@@ -47,7 +48,7 @@ trainer = Trainer(
         dataloader_pin_memory=False,
         use_cpu=not torch.accelerator.is_available(),
     ),
-    data_collator=SequenceCollator(length),
+    data_collator=SequenceCollator(length, exclude_seen=not processor.recommend_seen),
     train_dataset=TrainingWindows(data.dataset["train"], length),
     eval_dataset=data.dataset["validation"],
     preprocess_logits_for_metrics=target_ranks,

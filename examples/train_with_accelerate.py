@@ -34,6 +34,7 @@ loader = DataLoader(windows, BATCH_SIZE, sampler=sampler, collate_fn=SequenceCol
 model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
 plain = accelerator.unwrap_model(model)  # without what Accelerate puts around it: for scoring and saving
 scorer, best = ModelScorer(plain, MAX_LENGTH), -1.0
+served = {"recommend_seen": data.processor.recommend_seen, "progress": False}  # ranked as the model will serve
 for epoch in range(args.num_train_epochs):
     model.train()
     sampler.set_epoch(epoch)  # another order every epoch
@@ -44,7 +45,7 @@ for epoch in range(args.num_train_epochs):
         accelerator.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
-    ndcg = evaluate(scorer, data.dataset["validation"], progress=False).table()["ndcg@10"]["value"]
+    ndcg = evaluate(scorer, data.dataset["validation"], **served).table()["ndcg@10"]["value"]
     accelerator.print(f"epoch {epoch + 1}: validation ndcg@10 {ndcg:.4f}")
     if ndcg > best and accelerator.is_main_process:  # the epoch is chosen on validation, never on test
         best = ndcg
@@ -52,7 +53,7 @@ for epoch in range(args.num_train_epochs):
         data.processor.save_pretrained(args.output_dir)
 if accelerator.is_main_process:
     kept, processor = (auto.from_pretrained(args.output_dir) for auto in (AutoModel, AutoProcessor))
-    test = evaluate(ModelScorer(kept, processor.max_length), data.dataset["test"], progress=False)
+    test = evaluate(ModelScorer(kept, processor.max_length), data.dataset["test"], **served)
     print(f"test ndcg@10 {test.table()['ndcg@10']['value']:.4f}")
     inputs = processor([processor.item_ids[:3]])
     scores = kept(**inputs, exclude_item_ids=inputs["input_ids"]).logits  # nothing that was already taken

@@ -15,7 +15,7 @@ import numpy as np
 
 from .auto import MODELS
 from .data import PreparedData
-from .data.histories import iterate_flat_histories
+from .data.histories import history_lengths
 from .launcher import num_processes
 from .recipes import DEFAULT_MODEL, Recipe, changed_keys, model_fields
 
@@ -27,7 +27,6 @@ SHORTEST, SHORT, LONGEST = 20, 50, 200  # histories: read at least, read nearly 
 MANY = 500_000  # targets from which on hidden_size 128 pays, and cosine scores no longer do
 ENOUGH = 100_000  # targets of sparse data from which on GLINT-RU at 256 with smoothing pays
 R_DROP_TARGETS = 2_000_000  # above, there is enough to learn from without passing every batch twice
-FEW_REPEATS = 0.01  # of the interactions; above, a seen item is an answer too
 WIDE_ITEMS = 1_000_000  # above, the table of items at 128 would take 2 GB with its moments
 FULL_SOFTMAX_ITEMS = 200_000  # above, a step would be spent on the softmax
 NEIGHBOR_ITEMS, NEIGHBOR_INTERACTIONS = 500_000, 20_000_000  # above, item-kNN would take half a GB
@@ -54,7 +53,8 @@ class DataShape:
         length_90: 90 % of the histories are no longer.
         length_99: 99 % of the histories are no longer.
         validating: Targets of the validation split.
-        repeats: Share of the interactions whose item stood in the history before.
+        recurring: Share of the targets whose item stood in the history before.
+        recommend_seen: Whether past items are recommended again.
     """
 
     users: int
@@ -64,7 +64,8 @@ class DataShape:
     length_90: float
     length_99: float
     validating: int
-    repeats: float = 0.0
+    recurring: float = 0.0
+    recommend_seen: bool = False
 
     @property
     def targets(self) -> int:
@@ -82,9 +83,7 @@ class Choice:
 
 def data_shape(data: PreparedData) -> DataShape:
     """The shape of prepared data, from its training histories."""
-    parts = [(lengths, _repeats(items, lengths)) for items, lengths in iterate_flat_histories(data.dataset["train"])]
-    lengths = np.concatenate([np.zeros(0, np.int64), *(part for part, _ in parts)])
-    repeats = sum(count for _, count in parts)
+    lengths = history_lengths(data.dataset["train"])
     lengths = lengths[lengths >= 2]
     median, length_90, length_99 = np.quantile(lengths, [0.5, 0.9, 0.99]) if len(lengths) else (1.0, 1.0, 1.0)
     return DataShape(
@@ -95,16 +94,9 @@ def data_shape(data: PreparedData) -> DataShape:
         length_90=float(length_90),
         length_99=float(length_99),
         validating=len(data.dataset["validation"]),
-        repeats=repeats / max(int(lengths.sum()), 1),
+        recurring=data.recurring,
+        recommend_seen=data.processor.recommend_seen,
     )
-
-
-def _repeats(items: np.ndarray, lengths: np.ndarray) -> int:
-    """How many of the (interactions,) items stood in their history before; (histories,) lengths."""
-    if not len(items):
-        return 0
-    pairs = np.repeat(np.arange(len(lengths)), lengths) * (int(items.max()) + 1) + items
-    return len(pairs) - len(np.unique(pairs))
 
 
 def choose(shape: DataShape, given: Mapping[str, Any] | None = None, model: str = DEFAULT_MODEL) -> list[Choice]:
@@ -226,8 +218,8 @@ class _Rule:
             if self.shape.targets < R_DROP_TARGETS:
                 reason = f"every batch twice, with other dropout, for fewer than {R_DROP_TARGETS:,} targets"
                 self.take(reason, "model", r_drop_alpha=2.0 if self.smoothed() else 1.0)
-            if self.shape.repeats < FEW_REPEATS and not self.sparse():
-                reason = f"{self.shape.repeats:.1%} repeated interactions: seen items are left out, in training too"
+            if not self.shape.recommend_seen and not self.sparse():
+                reason = f"{self.shape.recurring:.1%} of the targets recur: seen items are left out, in training too"
                 self.take(reason, "model", seen_items_in_softmax=False)
         if self.known["model.loss"] in ("sampled_softmax", "gbce"):
             reason = "half of them from the batch, half from the catalogue"

@@ -175,13 +175,17 @@ class EvaluationRecipe:
         top_k: The cut-offs k of the metrics.
         protocols: Which items a target is ranked among: `"full"` (all), `"pop100"`, `"uni100"` (100 sampled ones).
         num_bootstrap: Bootstrap samples for the 95 % intervals.
-        reference_models: What the model is compared with: `"popularity"`, `"item_knn"`.
+        reference_models: What the model is compared with: `"popularity"`, `"item_knn"`. Where items recur, the user's
+            own items stand beside them too, the newest first and the most frequent first.
+        recommend_seen: Whether past items are recommended again, which also makes their ranking the main one, in
+            validation too; None lets the data decide (`data.recurrence.RECURRING`).
     """
 
     top_k: tuple[int, ...] = (10, 20)
     protocols: tuple[str, ...] = ("full",)
     num_bootstrap: int = 1000
     reference_models: tuple[str, ...] = ("popularity", "item_knn")
+    recommend_seen: bool | None = None
 
     def __post_init__(self) -> None:
         if not self.top_k or min(self.top_k) < 1:

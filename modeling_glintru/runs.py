@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from .auto import model_label
-from .baselines import ItemKNNScorer, PopularityScorer
+from .baselines import ItemKNNScorer, OwnItemsScorer, PopularityScorer
 from .data import Interactions, PreparedData, load_prepared, load_source, load_titles
 from .data.prepare import prepare
+from .data.recurrence import RECURRING
 from .data.sources import NAMED_SOURCES
 from .data.storage import SUMMARY_FILE
 from .errors import DataError, RecipeError
@@ -22,6 +23,7 @@ from .evaluation import (
     ModelScorer,
     RankingMetrics,
     Scorer,
+    against,
     collect_metrics,
     evaluate,
     plot_learning_curves,
@@ -42,6 +44,8 @@ from .training.stopping import Interruptions
 __all__ = ["evaluate_model", "prepare_data", "push_data", "train_and_evaluate", "with_data"]
 
 Say = Callable[[str], None]
+# What only says where the table is and how it is read: it changes no target.
+HOW_TO_READ = ("source", "user_column", "item_column", "time_column", "item_titles")
 
 
 def with_data(recipe: Recipe, source: str | None, columns: Mapping[str, str | None]) -> Recipe:
@@ -99,6 +103,8 @@ def prepare_data(
             raise DataError(
                 f"{data.source} was prepared with other items than the model's; give --data its interactions"
             )
+        if processor is not None:
+            prepared.processor.recommend_seen = processor.recommend_seen
     else:
         interactions = read_data(data)
         prepared = prepare(
@@ -115,9 +121,12 @@ def prepare_data(
             processor=processor,
             add_items=add_items,
             time_gaps=time_gaps or bool(recipe.model.get("use_time_gaps")),
+            recommend_seen=recipe.evaluation.recommend_seen,
             seed=data.split_seed,
             overwrite=overwrite,
         )
+    if recipe.evaluation.recommend_seen is not None:
+        prepared.processor.recommend_seen = recipe.evaluation.recommend_seen
     say(prepared.describe())
     return prepared
 
@@ -149,7 +158,8 @@ def as_prepared(recipe: Recipe, data: PreparedData) -> Recipe:
     options = dict(data.summary["options"])
     options["split_seed"] = options.pop("seed")
     known = {name: options[name] for name in asdict(recipe.data) if name in options}
-    return replace(recipe, data=replace(recipe.data, split=data.summary["split"], **known))
+    evaluation = replace(recipe.evaluation, recommend_seen=data.processor.recommend_seen)
+    return replace(recipe, data=replace(recipe.data, split=data.summary["split"], **known), evaluation=evaluation)
 
 
 def reference_scorers(recipe: Recipe, data: PreparedData) -> dict[str, Scorer]:
@@ -159,6 +169,9 @@ def reference_scorers(recipe: Recipe, data: PreparedData) -> dict[str, Scorer]:
         scorers["popularity"] = PopularityScorer(data.item_counts)
     if "item_knn" in recipe.evaluation.reference_models:
         scorers["item_knn"] = ItemKNNScorer(data.dataset["train"], data.processor.vocab_size)
+    if scorers and data.recurring >= RECURRING:
+        for order in ("newest", "frequent"):
+            scorers[f"own_{order}"] = OwnItemsScorer(data.item_counts, order)
     return scorers
 
 
@@ -174,6 +187,7 @@ def _evaluations(
             ks=recipe.evaluation.top_k,
             protocols=recipe.evaluation.protocols,
             item_counts=data.item_counts,
+            recommend_seen=data.processor.recommend_seen,
             batch_size=recipe.training.eval_batch_size,
             seed=recipe.seed,
             num_bootstrap=recipe.evaluation.num_bootstrap,
@@ -294,6 +308,7 @@ def evaluate_model(
     recipe_changes: Callable[[Recipe], Recipe],
     split: str,
     *,
+    as_is: bool = False,
     progress: bool = True,
     say: Say = print,
 ) -> tuple[dict[str, Evaluation], dict[str, Any]]:
@@ -303,12 +318,15 @@ def evaluate_model(
         model_folder: Folder or Hub repository.
         recipe_changes: From the model's recipe to the one to evaluate with (data source, protocols, …).
         split: `"test"` or `"validation"`.
+        as_is: Whether to measure even where the model may have trained on some of the targets; the entry
+            `trained_on_targets` then says so.
 
     Returns:
         Evaluations by model, the trained one first, and what `metrics.json` would hold.
 
     Raises:
-        RecipeError: The changed recipe describes another model.
+        RecipeError: The changed recipe describes another model, or splits or filters the data in another way than the
+            model's own recipe, so that the model has trained on some of the targets.
     """
     model, processor = load_model_folder(model_folder)
     trained = load_model_recipe(model_folder)
@@ -318,12 +336,35 @@ def evaluate_model(
             raise RecipeError(f"a trained model is measured as it is: --set cannot change its {name}")
     data = prepare_data(recipe, processor=processor, say=say)
     recipe = as_prepared(recipe, data)
+    reason = _trained_on(trained, recipe)
+    if reason is not None and not as_is:
+        raise RecipeError(
+            f"{reason}, so it has trained on some of these targets and the figures would be too good; leave the change "
+            "out, or measure all the same with --as_is, which marks the figures"
+        )
     label = model_label(type(model))
     scorers: dict[str, Scorer] = {label: ModelScorer(model, recipe.training.max_length)}
     evaluations = _evaluations(recipe, data, split, scorers | reference_scorers(recipe, data), progress)
-    metrics: dict[str, Any] = evaluations[label].tables(split)
-    metrics |= {name: e.tables(split) for name, e in evaluations.items() if name != label}
+    measured = evaluations[label]
+    metrics: dict[str, Any] = {"main": measured.main_table(split), "recurring_targets": measured.recurring}
+    metrics |= {"trained_on_targets": reason is not None} | measured.tables(split)
+    references = {name: e for name, e in evaluations.items() if name != label}
+    metrics |= {name: e.tables(split) for name, e in references.items()} | {"against": against(measured, references)}
     return evaluations, metrics | {"recipe": _without_folders(recipe).to_dict(), "seed": recipe.seed}
+
+
+def _trained_on(trained: Recipe, recipe: Recipe) -> str | None:
+    """Why a model of the first recipe has trained on some targets of the second; None where it has not."""
+    for name, value in asdict(recipe.data).items():
+        before = getattr(trained.data, name)
+        if value == before or name in HOW_TO_READ:
+            continue
+        if name.endswith("_fraction") and recipe.data.split == "leave_one_out":
+            continue
+        if name == "split_seed" and recipe.data.split != "user":
+            continue
+        return f"the model was trained with data.{name} {before!r}, and this measures with {value!r}"
+    return None
 
 
 def _what_it_brought(before: Evaluation, after: Evaluation) -> str:

@@ -135,16 +135,19 @@ def test_many_long_histories_get_a_state_space():
 @pytest.mark.parametrize("name", ["ml-100k", "ml-1m"])
 def test_where_items_repeat_a_seen_item_competes(name):
     assert chosen(KNOWN[name]).model["seen_items_in_softmax"] is False
-    assert "seen_items_in_softmax" not in chosen(replace(KNOWN[name], repeats=0.02)).model
-    assert "0.1% repeated" in describe(choose(replace(KNOWN[name], repeats=0.001)))
+    assert "seen_items_in_softmax" not in chosen(replace(KNOWN[name], recommend_seen=True)).model
+    assert "0.1% of the targets recur" in describe(choose(replace(KNOWN[name], recurring=0.001)))
 
 
-def test_repeats_are_counted_within_a_history():
+def test_recurring_targets_are_counted_within_a_history():
     frame = pl.DataFrame({"user_id": ["a"] * 6 + ["b"] * 5, "item_id": list("xyxxzwxyzwv"), "timestamp": range(11)})
     data = prepare(load_source(frame, user_column="user_id", item_column="item_id", time_column="timestamp"))
     rows = data.dataset["train"]["item_ids"]
-    expected = sum(len(row) - len(set(row)) for row in rows) / sum(len(row) for row in rows)
-    assert data_shape(data).repeats == pytest.approx(expected) and expected == 2 / 7
+    targets = [(item, row[:place]) for row in rows for place, item in enumerate(row) if place]
+    expected = sum(item in before for item, before in targets) / len(targets)
+    shape = data_shape(data)
+    assert shape.recurring == data.recurring == pytest.approx(expected) and expected == 2 / 5
+    assert shape.recommend_seen
 
 
 def test_a_large_table():

@@ -24,6 +24,9 @@ def evaluate(
     time_column: TimeColumn = None,
     output: Annotated[Path | None, typer.Option("--output", help="Also write the numbers to this JSON file.")] = None,
     as_json: JsonOption = False,
+    as_is: Annotated[
+        bool, typer.Option("--as_is", help="Measure even on targets that the model trained on, and mark the figures.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
 ) -> None:
     """Measure a trained model on interactions, split as in its own recipe.
@@ -46,6 +49,7 @@ def evaluate(
         model,
         lambda recipe: with_data(change_recipe(recipe, changes or []), data, columns),
         split,
+        as_is=as_is,
         progress=not quiet and not as_json,
         say=_to_stderr if as_json else print,
     )
@@ -54,7 +58,8 @@ def evaluate(
     if as_json:
         print(json.dumps(metrics, indent=2))
     else:
-        print_evaluations(evaluations, split)
+        mark = " (THE MODEL WAS TRAINED ON SOME OF THESE TARGETS)" if metrics["trained_on_targets"] else ""
+        print_evaluations(evaluations, split, mark)
 
 
 def _to_stderr(text: str) -> None:

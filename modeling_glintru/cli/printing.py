@@ -21,14 +21,28 @@ def print_recommendation(processor: Any, name: Any, history: list[Any], found: A
     print(recommendation_table(found))
 
 
-def print_evaluations(evaluations: Any, split: str) -> None:
-    """A table for each way of ranking: past items excluded (the main figures), not excluded, sampled."""
-    from ..evaluation import format_table
+def print_evaluations(evaluations: Any, split: str, mark: str = "") -> None:
+    """A table for each way of ranking, that of what is served first, and what the model is not better than.
 
-    names = {"full": "all items ranked, the user's past items excluded", "full_with_history": "past items ranked too"}
-    first = next(iter(evaluations.values()))
+    Args:
+        evaluations: By model, the trained one first.
+        split: `"test"` or `"validation"`.
+        mark: What stands in each title, where figures need a warning.
+    """
+    from ..evaluation import against, format_table, no_better_than
+    from ..evaluation.against import REFERENCE_TITLES
+
+    names = {"full": "all items ranked, the user's past items left out", "full_with_history": "past items ranked too"}
+    first, *others = evaluations.values()
     metrics = [f"{metric}@{min(first.ks)}" for metric in ("ndcg", "hr", "mrr")]
     for column in first.ranks:
-        tables = {model: evaluation.table(column) for model, evaluation in evaluations.items()}
-        title = f"{split}, {first.num_users:,} users: {names.get(column, column)}; 95 % intervals over users"
+        tables = {REFERENCE_TITLES.get(model, model): each.table(column) for model, each in evaluations.items()}
+        served = "what is served, " if column == first.main else ""
+        title = f"{split}, {first.num_users:,} users{mark}: {served}{names.get(column, column)}; 95 % intervals"
         print("\n" + format_table(tables, metrics, title=title))
+    if first.recurring:
+        effect = "they compete" if first.main.endswith("_with_history") else "with past items left out they are misses"
+        print(f"\n{first.recurring:.1%} of the {split} targets stand in the user's history: {effect}")
+    references = dict(zip(list(evaluations)[1:], others, strict=True))
+    if sentence := no_better_than(against(first, references), min(first.ks)):
+        print(f"\n{sentence}")

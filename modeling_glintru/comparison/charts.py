@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from .rows import DataReport, Row
+from .rows import MAIN, DataReport, Row
 from .trials import REFERENCE
 
 __all__ = ["draw_charts"]
@@ -65,7 +65,7 @@ def draw_charts(reports: Sequence[DataReport], page: Path) -> list[tuple[Path, s
 
 
 def _value(report: DataReport, row: Row) -> float:
-    return row.mean("test", "full", report.protocol.metric) or 0.0
+    return row.mean("test", MAIN, report.protocol.metric) or 0.0
 
 
 def _color(row: Row) -> str:

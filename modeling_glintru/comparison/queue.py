@@ -127,7 +127,7 @@ def attempt(job: Job, trial: Trial, prepared: dict[str, PreparedData], say: Call
         return
     results.add(line | {"workers": job.workers}, ranks)
     metric = job.protocol.metric
-    value = line["validation"]["full"][metric]
+    value = line["validation"][line["main"]][metric]
     say(f"done   {trial}: validation {metric} {value:.4f}, {time.perf_counter() - start:.0f} s")
 
 

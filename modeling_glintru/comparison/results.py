@@ -95,9 +95,9 @@ class Results:
         return records
 
     def validation(self, data: str, metric: str) -> dict[str, float | None]:
-        """Key to validation metric (past items excluded), None for a trial that failed: all that a choice may see."""
+        """Key to validation metric of what is served, None for a trial that failed: all that a choice may see."""
         return {
-            key: record["validation"]["full"][metric] if record["status"] == "done" else None
+            key: record["validation"][record.get("main", "full")][metric] if record["status"] == "done" else None
             for key, record in self.read(data).items()
         }
 

@@ -18,11 +18,18 @@ from .results import Results
 from .schedule import Selection, Step, compute_alike, plan, taken_apart
 from .trials import ABLATION, FINAL, PRESET, REFERENCE
 
-__all__ = ["DataReport", "Row", "row_label", "training_seconds"]
+__all__ = ["MAIN", "OTHER", "DataReport", "Row", "main_column", "row_label", "training_seconds"]
 
 Line = dict[str, Any]
 BORROWED_MARK = "†"
-REFERENCE_LABELS = {"popularity": "Popularity", "item_knn": "Item-kNN"}
+BOTH = ("full", "full_with_history")
+MAIN, OTHER = "main", "other"  # of these two: the ranking that is served, and the one beside it
+REFERENCE_LABELS = {
+    "popularity": "Popularity",
+    "item_knn": "Item-kNN",
+    "own_newest": "Own items, newest first",
+    "own_frequent": "Own items, most often first",
+}
 
 
 def row_label(row: str, model: str) -> str:
@@ -31,6 +38,11 @@ def row_label(row: str, model: str) -> str:
         return REFERENCE_LABELS[model]
     name = model_label(MODELS[model])
     return name if row == model else f"{name} ({row})"
+
+
+def main_column(line: Line) -> str:
+    """The ranking that is served: lines without a word about it are older than the choice, and past items are out."""
+    return line.get("main", BOTH[0])
 
 
 def training_seconds(line: Line) -> float:
@@ -85,7 +97,15 @@ class Row:
         return BORROWED_MARK if self.borrowed else ""
 
     def mean(self, split: str, column: str, metric: str) -> float | None:
-        """Mean over seeds; None where the column was not measured."""
+        """Mean over seeds; None where the column was not measured.
+
+        Args:
+            split: `"validation"` or `"test"`.
+            column: Of the ranking: `MAIN` for what is served, `OTHER` for the same with past items the other way.
+            metric: Such as `"ndcg@10"`.
+        """
+        main = main_column(self.lines[0])
+        column = {MAIN: main, OTHER: next(name for name in BOTH if name != main)}.get(column, column)
         if any(column not in line[split] for line in self.lines):
             return None
         return mean(line[split][column][metric] for line in self.lines)
@@ -157,6 +177,11 @@ class DataReport:
         """Users, items, interactions, test users; empty before anything has run."""
         return next((line["data_counts"] for line in self.lines.values() if "data_counts" in line), {})
 
+    @property
+    def recommends_seen(self) -> bool:
+        """Whether past items are recommended again on this data set, and so stand in its main ranking."""
+        return any(main_column(line) != "full" for line in self.lines.values())
+
     @cached_property
     def rows(self) -> list[Row]:
         """Models, presets and references that have at least one measured run, best test value first."""
@@ -165,7 +190,7 @@ class DataReport:
         searched = {row.name for row in rows}
         looks = {key for key, line in self.lines.items() if line.get("setting_of") and line["row"] not in searched}
         rows += [replace(row, borrowed=True) for row in self._rows(FINAL, looks)]
-        return sorted(rows, key=lambda row: -(row.mean("test", "full", self.protocol.metric) or 0))
+        return sorted(rows, key=lambda row: -(row.mean("test", MAIN, self.protocol.metric) or 0))
 
     @cached_property
     def machine_marks(self) -> dict[str, str]:
@@ -221,14 +246,14 @@ class DataReport:
         for knows_time in (False, True):
             ours = [row for row in self.rows if row.model == "glintru" and row.knows_time == knows_time]
             if ours:
-                lead = max(ours, key=lambda row: row.mean("validation", "full", self.protocol.metric) or 0)
+                lead = max(ours, key=lambda row: row.mean("validation", MAIN, self.protocol.metric) or 0)
                 seen = [row for row in self.rows if row is not lead and (knows_time or not row.knows_time)]
                 found.append((lead, seen))
         return [(lead, others) for lead, others in found if others]
 
     def user_metrics(self, row: Row, metric: str) -> list[np.ndarray]:
-        """The metric of each test user, past items excluded: one array a seed."""
-        ranks = [self.results.ranks(self.name, line["key"])["full"] for line in row.lines]
+        """The metric of each test user, ranked as the data set is served: one array a seed."""
+        ranks = [self.results.ranks(self.name, line["key"])[main_column(line)] for line in row.lines]
         return [per_user_metrics(rank, TOP_K)[metric] for rank in ranks]
 
     @cached_property
@@ -244,7 +269,7 @@ class DataReport:
     def difference(self, row: Row, other: Row) -> tuple[float, float, float]:
         """`row` minus `other`, with its 95 % interval: value, low, high."""
         metric = self.protocol.metric
-        value = (row.mean("test", "full", metric) or 0) - (other.mean("test", "full", metric) or 0)
+        value = (row.mean("test", MAIN, metric) or 0) - (other.mean("test", MAIN, metric) or 0)
         return (value, *interval(self.samples[row.name] - self.samples[other.name]))
 
 

@@ -104,7 +104,7 @@ def run_trial(
     line |= {"threads": torch.get_num_threads(), "processor": processor_name(line["device"])}
     validation = _evaluated(trial, data, scorer, "validation")
     test = _evaluated(trial, data, scorer, "test")
-    line |= {"validation": means(validation), "test": means(test)}
+    line |= {"main": test.main, "validation": means(validation), "test": means(test)}
     if trial.stage == TUNE:
         return line, None
     line["latency_ms"] = round(one_user_latency(scorer, data.dataset["test"]), 4)
@@ -118,6 +118,7 @@ def _evaluated(trial: Trial, data: PreparedData, scorer: Scorer, split: str) -> 
         ks=trial.recipe.evaluation.top_k,
         protocols=trial.recipe.evaluation.protocols,
         item_counts=data.item_counts,
+        recommend_seen=data.processor.recommend_seen,
         batch_size=trial.recipe.training.eval_batch_size,
         progress=False,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from statistics import mean, median
 
-from .rows import DataReport, Row, training_seconds
+from .rows import MAIN, DataReport, Row, training_seconds
 from .trials import REFERENCE
 
 __all__ = ["sooner"]
@@ -22,7 +22,7 @@ def sooner(report: DataReport, lead: Row, others: list[Row]) -> str:
     metric = report.protocol.metric
     trained = [row for row in others if row.stage != REFERENCE]
     alike = [row for row in trained if (row.knows_time, row.machine) == (lead.knows_time, lead.machine)]
-    runner_up = max(alike, key=lambda row: row.mean("validation", "full", metric) or 0, default=None)
+    runner_up = max(alike, key=lambda row: row.mean("validation", MAIN, metric) or 0, default=None)
     if runner_up is None:
         return ""
     goal = mean(max(point[metric] for point in line["curve"]) for line in runner_up.lines)

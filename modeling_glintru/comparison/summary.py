@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .rows import DataReport, Row, verdict
+from .rows import MAIN, DataReport, Row, verdict
 from .tables import markdown_table, value_cell
 from .trials import REFERENCE
 
@@ -31,7 +31,7 @@ def short_form(reports: Sequence[DataReport]) -> str:
     def place(label: str) -> tuple[bool, int, float]:
         """Trained rows first, those with the most data sets, then by their mean over them."""
         found = [row for rows in columns if (row := rows.get(label))]
-        values = [row.mean("test", "full", metric) or 0.0 for row in found]
+        values = [row.mean("test", MAIN, metric) or 0.0 for row in found]
         return found[0].stage == REFERENCE, -len(values), -sum(values) / len(values)
 
     labels = sorted({label for rows in columns for label in rows}, key=place)
@@ -58,7 +58,7 @@ def verdicts(report: DataReport) -> str:
 def _cell(report: DataReport, row: Row | None) -> str:
     if row is None:
         return "–"
-    text = value_cell(row.mean("test", "full", report.protocol.metric))
+    text = value_cell(row.mean("test", MAIN, report.protocol.metric))
     seeds = "" if row.stage == REFERENCE else f" ({len(row.lines)})"
     best = next(other for other in report.rows if other.knows_time == row.knows_time)
     return (f"**{text}**" if row is best else text) + row.mark + seeds

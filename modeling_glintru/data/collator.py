@@ -26,7 +26,8 @@ class SequenceCollator:
     Args:
         max_length: Most positions of a row; the newest are kept.
         padding_side: `"right"` or `"left"`; the model's scores are the same either way.
-        exclude_seen: Evaluation rows also give `exclude_item_ids`: the user's past items, not to be ranked.
+        exclude_seen: Evaluation rows also give `exclude_item_ids`, the user's past items, which are not recommended:
+            a target among them is a miss. Give `not processor.recommend_seen` to measure what is served.
         time_gaps: Whether batches hold the rows' `time_gaps`, for models with `use_time_gaps`.
 
     Raises:
@@ -55,7 +56,7 @@ class SequenceCollator:
         Returns:
             int64 tensors: `input_ids` (B, L) with 0 at padding, `attention_mask` (B, L), `labels` (B, L) with -100
             where nothing is asked; for evaluation rows on request `exclude_item_ids` (B, S): the different items of
-            the FULL history without the target, padded with 0. With `time_gaps` float32 `time_gaps` (B, L), -1 at
+            the FULL history, padded with 0. With `time_gaps` float32 `time_gaps` (B, L), -1 at
             padding.
 
         Raises:
@@ -87,7 +88,6 @@ class SequenceCollator:
         batch = self._batch(inputs, labels, self._gaps(rows, slice(None)))
         if self.exclude_seen:
             seen = [np.unique(history) for history in histories]
-            seen = [items[items != target] for items, target in zip(seen, targets, strict=True)]
             batch["exclude_item_ids"] = torch.from_numpy(_padded(seen, 0, "right"))
         return batch
 

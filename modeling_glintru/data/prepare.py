@@ -16,7 +16,9 @@ import pyarrow as pa
 
 from ..errors import DataError, GlintRUError
 from .filtering import filter_interactions
+from .histories import iterate_flat_histories
 from .interactions import Interactions
+from .recurrence import RECURRING, recurring_targets, recurring_training_targets
 from .sequences import Sequences, build_sequences
 from .splits import Rows, Splits, split_sequences
 from .storage import check_output_folder, read_summary, whole_folder, write_summary
@@ -61,10 +63,13 @@ class PreparedData:
     @cached_property
     def item_counts(self) -> np.ndarray:
         """int64, length `vocab_size`: how often each item occurs in the training histories (index 0: never)."""
-        counts = np.zeros(self.processor.vocab_size, np.int64)
-        for chunk in self.dataset["train"].data.column("item_ids").chunks:
-            counts += np.bincount(chunk.flatten().to_numpy(), minlength=len(counts))
-        return counts
+        return _item_counts(self.dataset["train"], self.processor.vocab_size)
+
+    @cached_property
+    def recurring(self) -> float:
+        """Share of the training targets that stood in the history before, 0 to 1."""
+        known = self.summary.get("recurring_targets")  # prepared folders of earlier versions do not have it
+        return recurring_training_targets(self.dataset["train"]) if known is None else known["train"]
 
     def describe(self) -> str:
         """The summary in a few lines for people."""
@@ -91,6 +96,8 @@ class PreparedData:
             lines.append(
                 f"New items {new['items']:,} that the model did not know ({new['interactions']:,} interactions)"
             )
+        if "recurring_targets" in s:
+            lines.append(_describe_recurring(s["recurring_targets"], self.processor.recommend_seen))
         cold = s["validation_cold_targets"], s["test_cold_targets"]
         if any(cold):
             lines.append(f"          targets never seen in training: {cold[0]:,} validation, {cold[1]:,} test")
@@ -113,6 +120,7 @@ def prepare(
     processor: GlintRUProcessor | None = None,
     add_items: bool = False,
     time_gaps: bool = False,
+    recommend_seen: bool | None = None,
     seed: int = 42,
     overwrite: bool = False,
 ) -> PreparedData:
@@ -136,6 +144,9 @@ def prepare(
         add_items: Adds such items to a copy of `processor` instead (see its `add_items`), and counts them in the
             summary, as `new_to_model`.
         time_gaps: Keeps the times between items, for models with `use_time_gaps`; 4 bytes an interaction more.
+        recommend_seen: Whether past items are recommended again (`processor.recommend_seen`). None lets the data
+            decide: yes where at least `recurrence.RECURRING` of the training targets stood in the history before. The
+            vocabulary of an existing model keeps its own.
         seed: Of the split `user`.
         overwrite: Replace prepared data in `output_dir`. Anything else there is refused all the same.
 
@@ -160,14 +171,15 @@ def prepare(
     _check_several(interactions, "")
     kept = filter_interactions(interactions, **filters)  # type: ignore[arg-type]
     unknown = {}
+    is_new = processor is None
     if processor is not None:
+        processor = copy(processor)  # the model's own stays as it is
         kept, known = _known_items(kept, processor)
         unknown["new_to_model" if add_items else "unknown_to_model"] = {
             "interactions": len(kept) - len(known),
             "items": kept.num_items - known.num_items,
         }
         if add_items:
-            processor = copy(processor)
             new = kept.frame["item_id"].unique().sort().to_list()
             processor.add_items(new, _fitting_titles(item_titles, new))
         else:
@@ -190,9 +202,17 @@ def prepare(
     if split != "leave_one_out":
         options |= {"validation_fraction": validation_fraction, "test_fraction": test_fraction}
     summary = _summary(interactions, kept, sequences, splits) | {"split": split, "options": options} | unknown
+    dataset = _datasets(sequences, splits, time_gaps)
+    shares = {"train": recurring_training_targets(dataset["train"])}
+    summary["recurring_targets"] = shares | {part: recurring_targets(dataset[part]) for part in PARTS[1:]}
+    if recommend_seen is not None:
+        processor.recommend_seen = recommend_seen
+    elif is_new:
+        processor.recommend_seen = shares["train"] >= RECURRING
+    processor.item_counts = _item_counts(dataset["train"], processor.vocab_size)[1:]
     if folder is None:
-        return PreparedData(_datasets(sequences, splits, time_gaps), processor, summary)
-    _write(folder, overwrite, sequences, splits, processor, summary)
+        return PreparedData(dataset, processor, summary)
+    _write(folder, overwrite, dataset, processor, summary)
     return load_prepared(folder)
 
 
@@ -234,14 +254,13 @@ def load_prepared(folder: str | Path) -> PreparedData:
 def _write(
     folder: Path,
     overwrite: bool,
-    sequences: Sequences,
-    splits: Splits,
+    dataset: DatasetDict,
     processor: GlintRUProcessor,
     summary: dict[str, Any],
 ) -> None:
     with whole_folder(folder, overwrite) as unfinished:
         with _without_progress_bars():
-            _datasets(sequences, splits, GAPS in summary["options"]).save_to_disk(str(unfinished / "dataset"))
+            dataset.save_to_disk(str(unfinished / "dataset"))
         processor.save_pretrained(unfinished)
         write_summary(unfinished, summary)
 
@@ -290,6 +309,21 @@ def _gaps(sequences: Sequences, positions: np.ndarray, offsets: np.ndarray, targ
     last = offsets[1:][np.diff(offsets) > 0] - 1
     gaps[last] = -1 if targets is None else (times[targets] - times[positions[last]]) / sequences.ticks
     return gaps.astype(np.float32)
+
+
+def _item_counts(split: Dataset, vocab_size: int) -> np.ndarray:
+    counts = np.zeros(vocab_size, np.int64)
+    for items, _ in iterate_flat_histories(split, ROWS_PER_CHUNK):
+        counts += np.bincount(items, minlength=vocab_size)
+    return counts
+
+
+def _describe_recurring(shares: Mapping[str, float], recommend_seen: bool) -> str:
+    served = "recommended again" if recommend_seen else "not recommended again"
+    return (
+        f"Recurring {shares['train']:.1%} of the training targets stood in the history before (test: "
+        f"{shares['test']:.1%}): past items are {served}"
+    )
 
 
 def _summary(read: Interactions, kept: Interactions, sequences: Sequences, splits: Splits) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .against import against, no_better_than
 from .evaluate import Evaluation, evaluate
 from .metrics import bootstrap_interval, per_user_metrics
 from .plots import plot_learning_curves
@@ -15,11 +16,13 @@ __all__ = [
     "ModelScorer",
     "RankingMetrics",
     "Scorer",
+    "against",
     "bootstrap_interval",
     "collect_metrics",
     "evaluate",
     "format_table",
     "library_versions",
+    "no_better_than",
     "per_user_metrics",
     "plot_learning_curves",
     "rank_among",

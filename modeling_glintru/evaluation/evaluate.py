@@ -18,7 +18,7 @@ from ..data.windows import check_has_gaps
 from ..errors import DataError
 from .metrics import bootstrap_interval, per_user_metrics
 from .protocols import NegativeSampler, parse_protocol
-from .ranking import rank_among, rank_targets
+from .ranking import MISSED, rank_among, rank_targets
 from .scorers import Scorer
 
 __all__ = ["Evaluation", "MetricTable", "evaluate"]
@@ -34,16 +34,21 @@ class Evaluation:
 
     Attributes:
         ranks: int64 (num_users,) by column, in the order of the split; 1 is the best. For each protocol P there is
-            `P` (the user's past items cannot be in the ranking) and `P_with_history` (they can).
+            `P` (past items are not recommended: a target that stands in the user's history is a miss, `MISSED`) and
+            `P_with_history` (they are recommended and compete). What the model serves comes first.
         ks: Cutoffs of the tables.
         seed: Seed of the sampled items and of the intervals.
         num_bootstrap: Resamples of an interval, where a table is not told otherwise.
+        main: The column of what is served: `full`, or `full_with_history` where past items are recommended again.
+        recurring: Share of the targets that stand in the history before them.
     """
 
     ranks: dict[str, np.ndarray]
     ks: tuple[int, ...]
     seed: int
     num_bootstrap: int = 1000
+    main: str = "full"
+    recurring: float = 0.0
     _tables: dict[Any, MetricTable] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
@@ -51,17 +56,20 @@ class Evaluation:
         """How many users were ranked."""
         return len(next(iter(self.ranks.values())))
 
-    def table(self, column: str = "full", num_bootstrap: int | None = None, confidence: float = 0.95) -> MetricTable:
+    def table(
+        self, column: str | None = None, num_bootstrap: int | None = None, confidence: float = 0.95
+    ) -> MetricTable:
         """Means over users with bootstrap intervals; plain floats.
 
         Args:
-            column: A key of `ranks`.
+            column: A key of `ranks`; `main` when not given.
             num_bootstrap: Resamples of an interval; those of the evaluation when not given.
             confidence: Share of the resampled means inside an interval.
 
         Returns:
             The same object every time: intervals are computed once.
         """
+        column = column or self.main
         if column not in self.ranks:
             raise DataError(f"no ranks named {column!r}, this evaluation has: {', '.join(self.ranks)}")
         num_bootstrap = num_bootstrap or self.num_bootstrap
@@ -75,7 +83,15 @@ class Evaluation:
 
     def tables(self, split: str) -> dict[str, MetricTable]:
         """All tables under the names that `metrics.json` uses: `test`, `test_with_history`, `test_pop100`, …"""
-        return {split + f"_{column}".replace("_full", ""): self.table(column) for column in self.ranks}
+        return {_table_name(split, column): self.table(column) for column in self.ranks}
+
+    def main_table(self, split: str) -> str:
+        """The name in `tables(split)` of the ranking that is served."""
+        return _table_name(split, self.main)
+
+
+def _table_name(split: str, column: str) -> str:
+    return split + f"_{column}".replace("_full", "")
 
 
 def evaluate(
@@ -85,6 +101,7 @@ def evaluate(
     ks: Sequence[int] = (10, 20),
     protocols: Sequence[str] = ("full",),
     item_counts: np.ndarray | None = None,
+    recommend_seen: bool = False,
     batch_size: int = 128,
     seed: int = 42,
     num_bootstrap: int = 1000,
@@ -92,6 +109,9 @@ def evaluate(
     description: str = "evaluate",
 ) -> Evaluation:
     """Rank the target of every user, with and without the user's past items, in one pass.
+
+    The ranking is the one that `Recommender.recommend` gives: where past items are left out, a target that the user
+    took before is not recommended and counts as a miss; where they are recommended again, they compete with all others.
 
     Protocols: `full` ranks against all items. `pop100` ranks against 100 items drawn with replacement with probability
     proportional to training popularity, `uni100` against 100 drawn uniformly; the target is never drawn. A sampled
@@ -109,6 +129,8 @@ def evaluate(
         ks: Cutoffs of the tables.
         protocols: Any of `full`, `pop100`, `uni100`.
         item_counts: Occurrences in the training histories, integer, (vocab_size,); needed by `pop100`.
+        recommend_seen: Whether past items are recommended again: which of the two rankings is the main one
+            (`GlintRUProcessor.recommend_seen`).
         batch_size: Users at once, at most.
         seed: Seed of the sampled items and of the intervals.
         num_bootstrap: Resamples of an interval in the tables.
@@ -139,26 +161,34 @@ def evaluate(
     samplers = _samplers({kind for kind, _ in parsed.values()}, item_counts, vocab_size, seed)
     # Long histories first: rows of like length share a batch, and memory that will not do shows at once.
     order = np.argsort(-history_lengths(split_dataset), kind="stable")
-    ranks = {name + end: np.zeros(len(order), dtype=np.int64) for name in parsed for end in ("", "_with_history")}
+    ends = ("_with_history", "") if recommend_seen else ("", "_with_history")
+    ranks = {name + end: np.zeros(len(order), dtype=np.int64) for name in parsed for end in ends}
+    recurring = 0
     with tqdm(total=len(order), desc=description, unit="user", disable=not progress) as bar:
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
             histories, target_array = read_rows(view, rows)
             targets = torch.from_numpy(target_array)
             past = pad_sequence([torch.from_numpy(history) for history in histories], batch_first=True)
-            barred = torch.cat([past, targets.unsqueeze(1)], dim=1)
-            _check_range(barred, vocab_size)
+            target = targets.unsqueeze(1)
+            _check_range(torch.cat([past, target], dim=1), vocab_size)
+            is_past = (past == target).any(dim=1)
+            recurring += int(is_past.sum())
             given = (histories,) if times is None else (histories, read_request_gaps(times, rows))
             scores = _checked_scores(scorer(*given), len(rows), vocab_size)
             for name, (kind, count) in parsed.items():
-                for column, excluded in ((name, barred), (f"{name}_with_history", barred[:, -1:])):
+                for column, excluded in ((name, past), (f"{name}_with_history", past[:, :0])):
                     if kind == "full":
                         found = rank_targets(scores, targets, excluded)
                     else:
-                        found = rank_among(scores, targets, samplers[kind].draw(rows, excluded, count))
+                        drawn = samplers[kind].draw(rows, torch.cat([excluded, target], dim=1), count)
+                        found = rank_among(scores, targets, drawn)
+                        if excluded.numel():
+                            found = found.masked_fill(is_past.to(found.device), MISSED)
                     ranks[column][rows] = found.cpu().numpy()
             bar.update(len(rows))
-    return Evaluation(ranks=ranks, ks=tuple(ks), seed=seed, num_bootstrap=num_bootstrap)
+    main = "full" + ends[0] if "full" in parsed else next(iter(ranks))
+    return Evaluation(ranks, tuple(ks), seed, num_bootstrap, main, recurring / len(order))
 
 
 def _samplers(

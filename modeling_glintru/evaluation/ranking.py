@@ -7,7 +7,9 @@ from torch import Tensor
 
 from ..errors import DataError
 
-__all__ = ["rank_among", "rank_targets"]
+__all__ = ["MISSED", "rank_among", "rank_targets"]
+
+MISSED = 2**31 - 1  # the rank of a target that cannot be recommended, behind every cutoff
 
 
 def rank_targets(scores: Tensor, targets: Tensor, exclude: Tensor | None = None) -> Tensor:
@@ -19,8 +21,8 @@ def rank_targets(scores: Tensor, targets: Tensor, exclude: Tensor | None = None)
     Args:
         scores: Scores of all items, any float dtype, (B, vocab_size). Not changed.
         targets: Item indices 1…vocab_size-1, integer, (B,).
-        exclude: Item indices to leave out of the ranking, integer, (B, S), padded with 0; repeats are harmless.
-            The target itself is ranked even when it is among them.
+        exclude: Item indices that are not recommended, integer, (B, S), padded with 0; repeats are harmless. A target
+            among them is never recommended, so its rank is `MISSED`.
 
     Returns:
         int64 ranks, (B,), on the device of `scores`.
@@ -30,12 +32,14 @@ def rank_targets(scores: Tensor, targets: Tensor, exclude: Tensor | None = None)
     """
     targets = _checked_targets(scores, targets)
     before = ~(scores < scores.gather(1, targets))  # not (a < b), so that ties and NaN land here
+    missed = torch.zeros_like(targets, dtype=torch.bool)
     if exclude is not None and exclude.numel():
         exclude = _checked_indices(scores, exclude, "an excluded item")
         before.scatter_(1, exclude, False)
+        missed = (exclude == targets).any(dim=1, keepdim=True)
     before[:, 0] = False
     before.scatter_(1, targets, False)
-    return before.sum(dim=1) + 1
+    return (before.sum(dim=1, keepdim=True) + 1).masked_fill(missed, MISSED).squeeze(1)
 
 
 def rank_among(scores: Tensor, targets: Tensor, candidates: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from .._version import __version__
+from .against import against
 from .evaluate import Evaluation, MetricTable
 
 __all__ = ["collect_metrics", "format_table", "library_versions", "write_metrics_json"]
@@ -40,16 +41,20 @@ def collect_metrics(
     Args:
         test: The model on the test split; gives `test`, `test_with_history`, `test_pop100`, …
         validation: The model on the validation split; gives `validation`, …
-        baselines: Test evaluations by name; each gives `{name: {"test": …, "test_with_history": …}}`.
+        baselines: Test evaluations by name; each gives `{name: {"test": …, "test_with_history": …}}`, and its paired
+            difference from the model under `against`.
         fields: More entries that JSON can hold: `recipe`, `seed`, …
 
     Returns:
-        One dict, `versions` included.
+        One dict, `versions` included. `main` names the table of the ranking that is served, `recurring_targets` is the
+        share of the test targets that stand in the history before them.
     """
-    metrics: dict[str, Any] = dict(test.tables("test"))
+    metrics: dict[str, Any] = {"main": test.main_table("test"), "recurring_targets": test.recurring}
+    metrics.update(test.tables("test"))
     if validation is not None:
         metrics.update(validation.tables("validation"))
     metrics.update({name: evaluation.tables("test") for name, evaluation in (baselines or {}).items()})
+    metrics["against"] = against(test, baselines or {})
     return {"num_test_users": test.num_users, **metrics, **fields, "versions": library_versions()}
 
 

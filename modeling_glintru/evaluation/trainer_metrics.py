@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..errors import DataError
 from .metrics import per_user_metrics
-from .ranking import rank_targets
+from .ranking import MISSED, rank_targets
 
 __all__ = ["RankingMetrics", "target_ranks"]
 
@@ -28,7 +28,8 @@ def target_ranks(logits: Tensor | tuple[Tensor, ...], labels: Tensor) -> Tensor:
 
     Args:
         logits: Scores of all items after the last item, float, (B, vocab_size), with -inf at items that are out of the
-            ranking; or the Trainer's tuple of outputs that starts with them.
+            ranking; or the Trainer's tuple of outputs that starts with them. A target with -inf is not recommended: its
+            rank is `MISSED`.
         labels: int64 (B, L); the last label of a row that is not -100 is its target.
 
     Returns:
@@ -41,7 +42,9 @@ def target_ranks(logits: Tensor | tuple[Tensor, ...], labels: Tensor) -> Tensor:
     last = (present * positions).amax(dim=1, keepdim=True)
     has_target = present.any(dim=1)
     targets = labels.gather(1, last).squeeze(1)
-    ranks = rank_targets(logits, targets.where(has_target, 1))  # item 1 stands in where there is none
+    targets = targets.where(has_target, 1).to(logits.device)  # item 1 stands in where there is none
+    ranks = rank_targets(logits, targets)
+    ranks = ranks.masked_fill(logits.gather(1, targets[:, None]).squeeze(1) == -torch.inf, MISSED)
     return ranks.where(has_target.to(ranks.device), 0)
 
 

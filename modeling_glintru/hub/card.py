@@ -13,6 +13,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from ..auto import MODELS, model_label
 from ..card_text import CARD_FILE, PLACEHOLDER, sign
 from ..data.movielens import LICENCE_NOTICE
+from ..evaluation.against import REFERENCE_TITLES, no_better_than
 from ..processing_glintru import GlintRUProcessor
 from ..recipes import Recipe, load_recipe
 from .endpoint import HANDLER_FILE
@@ -32,7 +33,6 @@ SPLITS = {
     "user": "by users: {test:.0%} of the users are the test and {validation:.0%} the validation, and nothing of theirs "
     "is learnt from",
 }
-REFERENCES = {"popularity": "popularity", "item_knn": "item-kNN"}
 
 
 def write_card(folder: Path, name: str) -> None:
@@ -87,6 +87,7 @@ An Inference Endpoint of this repository runs its `{HANDLER_FILE}`, which also s
 def _header(name: str, label: str, metrics: dict[str, Any], recipe: Recipe) -> str:
     source = str(metrics["data"]["source"])
     on_hub = source.count("/") == 1
+    main = metrics.get("main", "test")
     results = [
         EvalResult(
             task_type="sequential-recommendation",
@@ -98,14 +99,15 @@ def _header(name: str, label: str, metrics: dict[str, Any], recipe: Recipe) -> s
             metric_name=key.upper(),
             metric_value=round(entry["value"], 4),
             metric_args={
-                "protocol": f"{recipe.data.split}, all items ranked, past items excluded"
+                "protocol": f"{recipe.data.split}, all items ranked, past items "
+                + ("ranked too" if main.endswith("_with_history") else "excluded")
                 + (", time of the request given" if recipe.model.get("use_time_gaps") else ""),
                 "low": round(entry["low"], 4),
                 "high": round(entry["high"], 4),
                 "confidence": 0.95,
             },
         )
-        for key, entry in metrics["test"].items()
+        for key, entry in metrics[main].items()
         if key.startswith(("ndcg@", "hr@", "mrr@"))
     ]
     data = ModelCardData(
@@ -191,15 +193,23 @@ def _results(label: str, metrics: dict[str, Any], recipe: Recipe) -> str:
     blocks = [
         f"On the test split ({metrics['num_test_users']:,} users), with 95 % bootstrap intervals over users "
         f"({recipe.evaluation.num_bootstrap:,} resamples). An item counts as behind the target only where its score is "
-        "lower: ties count against the model. The epoch was chosen on the validation split."
+        "lower: ties count against the model. The epoch was chosen on the validation split. The first table is the "
+        "ranking that is served."
     ]
+    if metrics.get("recurring_targets"):
+        blocks.append(
+            f"{metrics['recurring_targets']:.1%} of the test targets stand in the user's history before. Where past "
+            "items are left out, such a target is a miss."
+        )
+    if sentence := no_better_than(metrics.get("against", {}), min(recipe.evaluation.top_k)):
+        blocks.append(f"**{sentence}**")
     if recipe.model.get("use_time_gaps"):
         blocks.append(
             f"{label} was given the time from the last item to the request, in seconds where the data has dates or "
             "Unix times, else in the unit of its time column: in use "
             '`{"history": [...], "time_gap": ...}`. Without it it answers from the items alone.'
         )
-    rows = {label: metrics} | {title: metrics[key] for key, title in REFERENCES.items() if key in metrics}
+    rows = {label: metrics} | {title: metrics[key] for key, title in REFERENCE_TITLES.items() if key in metrics}
     for column in (key for key in metrics if key == "test" or key.startswith("test_")):
         blocks.append(f"{_protocol(column, ranked)}\n\n{_table(rows, column)}")
     return "\n\n".join(blocks)

@@ -204,7 +204,9 @@ def train(
         args=arguments,
         batch_targets=training.train_batch_targets,
         smoothing=smoothing,
-        data_collator=SequenceCollator(training.max_length, time_gaps=config.use_time_gaps),
+        data_collator=SequenceCollator(
+            training.max_length, exclude_seen=not data.processor.recommend_seen, time_gaps=config.use_time_gaps
+        ),
         train_dataset=training_rows(recipe, data.dataset["train"], model.training_examples, config.use_time_gaps),
         eval_dataset=sorted_by_length(data.dataset["validation"]),
         compute_metrics=compute_metrics,
@@ -261,6 +263,7 @@ def save_model_folder(output_dir: Path, result: TrainingResult, data: PreparedDa
     """Writes weights, vocabulary, recipe and log: a folder that `from_pretrained` and `glintru` take."""
     output_dir.mkdir(parents=True, exist_ok=True)
     data.processor.max_length = recipe.training.max_length
+    data.processor.item_counts = data.item_counts[1:]
     result.model.save_pretrained(output_dir)
     data.processor.save_pretrained(output_dir)
     recipe.save(output_dir / "recipe.yaml")

@@ -54,8 +54,8 @@ def test_evaluation_rows() -> None:
         input_ids=[[1, 3, 2, 5], [7, 9, 0, 0]],
         attention_mask=[[1, 1, 1, 1], [1, 1, 0, 0]],
         labels=[[-100, -100, -100, 6], [-100, 9, -100, -100]],
-        # The full history, each item once, and never the target.
-        exclude_item_ids=[[1, 2, 3, 5], [7, 0, 0, 0]],
+        # The full history, each item once, a target that recurs too.
+        exclude_item_ids=[[1, 2, 3, 5], [7, 9, 0, 0]],
     )
 
 
@@ -76,7 +76,7 @@ def test_seen_items_outside_the_window_are_excluded_too() -> None:
 
 def test_a_history_of_nothing_but_the_target() -> None:
     batch = SequenceCollator(5)([{"item_ids": [9, 9], "target": 9}])
-    assert batch["exclude_item_ids"].shape == (1, 0)
+    assert batch["exclude_item_ids"].tolist() == [[9]]  # it is not recommended again, so this row is a miss
     assert batch["labels"].tolist() == [[-100, 9]]
 
 

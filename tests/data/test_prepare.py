@@ -104,6 +104,7 @@ def test_summary() -> None:
         # Trained on: a 1 2, b 1, c 1 2. Targets: a 3 then 4, b 2 then 5.
         "validation_cold_targets": 1,
         "test_cold_targets": 2,
+        "recurring_targets": {"train": 0.0, "validation": 0.0, "test": 0.0},
         "split": "leave_one_out",
         "options": {
             "duplicates": "keep",

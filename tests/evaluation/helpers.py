@@ -8,6 +8,8 @@ import datasets
 import numpy as np
 import torch
 
+from modeling_glintru.evaluation.ranking import MISSED
+
 
 def make_split(histories: list[list[int]], targets: list[int] | None = None) -> datasets.Dataset:
     """A split as `prepare` writes it; without targets a training split."""
@@ -27,7 +29,12 @@ def random_split(num_users: int, num_items: int, seed: int, longest: int = 12) -
 
 
 def naive_rank(scores: list[float], target: int, excluded: set[int]) -> int:
-    """The rank by a loop over the items: whoever is not clearly worse stands before the target."""
+    """The rank by a loop over the items: whoever is not clearly worse stands before the target.
+
+    A target that is excluded is never recommended.
+    """
+    if target in excluded:
+        return MISSED
     rank = 1
     for item in range(1, len(scores)):
         if item == target or item in excluded:

@@ -10,6 +10,7 @@ import torch
 
 from modeling_glintru.errors import DataError
 from modeling_glintru.evaluation import Evaluation, evaluate
+from modeling_glintru.evaluation.ranking import MISSED
 
 from .helpers import HashScorer, make_split, naive_rank, random_split
 
@@ -62,7 +63,11 @@ def test_sampled_protocols_keep_to_the_seed_and_to_their_bars() -> None:
     assert all(np.array_equal(first[column], again) for column, again in run(1).items())
     assert any(not np.array_equal(first[column], other) for column, other in run(2).items())
     assert np.array_equal(first["pop10"], first["uni10"])  # equal counts are uniform
-    assert max(ranks.max() for ranks in first.values()) <= 11
+    missed = np.array([row["target"] in row["item_ids"] for row in split])
+    assert missed.any()
+    for column, ranks in first.items():
+        barred = np.zeros_like(missed) if column.endswith("_with_history") else missed
+        assert np.array_equal(ranks == MISSED, barred) and ranks[~barred].max() <= 11, column
 
 
 def test_a_sampled_rank_never_passes_the_full_one() -> None:

@@ -11,6 +11,7 @@ from torchmetrics.retrieval import RetrievalHitRate, RetrievalMRR, RetrievalNorm
 
 from modeling_glintru.errors import DataError
 from modeling_glintru.evaluation import per_user_metrics, rank_among, rank_targets
+from modeling_glintru.evaluation.ranking import MISSED
 
 from .helpers import naive_rank
 
@@ -23,15 +24,17 @@ def test_metrics_equal_torchmetrics(k: int, exclude_past: bool) -> None:
     scores = torch.randn(users, vocab_size, generator=generator)
     targets = torch.randint(1, vocab_size, (users,), generator=generator)
     past = torch.randint(0, vocab_size, (users, 15), generator=generator)
+    assert (past == targets[:, None]).any()
     ours = per_user_metrics(rank_targets(scores, targets, past if exclude_past else None).numpy(), [k])
 
     keep = torch.ones_like(scores, dtype=torch.bool)
     if exclude_past:
         keep.scatter_(1, past, False)
     keep[:, 0] = False
-    keep.scatter_(1, targets[:, None], True)
     relevant = torch.zeros_like(keep).scatter_(1, targets[:, None], True)
     chances = scores.sigmoid()  # torchmetrics' MRR takes nothing below 0 for relevant
+    served = (keep & relevant).any(dim=1)  # the other users are not served their target, and count as 0
+    keep &= served[:, None]
     indexes = torch.arange(users)[:, None].expand_as(scores)
     for name, metric in {
         "ndcg": RetrievalNormalizedDCG(top_k=k),
@@ -39,9 +42,9 @@ def test_metrics_equal_torchmetrics(k: int, exclude_past: bool) -> None:
         "hr": RetrievalHitRate(top_k=k),
     }.items():
         theirs = metric(chances[keep], relevant[keep], indexes=indexes[keep])
-        assert ours[f"{name}@{k}"].mean() == pytest.approx(float(theirs), abs=1e-6)
+        assert ours[f"{name}@{k}"].mean() == pytest.approx(float(theirs) * served.float().mean().item(), abs=1e-6)
     recall = RetrievalRecall(top_k=k)(chances[keep], relevant[keep], indexes=indexes[keep])
-    assert ours[f"hr@{k}"].mean() == pytest.approx(float(recall), abs=1e-6)
+    assert ours[f"hr@{k}"].mean() == pytest.approx(float(recall) * served.float().mean().item(), abs=1e-6)
 
 
 CORNERS = {
@@ -71,7 +74,12 @@ def test_corners_equal_the_double_loop(name: str) -> None:
 def test_the_corners_cost_the_model_what_they_should() -> None:
     """The same corners with ranks written by hand: the double loop could share a mistake."""
     hand = {"ties": 4, "all equal": 5, "nan among the others": 4, "nan at the target": 4, "all nan": 5}
-    hand |= {"target among the excluded": 1, "padding with a huge score": 3, "-inf elsewhere": 2, "-inf everywhere": 4}
+    hand |= {
+        "target among the excluded": MISSED,
+        "padding with a huge score": 3,
+        "-inf elsewhere": 2,
+        "-inf everywhere": 4,
+    }
     for name, rank in hand.items():
         scores, target, excluded = CORNERS[name]
         found = rank_targets(torch.tensor([scores]), torch.tensor([target]), torch.tensor([excluded or [0]]))

@@ -55,9 +55,7 @@ def collate(rows: list[dict]) -> dict[str, torch.Tensor]:
             batch["labels"][index, : len(items) - 1] = items[1:]
     batch["attention_mask"] = (batch["input_ids"] != 0).long()
     if "target" in rows[0]:
-        past = batch["input_ids"].clone()
-        past[past == batch["labels"].amax(dim=1, keepdim=True)] = 0
-        batch["exclude_item_ids"] = past
+        batch["exclude_item_ids"] = batch["input_ids"].clone()
     return batch
 
 

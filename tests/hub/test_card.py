@@ -24,7 +24,9 @@ def test_clients_read_the_results_back(hub, demo):
     push_folder(demo[0], "ann/demo")
     data = ModelCard.load("ann/demo").data
     assert data.library_name == "transformers" and "sequential-recommendation" in data.tags
-    metrics = json.loads((demo[0] / "metrics.json").read_text())["test"]
+    metrics = json.loads((demo[0] / "metrics.json").read_text())
+    assert metrics["main"] == "test"
+    metrics = metrics["test"]
     results = {result.metric_type: result for result in data.eval_results}
     assert set(results) == {"ndcg@10", "hr@10", "mrr@10", "ndcg@20", "hr@20", "mrr@20"}
     for name, result in results.items():

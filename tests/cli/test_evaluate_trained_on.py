@@ -1,0 +1,93 @@
+"""Targets that the model has trained on are refused, and a model that is no better than counting is told so."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import polars as pl
+import pytest
+
+from modeling_glintru.evaluation import Evaluation, against, no_better_than
+from modeling_glintru.evaluation.ranking import MISSED
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ("split=temporal", "data.split 'leave_one_out', and this measures with 'temporal'"),
+        ("split=user", "data.split 'leave_one_out'"),
+        ("min_item_interactions=40", "data.min_item_interactions 0, and this measures with 40"),
+        ("duplicates=last", "data.duplicates"),
+    ],
+)
+def test_another_split_or_filter_is_refused(demo, glintru, change, named):
+    folder, _ = demo
+    result = glintru("evaluate", folder, "--set", change, "--quiet")
+    assert result.exit_code == 2 and named in result.stderr and "--as_is" in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_as_is_measures_and_marks(demo, glintru):
+    folder, _ = demo
+    words = ("evaluate", folder, "--set", "split=temporal", "--set", "num_bootstrap=20", "--as_is", "--quiet")
+    result = glintru(*words)
+    assert result.exit_code == 0, result.output
+    titles = [line for line in result.stdout.splitlines() if line.startswith("test, ")]
+    assert len(titles) == 2 and all("TRAINED ON SOME OF THESE TARGETS" in title for title in titles)
+    assert json.loads(glintru(*words, "--json").stdout)["trained_on_targets"] is True
+
+
+def test_what_changes_no_target_is_allowed(demo, glintru):
+    folder, _ = demo
+    changes = (
+        "--set",
+        "test_fraction=0.2",
+        "--set",
+        "split_seed=7",
+        "--set",
+        "top_k=[5]",
+    )  # leave_one_out reads neither
+    result = glintru("evaluate", folder, *changes, "--json")
+    assert result.exit_code == 0 and json.loads(result.stdout)["trained_on_targets"] is False, result.output
+
+
+def evaluation(ranks: np.ndarray) -> Evaluation:
+    return Evaluation({"full": ranks}, ks=(10,), seed=0)
+
+
+def test_differences_are_paired_and_their_intervals_decide():
+    rng = np.random.default_rng(0)
+    ranks = rng.integers(1, 40, 500)
+    worse = np.where(rng.random(500) < 0.1, MISSED, ranks)  # the same users, of whom one in ten is missed
+    ours, theirs = (np.where(r <= 10, 1 / np.log2(r + 1.0), 0).mean() for r in (ranks, worse))
+    found = against(evaluation(ranks), {"popularity": evaluation(worse), "item_knn": evaluation(ranks)})
+    assert found["popularity"]["value"] == pytest.approx(ours - theirs)
+    assert 0 < found["popularity"]["low"] < found["popularity"]["value"] < found["popularity"]["high"]
+    assert found["item_knn"] == {"value": 0.0, "low": 0.0, "high": 0.0}
+    sentence = no_better_than(found, 10)
+    assert "not better than item-kNN (difference of NDCG@10 +0.0000 [+0.0000, +0.0000])" in sentence
+    assert "popularity" not in sentence
+    assert no_better_than({"popularity": found["popularity"]}, 10) is None
+
+
+@pytest.mark.slow
+def test_a_model_that_learned_nothing_is_told_so(glintru, tmp_path):
+    """Random draws from a skewed popularity: there is nothing to learn but the popularity."""
+    rng = np.random.default_rng(1)
+    items = np.minimum(rng.zipf(1.5, 4000), 60)
+    frame = pl.DataFrame({"user_id": np.repeat(np.arange(400), 10), "item_id": items, "timestamp": np.arange(4000)})
+    frame.write_csv(tmp_path / "clicks.csv")
+    words = ("--set", "num_train_epochs=2", "--quiet", "--output_dir", tmp_path / "model")
+    result = glintru("train", "--data", tmp_path / "clicks.csv", *words)
+    assert result.exit_code == 0, result.output
+    assert "This model is not better than" in result.stdout and "popularity" in result.stdout
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert "**This model is not better than" in card
+    metrics = json.loads((tmp_path / "model" / "metrics.json").read_text())
+    assert metrics["main"] == "test_with_history" and metrics["recurring_targets"] > 0.5
+    assert {"popularity", "item_knn", "own_newest", "own_frequent"} == set(metrics["against"])
+    assert "| own items, most often first | " in card and f"{metrics['recurring_targets']:.1%}" in card
+    assert card.index("may be in the ranking") < card.index("are left out of the ranking")
+    processor = json.loads((tmp_path / "model" / "preprocessor_config.json").read_text())
+    assert processor["recommend_seen"] is True
