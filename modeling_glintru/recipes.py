@@ -44,7 +44,7 @@ DUPLICATES = ("keep", "first", "last")
 SPLITS = ("leave_one_out", "temporal", "user")
 PROTOCOLS = ("full", "pop100", "uni100")
 DEFAULT_MODEL = "glintru"
-REFERENCE_MODELS = ("popularity", "item_knn")
+REFERENCE_MODELS = ("popularity", "item_knn", "own_newest", "own_frequent")
 PRECISIONS = ("auto", "fp32", "bf16")
 NEW_WEIGHTS = ("cooccurrence_start", "cooccurrence_smoothing")  # training settings that are not for fine-tuning
 # Those of transformers that need nothing but warm-up steps.
@@ -175,8 +175,9 @@ class EvaluationRecipe:
         top_k: The cut-offs k of the metrics.
         protocols: Which items a target is ranked among: `"full"` (all), `"pop100"`, `"uni100"` (100 sampled ones).
         num_bootstrap: Bootstrap samples for the 95 % intervals.
-        reference_models: What the model is compared with: `"popularity"`, `"item_knn"`. Where items recur, the user's
-            own items stand beside them too, the newest first and the most frequent first.
+        reference_models: What the model is compared with: `"popularity"`, `"item_knn"`, `"own_newest"` and
+            `"own_frequent"` (the user's own items, the newest or the most frequent first). Where items recur, the last
+            two are added to whatever is named.
         recommend_seen: Whether past items are recommended again, which also makes their ranking the main one, in
             validation too; None lets the data decide (`data.recurrence.RECURRING`).
     """

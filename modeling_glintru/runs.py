@@ -169,8 +169,9 @@ def reference_scorers(recipe: Recipe, data: PreparedData) -> dict[str, Scorer]:
         scorers["popularity"] = PopularityScorer(data.item_counts)
     if "item_knn" in recipe.evaluation.reference_models:
         scorers["item_knn"] = ItemKNNScorer(data.dataset["train"], data.processor.vocab_size)
-    if scorers and data.recurring >= RECURRING:
-        for order in ("newest", "frequent"):
+    named = recipe.evaluation.reference_models
+    for order in ("newest", "frequent"):
+        if f"own_{order}" in named or (named and data.recurring >= RECURRING):
             scorers[f"own_{order}"] = OwnItemsScorer(data.item_counts, order)
     return scorers
 

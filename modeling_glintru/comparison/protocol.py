@@ -139,7 +139,7 @@ class Protocol:
     final_seeds: tuple[int, ...] = (1, 2, 3)
     keep_one_in: int = 3
     models: dict[str, Any] = field(default_factory=dict)
-    references: tuple[str, ...] = REFERENCE_MODELS
+    references: tuple[str, ...] = ("popularity", "item_knn")
     fixed: dict[str, Any] = field(default_factory=dict)
     space: dict[str, Any] = field(default_factory=dict)
     prefixes: dict[str, Any] = field(default_factory=dict)
