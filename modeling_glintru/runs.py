@@ -37,7 +37,7 @@ from .repository import PushResult
 from .training import TrainingResult, check_run_folder, save_model_folder, train
 from .training.folder import RunFolder, run_folder
 from .training.identity import run_identity
-from .training.refit import refit_in_time, with_refit
+from .training.refit import refit_in_time, warn_of_refitted, with_refit
 from .training.start import open_start
 from .training.stopping import Interruptions
 
@@ -242,6 +242,8 @@ def train_and_evaluate(
         start = open_start(recipe.fine_tuning)
         vocabulary = None if start.settings.items == "new" else start.processor
         add_items = start.settings.items == "add"
+        if main:
+            warn_of_refitted(start, say)
     data = prepare_data(recipe, processor=vocabulary, add_items=add_items, say=say if main else _say_nothing)
     recipe = as_prepared(recipe, data)
     if complete is not None:

@@ -12,13 +12,14 @@ from transformers import PreTrainedModel
 
 from ..data import PreparedData
 from ..launcher import is_main_process
+from ..loading import find_model_recipe
 from ..recipes import Recipe
 from .folder import refit_folder
 from .run import TrainingResult, train
 from .start import Start
 from .stopping import Interruptions, TimeIsUp
 
-__all__ = ["Refit", "refit", "refit_in_time", "with_refit"]
+__all__ = ["Refit", "refit", "refit_in_time", "warn_of_refitted", "with_refit"]
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,17 @@ def refit_in_time(
 def with_refit(measured: TrainingResult, last: Refit | None) -> TrainingResult:
     """What was measured, with the weights of the refit where there is one."""
     return measured if last is None else replace(measured, model=last.model, refit=last.summary)
+
+
+def warn_of_refitted(start: Start, say: Callable[[str], None]) -> None:
+    """Says where a fine-tuning starts from a model that has learned from what is measured now."""
+    name = start.settings.from_model
+    trained = find_model_recipe(name) if start.settings.items != "new" else None
+    if trained is not None and trained.training.refit:
+        say(
+            f"Start     {Path(name).name} was trained on everything that its data held: where --data holds the same "
+            "interactions, the figures of this run are too good"
+        )
 
 
 def _epochs(count: int) -> str:
