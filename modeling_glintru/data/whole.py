@@ -27,7 +27,7 @@ LISTS = {"item_ids": pa.list_(pa.int32()), "time_gaps": pa.list_(pa.float32())}
 
 
 def cut_users(sequences: Sequences, splits: Splits) -> Rows:
-    """The complete histories of the users whose newest interaction is in no part of the split.
+    """The complete histories of the users of whom no row, with its target, is that.
 
     There are none in `leave_one_out` and `user`, where a test target is a user's last item; in `temporal` it is the
     first after the cut.
@@ -36,7 +36,8 @@ def cut_users(sequences: Sequences, splits: Splits) -> Rows:
     reached = starts.copy()
     for name in PARTS:
         part = getattr(splits, name)
-        np.maximum.at(reached, part.users, part.stops if part.targets is None else part.targets + 1)
+        stops = part.stops if part.targets is None else part.stops + (part.targets == part.stops)
+        np.maximum.at(reached, part.users, stops)
     users = np.flatnonzero(reached < ends)
     return Rows(users, starts[users], ends[users])
 
@@ -54,9 +55,8 @@ def with_everything(data: PreparedData) -> PreparedData:
     # The longest row of each user is chosen before any row is copied.
     longest = pl.concat(part.with_row_index("row").with_columns(part=number) for number, part in enumerate(sizes))
     longest = longest.sort("length").unique("user_id", keep="last", maintain_order=True)
-    table = pl.concat(_with_target(part[longest.filter(part=number)["row"]]) for number, part in enumerate(parts)).sort(
-        "user_id"
-    )
+    chosen = (part[longest.filter(part=number)["row"]] for number, part in enumerate(parts))
+    table = pl.concat(map(_with_target, chosen)).sort("user_id")
     found, expected = int(table["item_ids"].list.len().sum()), data.summary["interactions"]
     if found != expected:
         raise DataError(

@@ -12,11 +12,12 @@ import modeling_glintru.data.prepare as prepare_module
 import modeling_glintru.data.whole as whole_module
 from modeling_glintru.data.interactions import Interactions
 from modeling_glintru.data.prepare import PreparedData, load_prepared, prepare
-from modeling_glintru.data.splits import Rows
-from modeling_glintru.data.whole import WHOLE, with_everything
+from modeling_glintru.data.sequences import build_sequences
+from modeling_glintru.data.splits import Rows, Splits
+from modeling_glintru.data.whole import WHOLE, cut_users, with_everything
 from modeling_glintru.errors import DataError
 
-from .helpers import naive_histories, random_interactions
+from .helpers import make_interactions, naive_histories, random_interactions
 
 SPLITS = ("leave_one_out", "temporal", "user")
 
@@ -54,6 +55,16 @@ def test_only_the_split_by_time_keeps_more_than_its_parts():
     for split in SPLITS:
         data = prepare(table(), split=split)
         assert (WHOLE in data.dataset) == (split == "temporal")
+
+
+def test_whose_history_no_row_completes():
+    """The last target of user 0 follows its history at once, that of user 1 does not, and user 2 is nowhere."""
+    sequences = build_sequences(make_interactions([0] * 3 + [1] * 3 + [2] * 3, [1, 2, 3] * 3, list(range(9))))
+    users, starts = np.array([0, 1]), np.array([0, 3])
+    train, validation = Rows(users, starts, starts + 1), Rows(users, starts, starts + 1, starts + 1)
+    splits = Splits(train, validation, Rows(users, starts, np.array([2, 4]), np.array([2, 5])))
+    assert cut_users(sequences, splits).users.tolist() == [1, 2]
+    assert cut_users(sequences, splits).stops.tolist() == [6, 9]
 
 
 @pytest.mark.parametrize("split", SPLITS)
