@@ -65,6 +65,7 @@ def fine_tuning_recipe(
         name=trained.name.removesuffix("-tuned") + "-tuned",
         description=f"Fine-tuned from {trained.name}.",
         data=data,
+        training=replace(trained.training, refit=False),  # costs a training more, so it is asked for each time
         fine_tuning=FineTuningRecipe(from_model),
     )
     chosen = change_recipe(_starting(chosen, from_model, items), overrides)

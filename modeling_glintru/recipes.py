@@ -121,6 +121,8 @@ class TrainingRecipe:
             each other in the training histories, 0 (all random) to 1.
         cooccurrence_smoothing: Weight of the items near it in the embedding of an item, all through training; 0 is off.
         random_window_shift: Whether the borders of the training windows move from epoch to epoch.
+        refit: Whether to train anew on everything, held-out items and users included, for as many epochs as were kept;
+            the figures stay those of the model that was measured.
         dataloader_num_workers: Processes that make batches; 0 makes them in the training process.
         logging_steps: Steps between two log lines.
     """
@@ -142,6 +144,7 @@ class TrainingRecipe:
     cooccurrence_start: float = 0.0
     cooccurrence_smoothing: float = 0.0
     random_window_shift: bool = False
+    refit: bool = False
     dataloader_num_workers: int = 0
     logging_steps: int = 50
 

@@ -17,6 +17,7 @@ from .data.prepare import prepare
 from .data.recurrence import RECURRING
 from .data.sources import NAMED_SOURCES
 from .data.storage import SUMMARY_FILE
+from .data.whole import with_everything
 from .errors import DataError, RecipeError
 from .evaluation import (
     Evaluation,
@@ -36,8 +37,9 @@ from .loading import load_model_folder, load_model_recipe
 from .recipes import DataRecipe, Recipe
 from .repository import PushResult
 from .training import TrainingResult, check_run_folder, save_model_folder, train
-from .training.folder import run_folder
+from .training.folder import RunFolder, run_folder
 from .training.identity import run_identity
+from .training.refit import refit_in_time, warn_of_refitted, with_refit
 from .training.start import open_start
 from .training.stopping import Interruptions
 
@@ -162,18 +164,23 @@ def as_prepared(recipe: Recipe, data: PreparedData) -> Recipe:
     return replace(recipe, data=replace(recipe.data, split=data.summary["split"], **known), evaluation=evaluation)
 
 
+def reference_names(recipe: Recipe, data: PreparedData) -> list[str]:
+    """The reference models that the recipe names, and the user's own items where items recur."""
+    named = list(recipe.evaluation.reference_models)
+    if named and data.recurring >= RECURRING:
+        named += [name for name in ("own_newest", "own_frequent") if name not in named]
+    return named
+
+
 def reference_scorers(recipe: Recipe, data: PreparedData) -> dict[str, Scorer]:
     """The models that a result is shown beside."""
-    scorers: dict[str, Scorer] = {}
-    if "popularity" in recipe.evaluation.reference_models:
-        scorers["popularity"] = PopularityScorer(data.item_counts)
-    if "item_knn" in recipe.evaluation.reference_models:
-        scorers["item_knn"] = ItemKNNScorer(data.dataset["train"], data.processor.vocab_size)
-    named = recipe.evaluation.reference_models
-    for order in ("newest", "frequent"):
-        if f"own_{order}" in named or (named and data.recurring >= RECURRING):
-            scorers[f"own_{order}"] = OwnItemsScorer(data.item_counts, order)
-    return scorers
+    makers: dict[str, Callable[[], Scorer]] = {
+        "popularity": lambda: PopularityScorer(data.item_counts),
+        "item_knn": lambda: ItemKNNScorer(data.dataset["train"], data.processor.vocab_size),
+        "own_newest": lambda: OwnItemsScorer(data.item_counts, "newest"),
+        "own_frequent": lambda: OwnItemsScorer(data.item_counts, "frequent"),
+    }
+    return {name: makers[name]() for name in reference_names(recipe, data)}
 
 
 def _evaluations(
@@ -207,6 +214,7 @@ def train_and_evaluate(
     resume: bool = False,
     max_minutes: float | None = None,
     save_minutes: float = 5.0,
+    refit: bool = False,
     complete: Callable[[Recipe, PreparedData], Recipe] | None = None,
     progress: bool = True,
     say: Say = print,
@@ -223,18 +231,25 @@ def train_and_evaluate(
         output_dir: Where the model folder goes.
         overwrite: Whether it may replace an earlier model, or start an unfinished run again.
         resume: Whether to go on with the unfinished run in it.
-        max_minutes: The training stops after so many minutes, preparation included, with a checkpoint.
+        max_minutes: The run is to be done after so many minutes, preparation included. What is promised: the training
+            stops so long before that the final measuring fits in, by what the first validation took. Where it stops
+            before any epoch is validated, and in the time of writing the folder, the run takes a little longer. The
+            folder then holds the model of the best epoch so far with its figures, and checkpoints for `resume`.
         save_minutes: Minutes between two checkpoints within an epoch.
+        refit: Whether to train once more on everything, held-out items and users included, once the epoch is found, and
+            to keep that model with the figures of the measured one; as `training.refit` in the recipe.
         complete: From the recipe and the data to the whole recipe, where it depends on the data (see `presets`).
         progress: Whether to show a bar and a line an epoch.
         say: Gets lines for people.
 
     Returns:
         The training's result, the data, and the test evaluations by model, the trained one first; no evaluations in
-        processes other than the first.
+        processes other than the first. After a refit the result's model is the refitted one, which trained on the
+        targets; the evaluations are those of the model before it.
 
     Raises:
-        RunStopped: The run was stopped by a signal or by `max_minutes`, after its checkpoint was written.
+        DataError: As `prepare_data`, or a refit of prepared data that does not hold all interactions.
+        RunStopped: The run was stopped by a signal, after its checkpoint was written: no model then.
     """
     if (max_minutes is not None and max_minutes <= 0) or save_minutes < 0:
         raise RecipeError(f"--max_minutes must be above 0 and --save_minutes at least 0: {max_minutes}, {save_minutes}")
@@ -247,6 +262,8 @@ def train_and_evaluate(
         start = open_start(recipe.fine_tuning)
         vocabulary = None if start.settings.items == "new" else start.processor
         add_items = start.settings.items == "add"
+        if main:
+            warn_of_refitted(start, say)
     data = prepare_data(recipe, processor=vocabulary, add_items=add_items, say=say if main else _say_nothing)
     recipe = as_prepared(recipe, data)
     if complete is not None:
@@ -255,22 +272,33 @@ def train_and_evaluate(
             data.summary["options"]["max_length"] = recipe.training.max_length
     if start is not None:
         recipe = start.fitted(recipe)
+    if refit:
+        recipe = replace(recipe, training=replace(recipe.training, refit=True))
+    everything = with_everything(data) if recipe.training.refit else None
     kept = _without_folders(recipe)
-    with run_folder(output_dir, run_identity(kept, data), resume) if main else nullcontext(output_dir) as finished:
+    identity = run_identity(kept, data)
+    with run_folder(output_dir, identity, resume) if main else nullcontext(RunFolder(output_dir)) as run:
+        options: dict[str, Any] = {
+            **{"start": start, "resume": resume, "progress": progress, "say": say if main else _say_nothing},
+            "interruptions": Interruptions(deadline, 60 * save_minutes, _passes_after(recipe, data)),
+        }
         result = train(
             recipe,
             data,
             output_dir,
             compute_metrics=RankingMetrics(_validation_ks(recipe)),
             preprocess_logits_for_metrics=target_ranks,
-            start=start,
-            resume=resume,
-            interruptions=Interruptions(deadline, 60 * save_minutes),
-            progress=progress,
-            say=say if main else _say_nothing,
+            keep_best=True,
+            **options,
         )
+        if result.stopped is not None:
+            options["say"](f"Stopped   by --max_minutes after {result.stopped}: epoch {result.best_epoch:g} is kept")
+        last = None
+        if everything is not None:  # before the measuring: other processes must not wait for the first one
+            result, last = refit_in_time(result, recipe, everything, output_dir, **options)
         if not main:
-            return result, data, {}
+            return with_refit(result, last), data, {}
+        finished = run.results
         label = model_label(type(result.model))
         scorer = ModelScorer(result.model, recipe.training.max_length)
         scorers: dict[str, Scorer] = {label: scorer}
@@ -281,6 +309,10 @@ def train_and_evaluate(
         if "before" in validations:
             say(_what_it_brought(validations["before"], validation))
         tests = _evaluations(recipe, data, "test", scorers | reference_scorers(recipe, data), progress)
+        result = with_refit(result, last)
+        kept = replace(kept, training=replace(kept.training, refit=last is not None))
+        if last is not None:
+            data.processor.item_counts = last.item_counts
         save_model_folder(finished, result, data, kept)
         plot_learning_curves(
             result.log_history, finished / "learning_curves.png", metric=f"eval_{recipe.training.metric}"
@@ -293,11 +325,26 @@ def train_and_evaluate(
             seed=recipe.seed,
             data=data.summary,
             training=result.summary(),
+            **result.outcome(),
         )
         write_metrics_json(finished / "metrics.json", metrics)
         write_handler(finished)
         write_card(finished, output_dir.absolute().name)
+        # A model that is fine-tuned in place has no beginning any more to go on from.
+        run.goes_on = result.stopped is not None and not _in_place(recipe, output_dir)
     return result, data, tests
+
+
+def _passes_after(recipe: Recipe, data: PreparedData) -> float:
+    """What the final measuring takes, in passes of one model over the validation split, about."""
+    tests = len(data.dataset["test"]) / max(len(data.dataset["validation"]), 1)
+    models = 1 if recipe.fine_tuning is None or recipe.fine_tuning.items == "new" else 2
+    return models * (1 + tests) + len(reference_names(recipe, data)) * tests
+
+
+def _in_place(recipe: Recipe, output_dir: Path) -> bool:
+    start = None if recipe.fine_tuning is None else Path(recipe.fine_tuning.from_model)
+    return start is not None and start.is_dir() and output_dir.is_dir() and start.samefile(output_dir)
 
 
 def _say_nothing(text: str) -> None:
@@ -340,8 +387,8 @@ def evaluate_model(
     reason = _trained_on(trained, recipe)
     if reason is not None and not as_is:
         raise RecipeError(
-            f"{reason}, so it has trained on some of these targets and the figures would be too good; leave the change "
-            "out, or measure all the same with --as_is, which marks the figures"
+            f"{reason}, so it has trained on some of these targets and the figures would be too good; --as_is measures "
+            "all the same, and marks the figures"
         )
     label = model_label(type(model))
     scorers: dict[str, Scorer] = {label: ModelScorer(model, recipe.training.max_length)}
@@ -356,6 +403,8 @@ def evaluate_model(
 
 def _trained_on(trained: Recipe, recipe: Recipe) -> str | None:
     """Why a model of the first recipe has trained on some targets of the second; None where it has not."""
+    if trained.training.refit:
+        return "the model was trained once more on everything (--refit)"
     for name, value in asdict(recipe.data).items():
         before = getattr(trained.data, name)
         if value == before or name in HOW_TO_READ:

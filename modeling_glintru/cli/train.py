@@ -55,11 +55,16 @@ def train(
     overwrite: OverwriteOption = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the stopped run in --output_dir.")] = False,
     max_minutes: Annotated[
-        float | None, typer.Option("--max_minutes", help="Stop after so many minutes, with a checkpoint.")
+        float | None,
+        typer.Option("--max_minutes", help="Be done after so many minutes, with the best model so far; see --resume."),
     ] = None,
     save_minutes: Annotated[
         float, typer.Option("--save_minutes", help="Minutes between two checkpoints within an epoch.")
     ] = 5.0,
+    refit: Annotated[
+        bool,
+        typer.Option("--refit", help="Once measured, train anew on everything, held-out items too; keep that model."),
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
 ) -> None:
     """Train a model on interactions, measure it, and write a folder that from_pretrained loads.
@@ -95,6 +100,7 @@ def train(
         resume=resume,
         max_minutes=max_minutes,
         save_minutes=save_minutes,
+        refit=refit,
         complete=complete,
         progress=not quiet,
     )
@@ -102,12 +108,24 @@ def train(
         return
     run = result.summary()
     print(
-        f"\nTrained {run['epochs']:g} epochs in {run['seconds']:.0f} s ({run['seconds_per_epoch']:.1f} s each), "
+        f"\nTrained {run['epochs']:.4g} epochs in {run['seconds']:.0f} s ({run['seconds_per_epoch']:.1f} s each), "
         f"kept epoch {run['best_epoch']:g}; {run['num_parameters']:,} parameters"
     )
+    _print_ending(result, output_dir)
     print_evaluations(evaluations, "test")
     _print_examples(result.model, prepared)
     _print_loading_lines(output_dir, prepared)
+
+
+def _print_ending(result: Any, output_dir: Path) -> None:
+    if result.refit is not None:
+        print(
+            "The figures below were measured on a model trained without the held-out items; the weights in the folder\n"
+            f"were then trained once more on everything: {result.refit['num_interactions']:,} interactions, "
+            f"{result.refit['epochs']} epochs, {result.refit['seconds']:.0f} s"
+        )
+    if result.stopped is not None and (output_dir / "checkpoints").is_dir():
+        print(f"The {result.stopped.during} is not finished: the same command with --resume goes on")
 
 
 def _from_the_data(recipe: Any, data: Any, overrides: Sequence[str]) -> Any:

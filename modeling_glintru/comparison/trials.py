@@ -66,6 +66,7 @@ class Trial:
         # Where the file lies, what it calls its columns and the titles change no number.
         for name in ("source", "user_column", "item_column", "time_column", "item_titles"):
             content["data"].pop(name)
+        del content["training"]["refit"]  # a comparison only measures
         for name in NEW_WEIGHTS:
             if not content["training"][name]:  # keys are older than these settings
                 del content["training"][name]

@@ -20,8 +20,9 @@ from .histories import iterate_flat_histories
 from .interactions import Interactions
 from .recurrence import RECURRING, recurring_targets, recurring_training_targets
 from .sequences import Sequences, build_sequences
-from .splits import Rows, Splits, split_sequences
+from .splits import PARTS, Rows, Splits, split_sequences
 from .storage import check_output_folder, read_summary, whole_folder, write_summary
+from .whole import WHOLE, cut_users
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -39,7 +40,6 @@ COLUMNS = {
     "validation": ["user_id", "item_ids", "target"],
     "test": ["user_id", "item_ids", "target"],
 }
-PARTS = tuple(COLUMNS)
 GAPS = "time_gaps"  # a further column, on request
 
 
@@ -51,7 +51,8 @@ class PreparedData:
         dataset: `train` with rows `user_id` (raw), `item_ids` (int32 indices, oldest first); `validation` and `test`
             with rows `user_id`, `item_ids` (the full history) and `target` (int32). On request also `time_gaps`:
             float32, for each item the time to the next one or to the target, in seconds for dates and else in the
-            table's unit; -1 after the last of a training history.
+            table's unit; -1 after the last of a training history. Where the split cuts off what follows a test target
+            (`temporal`), `whole` holds the complete histories of those users, for a last training on everything.
         processor: Holds the item vocabulary: all items of the (filtered) table, index 0 is padding.
         summary: What was done and counted; fit for JSON.
     """
@@ -268,7 +269,9 @@ def _write(
 def _datasets(sequences: Sequences, splits: Splits, time_gaps: bool) -> DatasetDict:
     from datasets import DatasetDict
 
-    return DatasetDict({part: _dataset(sequences, getattr(splits, part), time_gaps) for part in PARTS})
+    parts = {part: _dataset(sequences, getattr(splits, part), time_gaps) for part in PARTS}
+    cut = cut_users(sequences, splits)
+    return DatasetDict(parts | ({WHOLE: _dataset(sequences, cut, time_gaps)} if len(cut) else {}))
 
 
 def _dataset(sequences: Sequences, rows: Rows, time_gaps: bool) -> Dataset:

@@ -14,7 +14,9 @@ import numpy as np
 from ..errors import DataError
 from .sequences import Sequences
 
-__all__ = ["SPLITS", "Rows", "Splits", "held_out_users", "leave_one_out", "split_sequences", "temporal"]
+__all__ = ["PARTS", "SPLITS", "Rows", "Splits", "held_out_users", "leave_one_out", "split_sequences", "temporal"]
+
+PARTS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)

@@ -203,6 +203,12 @@ def _results(label: str, metrics: dict[str, Any], recipe: Recipe) -> str:
         )
     if sentence := no_better_than(metrics.get("against", {}), min(recipe.evaluation.top_k)):
         blocks.append(f"**{sentence}**")
+    if refit := metrics.get("refit"):
+        epochs = f"{refit['epochs']} epoch{'s' if refit['epochs'] != 1 else ''}"
+        blocks.append(
+            "These figures were measured on a model trained without the held-out items; the weights here were then "
+            f"trained once more on everything ({refit['num_interactions']:,} interactions), {epochs}."
+        )
     if recipe.model.get("use_time_gaps"):
         blocks.append(
             f"{label} was given the time from the last item to the request, in seconds where the data has dates or "
@@ -243,7 +249,20 @@ def _training(metrics: dict[str, Any]) -> str:
     threads = f", {run['threads']} thread{'s' if run['threads'] != 1 else ''}" if run["device"] == "cpu" else ""
     words = ", ".join(f"{name} {version}" for name, version in versions.items())
     return (
-        f"{run['num_parameters']:,} parameters; {run['epochs']:g} epochs, {run['steps']:,} steps, "
+        f"{run['num_parameters']:,} parameters; {run['epochs']:.4g} epochs, {run['steps']:,} steps, "
         f"epoch {run['best_epoch']:g} kept; {run['seconds']:,.0f} seconds on {machine}{threads}; "
-        f"seed {metrics['seed']}.\n\nVersions: {words}."
+        f"seed {metrics['seed']}.{_extra(metrics)}\n\nVersions: {words}."
     )
+
+
+def _extra(metrics: dict[str, Any]) -> str:
+    """A sentence on the time limit and on the refit, where they are."""
+    stopped, refit = metrics.get("stopped"), metrics.get("refit")
+    if refit is not None:
+        return f" Then anew on everything, {refit['steps']:,} steps in {refit['seconds']:,.0f} seconds."
+    if stopped is None:
+        return ""
+    where = f"after {stopped['epochs']:.3g} of {stopped['of']} epochs"
+    if stopped["during"] == "refit":
+        return f" A training on everything was stopped early by --max_minutes {where}: the weights are those before it."
+    return f" Stopped early by --max_minutes {where}."

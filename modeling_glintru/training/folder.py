@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,12 @@ from ..repository import MODEL_FILES
 from .checkpoint import has_checkpoints, replace_json
 from .identity import check_identity
 
-__all__ = ["CHECKPOINTS", "check_run_folder", "run_folder"]
+__all__ = ["CHECKPOINTS", "REFIT", "RunFolder", "check_run_folder", "refit_folder", "run_folder"]
 
 CHECKPOINTS = "checkpoints"
 IDENTITY = "run.json"  # in CHECKPOINTS
 FINISHED = "checkpoint-finished"  # in CHECKPOINTS: what moves up when all of it is written
+REFIT = "refit"  # in CHECKPOINTS: the checkpoints of the training on everything, with an IDENTITY of their own
 # What a run, or saving its model and processor, puts into the folder; nothing else is ever removed.
 OWN_FILES = (*MODEL_FILES, "training_log.json")
 
@@ -61,8 +63,21 @@ def check_run_folder(folder: Path, *, overwrite: bool = False, resume: bool = Fa
         raise ModelFolderError(f"{folder} already holds a model; choose another --output_dir or add --overwrite")
 
 
+@dataclass
+class RunFolder:
+    """Where a run writes its results.
+
+    Args:
+        results: A folder for them.
+        goes_on: Set where the time limit ended the run: its checkpoints then stay beside the results, for `--resume`.
+    """
+
+    results: Path
+    goes_on: bool = False
+
+
 @contextmanager
-def run_folder(folder: Path, identity: dict[str, Any], resume: bool) -> Iterator[Path]:
+def run_folder(folder: Path, identity: dict[str, Any], resume: bool) -> Iterator[RunFolder]:
     """Gives a place inside `folder` (checked before) to write the results to; they move into `folder` at the end.
 
     An earlier model in `folder` stays until then. Checkpoints stay for `--resume` when the run is stopped or fails;
@@ -87,7 +102,8 @@ def run_folder(folder: Path, identity: dict[str, Any], resume: bool) -> Iterator
         checkpoints.mkdir(parents=True, exist_ok=True)  # a folder that cannot be written is found now, not later
         shutil.rmtree(finished, ignore_errors=True)
         replace_json(checkpoints / IDENTITY, identity)
-        yield finished
+        run = RunFolder(finished)
+        yield run
         for entry in folder.iterdir():
             if entry.is_file() and is_own(entry):
                 entry.unlink()
@@ -102,7 +118,24 @@ def run_folder(folder: Path, identity: dict[str, Any], resume: bool) -> Iterator
         if isinstance(error, SafetensorError):
             raise ModelFolderError(f"{folder} cannot be written: {error}") from error
         raise
-    shutil.rmtree(checkpoints)
+    shutil.rmtree(finished if run.goes_on else checkpoints)
+
+
+def refit_folder(folder: Path, epochs: int, resume: bool) -> None:
+    """Makes the place for the checkpoints of a refit, inside those of the run in `folder`.
+
+    Those that are there stay where the run goes on and its refit has as many epochs as theirs.
+    """
+    refit = folder / CHECKPOINTS / REFIT
+    identity = {"epochs": epochs}
+    try:
+        same = resume and json.loads((refit / IDENTITY).read_text(encoding="utf-8")) == identity
+    except (OSError, ValueError):
+        same = False
+    if not same:
+        shutil.rmtree(refit, ignore_errors=True)
+        refit.mkdir(parents=True)
+        replace_json(refit / IDENTITY, identity)
 
 
 def is_own(entry: Path) -> bool:
@@ -111,7 +144,7 @@ def is_own(entry: Path) -> bool:
         return False
     if entry.is_dir():
         return entry.name == CHECKPOINTS and all(
-            inside.name.startswith(("checkpoint-", IDENTITY)) for inside in entry.iterdir()
+            inside.name.startswith(("checkpoint-", IDENTITY)) or inside.name == REFIT for inside in entry.iterdir()
         )
     if entry.name == CARD_FILE and not is_signed(entry.read_text(encoding="utf-8", errors="replace")):
         return False  # somebody wrote or edited it: not to be lost with an earlier model

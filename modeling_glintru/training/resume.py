@@ -74,6 +74,18 @@ class RunTrainer(GlintRUTrainer):
     def _can_train_rows(self) -> bool:
         return self._smoothing is None and super()._can_train_rows()
 
+    def keep_best(self) -> None:
+        """Ends a training that a `RunStopped` broke off: the model gets the weights of the best epoch so far.
+
+        Where no epoch was validated yet, the present weights stay, and their metrics go into the log. Checkpoints know
+        nothing of that: a run that goes on from them is the same run as ever.
+        """
+        if self.state.best_global_step:
+            self._load_best_model()
+        else:
+            self.evaluate()
+        self.control = self.callback_handler.on_train_end(self.args, self.state, self.control)
+
     # ------------------------------------------------------------------ writing
 
     def _checkpoint(self, step: int) -> Path:

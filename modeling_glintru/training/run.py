@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,15 @@ import torch
 from accelerate.utils import broadcast_object_list
 from datasets import Dataset
 from torch import nn
-from transformers import EarlyStoppingCallback, PreTrainedModel, TrainingArguments, set_seed
+from transformers import (
+    EarlyStoppingCallback,
+    PreTrainedModel,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+    set_seed,
+)
 
 from .._memory import keep_freed_memory
 from ..auto import MODELS
@@ -28,12 +36,12 @@ from ..recipes import NEW_WEIGHTS, Recipe, TrainingRecipe
 from .adapters import add_adapters, merge_adapters
 from .checkpoint import has_checkpoints, newest_checkpoint, remove_other_checkpoints
 from .cooccurrence import near_pairs, start_from_cooccurrence
-from .folder import CHECKPOINTS
+from .folder import CHECKPOINTS, REFIT
 from .resume import RunTrainer
 from .shares import device_batch_size
 from .smoothing import NeighborSmoothing, neighbors
 from .start import Start
-from .stopping import Interruptions
+from .stopping import Interruptions, Stop, TimeIsUp
 
 __all__ = ["TrainingResult", "save_model_folder", "train", "use_bf16"]
 
@@ -47,6 +55,9 @@ class TrainingResult:
         best_epoch: The epoch whose weights were kept.
         seconds: Wall time of the training, validation and the time before an interruption included.
         steps: Optimizer steps.
+        stopped: Where the time limit ended the training, or the refit after it; None where all was done.
+        refit: Of the training on everything that followed, as in `metrics.json`; `model` then has its weights, and all
+            else is of the training that was measured.
     """
 
     model: PreTrainedModel
@@ -54,6 +65,8 @@ class TrainingResult:
     best_epoch: float
     seconds: float
     steps: int
+    stopped: Stop | None = None
+    refit: dict[str, Any] | None = None
 
     def summary(self) -> dict[str, Any]:
         """The run in numbers, for `metrics.json`."""
@@ -70,6 +83,11 @@ class TrainingResult:
             "processor": processor_name(self.model.device.type),
         }
 
+    def outcome(self) -> dict[str, Any]:
+        """What is out of the ordinary, for `metrics.json`: `stopped` and `refit`, where they are."""
+        stopped = {} if self.stopped is None else {"stopped": {"by": "max_minutes", **asdict(self.stopped)}}
+        return stopped | ({} if self.refit is None else {"refit": self.refit})
+
 
 def use_bf16(precision: str) -> bool:
     """Whether to train under bf16 autocast: as told, or, for `"auto"`, where the hardware multiplies in bf16."""
@@ -81,11 +99,15 @@ def use_bf16(precision: str) -> bool:
     return not torch.backends.mps.is_available() and bool(supported())
 
 
-def training_arguments(recipe: Recipe, output_dir: Path, progress: bool) -> TrainingArguments:
+def training_arguments(recipe: Recipe, checkpoints: Path, progress: bool, validates: bool = True) -> TrainingArguments:
     """The recipe in the words of `transformers`."""
     training = recipe.training
+    choice: dict[str, Any] = {"eval_strategy": "no"}
+    if validates:
+        choice = {"eval_strategy": "epoch", "load_best_model_at_end": True, "greater_is_better": True}
+        choice |= {"metric_for_best_model": f"eval_{training.metric}"}
     arguments = TrainingArguments(
-        output_dir=str(output_dir / CHECKPOINTS),
+        output_dir=str(checkpoints),
         num_train_epochs=training.num_train_epochs,
         per_device_train_batch_size=training.train_batch_size,
         per_device_eval_batch_size=training.eval_batch_size,
@@ -98,12 +120,8 @@ def training_arguments(recipe: Recipe, output_dir: Path, progress: bool) -> Trai
         use_cpu=not (torch.cuda.is_available() or torch.backends.mps.is_available()),
         seed=recipe.seed,
         logging_steps=training.logging_steps,
-        eval_strategy="epoch",
         save_strategy="epoch",
         restore_callback_states_from_checkpoint=True,  # the patience of early stopping
-        load_best_model_at_end=True,
-        metric_for_best_model=f"eval_{training.metric}",
-        greater_is_better=True,
         batch_eval_metrics=True,
         remove_unused_columns=False,
         dataloader_num_workers=training.dataloader_num_workers,
@@ -111,6 +129,7 @@ def training_arguments(recipe: Recipe, output_dir: Path, progress: bool) -> Trai
         ddp_find_unused_parameters=False,  # every weight takes part in every step
         disable_tqdm=not progress,
         report_to="none",
+        **choice,
     )
     devices = arguments.world_size * max(1, arguments.n_gpu)
     arguments.per_device_train_batch_size = device_batch_size(training.train_batch_size, devices)
@@ -141,11 +160,13 @@ def train(
     data: PreparedData,
     output_dir: Path,
     *,
-    compute_metrics: Callable,
-    preprocess_logits_for_metrics: Callable,
+    compute_metrics: Callable | None = None,
+    preprocess_logits_for_metrics: Callable | None = None,
     start: Start | None = None,
+    epochs: int | None = None,
     resume: bool = False,
     interruptions: Interruptions | None = None,
+    keep_best: bool = False,
     progress: bool = True,
     say: Callable[[str], None] = print,
 ) -> TrainingResult:
@@ -158,8 +179,12 @@ def train(
         compute_metrics, preprocess_logits_for_metrics: As `transformers.Trainer` takes them; they give the
             recipe's validation metric (`modeling_glintru.evaluation` has a pair).
         start: From `open_start(recipe.fine_tuning)`, with the recipe that its `fitted` gave; it stays as it is.
+        epochs: Train for so many epochs, along the recipe's schedule, and keep the last weights: no validation. That is
+            the refit, whose checkpoints are in a folder of their own inside that of the run.
         resume: Whether to go on from the newest checkpoint that is whole; from the beginning where none was written.
         interruptions: When to save and to stop.
+        keep_best: Whether the time limit ends the training with the best epoch so far (with the present weights, before
+            any epoch was validated), instead of raising `RunStopped`.
         progress: Whether to show a bar and a line an epoch.
         say: Gets a line about a damaged checkpoint and about where a resumed run goes on.
 
@@ -167,7 +192,7 @@ def train(
         DataError: The recipe has `use_time_gaps`, and the data no times between items, or always the same.
         ModelFolderError: All checkpoints are damaged.
         RecipeError: The batch cannot be shared out to the processes, or the launcher asks for sharded weights.
-        RunStopped: See `Interruptions`.
+        RunStopped: See `Interruptions`; `TimeIsUp` where it was the time limit.
     """
     if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":  # ignored by Accelerate on the CPU
         raise RecipeError("glintru train keeps whole weights in each process; examples/train_sharded.py shards them")
@@ -181,8 +206,11 @@ def train(
     keep_freed_memory()
     set_seed(recipe.seed)
     training = recipe.training
-    arguments = training_arguments(recipe, output_dir, progress and is_main_process())
-    checkpoint = _agreed_checkpoint(output_dir / CHECKPOINTS, say) if resume else None
+    checkpoints = output_dir / CHECKPOINTS
+    if epochs is not None:
+        checkpoints /= REFIT
+    arguments = training_arguments(recipe, checkpoints, progress and is_main_process(), validates=epochs is None)
+    checkpoint = _agreed_checkpoint(checkpoints, say) if resume else None
     smoothing = None
     if start is None:
         model = MODELS[recipe.model_name](recipe.config(data.processor.vocab_size))
@@ -197,7 +225,6 @@ def train(
         say(f"LoRA      {model.num_parameters(only_trainable=True):,} of {model.num_parameters():,} parameters train")
     if config.negative_sampling != "uniform":
         model.set_item_counts(data.item_counts)
-    patience = training.early_stopping_patience
     interruptions = interruptions or Interruptions()
     trainer = RunTrainer(
         model=model,
@@ -208,13 +235,20 @@ def train(
             training.max_length, exclude_seen=not data.processor.recommend_seen, time_gaps=config.use_time_gaps
         ),
         train_dataset=training_rows(recipe, data.dataset["train"], model.training_examples, config.use_time_gaps),
-        eval_dataset=sorted_by_length(data.dataset["validation"]),
+        eval_dataset=sorted_by_length(data.dataset["validation"]) if epochs is None else None,
         compute_metrics=compute_metrics,
         preprocess_logits_for_metrics=preprocess_logits_for_metrics,
-        callbacks=[*([EarlyStoppingCallback(patience)] if patience else []), interruptions],
+        callbacks=[*_ends(training, epochs, say if progress else lambda text: None), interruptions],
     )
-    with interruptions.caught():
-        trainer.train(resume_from_checkpoint=checkpoint)
+    stopped = None
+    try:
+        with interruptions.caught():
+            trainer.train(resume_from_checkpoint=checkpoint)
+    except TimeIsUp as limit:
+        if not keep_best:
+            raise
+        stopped = limit.at
+        trainer.keep_best()
     steps_per_epoch = trainer.state.max_steps / training.num_train_epochs
     best_step = trainer.state.best_global_step or trainer.state.global_step
     # Accelerate leaves its autocast around `forward`; evaluation is in full precision.
@@ -227,7 +261,36 @@ def train(
         best_epoch=round(best_step / steps_per_epoch, 2),
         seconds=trainer.seconds,
         steps=trainer.state.global_step,
+        stopped=stopped,
     )
+
+
+class LastEpoch(TrainerCallback):
+    """Ends a training after so many epochs; the schedule of its learning rate is that of all.
+
+    Args:
+        epochs: At least 1.
+        say: Gets a line an epoch.
+    """
+
+    def __init__(self, epochs: int, say: Callable[[str], None]) -> None:
+        self.epochs = epochs
+        self.say = say
+
+    def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any):
+        epoch = round(state.epoch or 0)
+        losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
+        self.say(f"refit epoch {epoch}/{self.epochs}" + (f"  loss {losses[-1]:.3f}" if losses else ""))
+        if epoch >= self.epochs:
+            control.should_training_stop = True
+
+
+def _ends(training: TrainingRecipe, epochs: int | None, say: Callable[[str], None]) -> list[TrainerCallback]:
+    """What ends a training before the last epoch of its recipe."""
+    if epochs is not None:
+        return [LastEpoch(epochs, say)]
+    patience = training.early_stopping_patience
+    return [EarlyStoppingCallback(patience)] if patience else []
 
 
 def _use_cooccurrence(
@@ -249,11 +312,14 @@ def _agreed_checkpoint(folder: Path, say: Callable[[str], None]) -> str | None:
     found: list[str | None] = [None]
     if is_main_process():
         checkpoint = newest_checkpoint(folder, say)
-        if checkpoint is None and has_checkpoints(folder):
+        refit = folder.name == REFIT
+        if checkpoint is None and has_checkpoints(folder) and not refit:  # a refit starts again
             raise ModelFolderError(f"no checkpoint in {folder} is whole; start again with --overwrite")
         remove_other_checkpoints(folder, checkpoint)
-        where = "from the beginning: no checkpoint was written yet" if checkpoint is None else f"from {checkpoint.name}"
-        say(f"The run goes on {where}")
+        if checkpoint is not None:
+            say(f"The {'refit' if refit else 'run'} goes on from {checkpoint.name}")
+        elif not refit:
+            say("The run goes on from the beginning: no checkpoint was written yet")
         found = [None if checkpoint is None else str(checkpoint)]
     broadcast_object_list(found)
     return found[0]
@@ -263,7 +329,8 @@ def save_model_folder(output_dir: Path, result: TrainingResult, data: PreparedDa
     """Writes weights, vocabulary, recipe and log: a folder that `from_pretrained` and `glintru` take."""
     output_dir.mkdir(parents=True, exist_ok=True)
     data.processor.max_length = recipe.training.max_length
-    data.processor.item_counts = data.item_counts[1:]
+    if data.processor.item_counts is None:  # prepared by an earlier version
+        data.processor.item_counts = data.item_counts[1:]
     result.model.save_pretrained(output_dir)
     data.processor.save_pretrained(output_dir)
     recipe.save(output_dir / "recipe.yaml")

@@ -52,6 +52,16 @@ def test_what_changes_no_target_is_allowed(demo, glintru):
     assert result.exit_code == 0 and json.loads(result.stdout)["trained_on_targets"] is False, result.output
 
 
+@pytest.mark.slow
+def test_a_refitted_model_is_refused(glintru, tmp_path):
+    """The model that goes live has learned from every interaction, so nothing is left to measure it on."""
+    words = ("--set", "num_train_epochs=1", "--quiet", "--refit", "--output_dir", tmp_path / "live")
+    assert glintru("train", "--recipe", "demo", *words).exit_code == 0
+    result = glintru("evaluate", tmp_path / "live", "--quiet")
+    assert result.exit_code == 2 and "trained once more on everything (--refit)" in result.stderr
+    assert glintru("evaluate", tmp_path / "live", "--as_is", "--quiet").exit_code == 0
+
+
 def evaluation(ranks: np.ndarray) -> Evaluation:
     return Evaluation({"full": ranks}, ks=(10,), seed=0)
 

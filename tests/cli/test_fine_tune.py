@@ -93,6 +93,37 @@ def test_it_goes_on_after_a_stop(demo, later, tuned, glintru, tmp_path):
     assert (tmp_path / "out" / "model.safetensors").read_bytes() == (tuned[0] / "model.safetensors").read_bytes()
 
 
+def test_a_refit_starts_from_the_same_model(demo, later, glintru, tmp_path):
+    """With steps that change nothing, the weights of the known items are still those of the start."""
+    words = ("--from", demo[0], "--data", later, "--set", "learning_rate=1e-12", "--output_dir", tmp_path / "out")
+    assert "were then trained once more on everything" in run(glintru, *words, "--refit").replace("\n", " ")
+    old, now = (load_file(folder / "model.safetensors") for folder in (demo[0], tmp_path / "out"))
+    for name, tensor in old.items():
+        assert now[name][: len(tensor)].allclose(tensor, rtol=0, atol=1e-6), name
+    processor = GlintRUProcessor.from_pretrained(tmp_path / "out")
+    assert processor.item_counts.sum() == pl.read_csv(later).height and processor.item_counts[-20:].all()
+
+
+def test_a_refit_is_asked_for_each_time(demo, later, glintru, tmp_path):
+    """It costs a training more; and figures on what the start was refitted on would be too good, which is said."""
+    base = tmp_path / "base"
+    shutil.copytree(demo[0], base)
+    before = load_recipe(base / "recipe.yaml")
+    replace(before, training=replace(before.training, refit=True)).save(base / "recipe.yaml")
+    printed = run(glintru, "--from", base, "--data", later, "--output_dir", tmp_path / "out")
+    assert not load_recipe(tmp_path / "out" / "recipe.yaml").training.refit
+    assert "base was trained on everything that its data held" in printed
+
+
+def test_stopped_in_place(tuned, later, glintru, tmp_path):
+    """The model that it started from is gone, so that there is nothing to go on from."""
+    folder = tmp_path / "shop"
+    shutil.copytree(tuned[0], folder)
+    printed = run(glintru, "--from", folder, "--data", later, "--output_dir", folder, "--overwrite", *AT_ONCE)
+    assert "Stopped   by --max_minutes" in printed and "--resume" not in printed
+    assert not (folder / "checkpoints").exists() and load_model_folder(folder)
+
+
 def test_in_place_month_after_month(tuned, later, glintru, tmp_path):
     folder = tmp_path / "shop"
     shutil.copytree(tuned[0], folder)

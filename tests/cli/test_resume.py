@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import polars as pl
 import pytest
 
 from modeling_glintru.data import synthetic_interactions
+from modeling_glintru.repository import model_files
 
 from .conftest import EPOCHS
 from .test_bad_input import refused
@@ -22,13 +24,11 @@ AT_ONCE = ("--max_minutes", "1e-9")
 
 @pytest.fixture
 def stopped(glintru, tmp_path):
-    """A folder with an unfinished run."""
+    """A folder with a run that the time limit ended at its first step: a model, and checkpoints beside it."""
     result = glintru(*DEMO, tmp_path / "out", *AT_ONCE)
     assert result.exit_code == 0, result.output
-    assert result.stderr == (
-        "glintru: stopped after --max_minutes at step 1 of 58; the same command with --resume goes on\n"
-    )
-    assert [entry.name for entry in (tmp_path / "out").iterdir()] == ["checkpoints"]
+    assert "Stopped   by --max_minutes after 0.0345 of 2 epochs: epoch 0.03 is kept\n" in result.stdout
+    assert "The training is not finished: the same command with --resume goes on\n" in result.stdout
     return tmp_path / "out"
 
 
@@ -37,10 +37,31 @@ def assert_finished_like(folder, demo) -> None:
     assert {file.name for file in folder.iterdir()} == {file.name for file in demo[0].iterdir()}
 
 
+def test_a_time_limit_leaves_a_model_with_its_figures(demo, glintru, stopped):
+    """In the folder lies all that a finished run leaves, and the way on."""
+    names = {file.name for file in demo[0].iterdir()}
+    assert {file.name for file in stopped.iterdir()} == names | {"checkpoints"}
+    metrics = json.loads((stopped / "metrics.json").read_text())
+    assert metrics["stopped"] == {"by": "max_minutes", "epochs": 0.0345, "of": 2, "during": "training"}
+    measured = json.loads(glintru("evaluate", stopped, "--data", "demo", "--json").stdout)
+    assert measured["test"] == metrics["test"] and metrics["training"]["steps"] == 1
+    found = glintru("recommend", stopped, "--history", "saga-25-volume-5", "--json")
+    assert found.exit_code == 0 and len(json.loads(found.stdout)["recommendations"]) == 10
+    refused(glintru(*DEMO, stopped), "an unfinished run", "--resume", "--overwrite")
+    assert not any(file.path.startswith("checkpoint") for file in model_files(stopped, "ann/demo"))
+
+
+def test_it_can_be_started_again(demo, glintru, stopped):
+    result = glintru(*DEMO, stopped, "--overwrite")
+    assert result.exit_code == 0, result.output
+    assert_finished_like(stopped, demo)
+
+
 def test_a_run_in_pieces_equals_a_whole_one(demo, glintru, stopped):
     for step in (2, 3):
         result = glintru(*DEMO, stopped, "--resume", *AT_ONCE)
-        assert f"goes on from checkpoint-{step - 1}\n" in result.stdout and f"at step {step} of" in result.stderr
+        assert f"goes on from checkpoint-{step - 1}\n" in result.stdout and result.exit_code == 0
+        assert json.loads((stopped / "metrics.json").read_text())["training"]["steps"] == step
     result = glintru(*DEMO, stopped, "--resume")
     assert result.exit_code == 0, result.output
     assert_finished_like(stopped, demo)
@@ -83,6 +104,23 @@ def test_where_there_is_nothing_to_resume(demo, glintru, tmp_path):
 def test_limits_are_checked(glintru, tmp_path):
     refused(glintru(*DEMO, tmp_path / "new", "--max_minutes", "0"), "--max_minutes must be above 0")
     refused(glintru(*DEMO, tmp_path / "new", "--save_minutes", "-1"), "--save_minutes at least 0")
+
+
+@pytest.mark.slow
+def test_killed_in_the_refit(glintru, tmp_path):
+    """kill -9 once some checkpoint of the refit is written, and on to the weights of a run that nobody killed."""
+    whole, folder = tmp_path / "whole", tmp_path / "out"
+    assert glintru(*DEMO, whole, "--refit").exit_code == 0
+    command = [sys.executable, "-m", "modeling_glintru", *DEMO, str(folder), "--save_minutes", "0", "--refit"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    while process.poll() is None and not list(folder.glob("checkpoints/refit/checkpoint-*[0-9]")):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -9
+    assert [entry.name for entry in folder.iterdir()] == ["checkpoints"]
+    done = subprocess.run([*command, "--resume"], capture_output=True, text=True)
+    assert "The refit goes on from checkpoint-" in done.stdout, done.stderr
+    assert_finished_like(folder, (whole, None))
 
 
 @pytest.mark.slow

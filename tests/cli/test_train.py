@@ -8,14 +8,17 @@ import subprocess
 import sys
 
 import matplotlib.image
+import numpy as np
 import polars as pl
 import pytest
 from safetensors.torch import load_file
 
 from modeling_glintru.data import synthetic_interactions
+from modeling_glintru.data.splits import Rows
 from modeling_glintru.recipes import load_recipe
 
 from .conftest import EPOCHS
+from .test_bad_input import refused
 
 
 def strings_nobody_has_seen(path, seed=5):
@@ -154,6 +157,21 @@ def test_the_recipe_says_how_prepared_data_was_split(glintru, tmp_path):
     metrics = json.loads((out / "metrics.json").read_text())
     again = json.loads(glintru("evaluate", out, "--data", "demo", "--json").stdout)
     assert again["test"] == metrics["test"]
+
+
+def test_prepared_data_of_an_older_version_is_refused_before_any_training(glintru, tmp_path, monkeypatch):
+    nobody = Rows(*(np.zeros(0, np.int64) for _ in range(3)))
+    monkeypatch.setattr("modeling_glintru.data.prepare.cut_users", lambda sequences, splits: nobody)
+    prepared, out = tmp_path / "prepared", tmp_path / "out"
+    options = ("--recipe", "demo", "--set", "split=temporal", "--output_dir", prepared)
+    assert glintru("prepare", *options).exit_code == 0
+    monkeypatch.setattr("modeling_glintru.runs.train", None)
+    refused(
+        glintru("train", "--recipe", "demo", "--data", prepared, "--refit", "--output_dir", out),
+        "of its 18,331 interactions",
+        "(--refit); run glintru prepare again",
+    )
+    assert not out.exists()
 
 
 @pytest.mark.parametrize("command", ["prepare", "train", "evaluate", "recommend", "compare", "convert"])

@@ -112,15 +112,16 @@ def log(folder: Path) -> list[dict]:
 
 @pytest.mark.slow
 def test_two_processes_train_as_one(tmp_path):
-    """Stopped and resumed on the way. The last batch of an epoch is one window, so that one share is empty."""
+    """Stopped and resumed on the way, and refitted. The last batch of an epoch is one window: one share is empty."""
     options = ["num_train_epochs=2", "precision=fp32", "max_length=14", "random_window_shift=true", "logging_steps=1"]
     options += [f"{part}_dropout=0" for part in ("embedding", "attention", "hidden")]
     options += ["train_batch_size=96", "evaluation.reference_models=[]", "eval_batch_size=96"]
     changes = [word for option in options for word in ("--set", option)]
-    command = ("-m", "modeling_glintru", "train", "--recipe", "demo", *changes, "--quiet", "--output_dir")
+    command = ("-m", "modeling_glintru", "train", "--recipe", "demo", *changes, "--quiet", "--refit", "--output_dir")
     launch(1, *command, tmp_path / "one")
     stopped = launch(2, *command, tmp_path / "two", "--max_minutes", "1e-9")
-    assert stopped.stderr.count("stopped after --max_minutes at step 1") == 1
+    assert stopped.stdout.count("Stopped   by --max_minutes after") == stopped.stdout.count("Refit     none") == 1
+    assert (tmp_path / "two" / "model.safetensors").is_file()
     done = launch(2, *command, tmp_path / "two", "--resume")
     assert done.stdout.count("goes on from checkpoint-1\n") == done.stdout.count("test, 800 users") / 2 == 1
     one, two = log(tmp_path / "one"), log(tmp_path / "two")
@@ -128,8 +129,13 @@ def test_two_processes_train_as_one(tmp_path):
     for first, second in zip(one, two, strict=True):
         assert second == pytest.approx(first, rel=1e-4, abs=1e-5)
     assert {file.name for file in (tmp_path / "two").iterdir()} == {file.name for file in (tmp_path / "one").iterdir()}
-    tests = [json.loads((tmp_path / name / "metrics.json").read_text())["test"] for name in ("one", "two")]
-    assert tests[1]["ndcg@10"]["value"] == pytest.approx(tests[0]["ndcg@10"]["value"], abs=2e-3)
+    metrics = [json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("one", "two")]
+    values = [found["test"]["ndcg@10"]["value"] for found in metrics]
+    assert values[1] == pytest.approx(values[0], abs=2e-3)
+    refits = [{k: v for k, v in found["refit"].items() if k != "seconds"} for found in metrics]
+    assert refits[0] == refits[1] and done.stdout.count("Refit     ") == 1
+    first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
+    assert all(torch.allclose(first[name], second[name], atol=1e-2) for name in first)
 
 
 RANKS = """

@@ -214,7 +214,7 @@ def test_every_training_field_of_the_recipe_arrives(tmp_path):
         "metric": "metric_for_best_model",
     }
     elsewhere = {"max_length", "early_stopping_patience", "random_window_shift", "precision", "prefix_share"}
-    elsewhere |= {"train_batch_targets", "cooccurrence_start", "cooccurrence_smoothing"}
+    elsewhere |= {"train_batch_targets", "cooccurrence_start", "cooccurrence_smoothing", "refit"}
     changes = {
         "num_train_epochs": 3,
         "train_batch_size": 7,
