@@ -153,8 +153,7 @@ for given, filters in [
 
 @needs_packages
 @pytest.mark.slow
-@pytest.mark.parametrize("seen_again", [False, True])
-def test_the_page_serves_a_trained_folder_without_torch(tmp_path, seen_again):
+def test_the_page_serves_a_trained_folder_without_torch(tmp_path):
     from typer.testing import CliRunner
 
     from modeling_glintru.cli import app
@@ -165,7 +164,6 @@ def test_the_page_serves_a_trained_folder_without_torch(tmp_path, seen_again):
     words = ["train", "--recipe", "demo", "--output_dir", str(model), "--set", "num_train_epochs=1", "--quiet"]
     assert CliRunner().invoke(app, words).exit_code == 0
     processor = GlintRUProcessor.from_pretrained(model)
-    processor.recommend_seen = seen_again
     processor.item_counts = np.random.default_rng(0).integers(0, 9, len(processor))
     processor.save_pretrained(model)
     words = ["export", str(model), "--to", "onnx", "--output", str(tmp_path / "exported"), "--top_k", "10"]
@@ -173,22 +171,14 @@ def test_the_page_serves_a_trained_folder_without_torch(tmp_path, seen_again):
     assert result.exit_code == 0, result.output
     assert "step.onnx: differs from torch by" in result.stdout
     (code,) = re.findall(r"^```python\n(.*?)^```$", (ROOT / "docs/onnx.md").read_text(), re.DOTALL | re.MULTILINE)
-    done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_TORCH + code + MORE], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
     recommender = Recommender(*load_model_folder(model))
-    items = list(recommender.processor.item_ids)
+    items, about = list(processor.item_ids), tmp_path / "exported" / "onnx.json"
 
     def expected(history, **filters):
         (found,) = recommender.recommend([history], **filters)
         return [item["item_id"] for item in found.items], found.cold_start
 
     history = items[:3]
-    clicked = [*history, expected(history)[0][0]]
-    lines = done.stdout.splitlines()
-    assert lines[0] == str(expected(clicked)[0]) and lines[1] == "True"
-    assert lines[2] == ("5" if seen_again else "2")
     asked = [
         (history, {}),
         (["unheard", *items[7:9]], {"exclude": items[20:60]}),
@@ -196,8 +186,19 @@ def test_the_page_serves_a_trained_folder_without_torch(tmp_path, seen_again):
         ([], {}),
         (["unheard"], {"allowed": items[100:104], "exclude": items[101:102]}),
     ]
-    for (given, filters), line in zip(asked, lines[3:], strict=True):
-        assert line == str(expected(given, **filters))
+    for seen_again in (False, True):
+        about.write_text(json.dumps({**json.loads(about.read_text()), "recommend_seen": seen_again}))
+        recommender.processor.recommend_seen = seen_again
+        done = subprocess.run(
+            [sys.executable, "-c", WITHOUT_TORCH + code + MORE], cwd=tmp_path, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        lines = done.stdout.splitlines()
+        clicked = [*history, expected(history)[0][0]]
+        assert lines[0] == str(expected(clicked)[0]) and lines[1] == "True"
+        assert lines[2] == ("5" if seen_again else "2")
+        for (given, filters), line in zip(asked, lines[3:], strict=True):
+            assert line == str(expected(given, **filters))
 
 
 def test_without_the_packages_one_sentence_says_what_to_install(tmp_path, monkeypatch):
