@@ -19,8 +19,8 @@ from ..seen_items_glintru import leaves_out_seen
 from ..time_gaps_glintru import checked_gaps
 from .advancing import StateAdvancer
 from .group_commit import GroupCommit
-from .item_sets import SeenItems
 from .recommender import Recommendation
+from .seen_items import SeenItems
 from .sqlite_store import SQLiteStateStore
 from .step import make_step
 from .step_types import Step

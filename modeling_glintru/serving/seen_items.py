@@ -1,4 +1,4 @@
-"""What a user has already seen, and the sets of items for filters (their file travels with the model)."""
+"""What users have already seen."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from collections import OrderedDict
 
 import numpy as np
 
-from ..item_sets_glintru import ItemSet
 from .advancing import StateAdvancer
 from .store import RawId, Record, UserStateStore
 
-__all__ = ["ItemSet", "SeenItems"]
+__all__ = ["SeenItems"]
 
 
 class SeenItems:
