@@ -16,6 +16,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -314,7 +315,8 @@ def padded_users(model: Any, users: UserHistories) -> Callable[[], np.ndarray]:
 
 def first_users(users: UserHistories, number: int) -> UserHistories:
     number = min(number, len(users))
-    return UserHistories(users.user_ids[:number], users.items, users.starts[: number + 1], 0, users.last_times[:number])
+    starts, times = users.starts[: number + 1], users.last_times[:number]
+    return replace(users, user_ids=users.user_ids[:number], starts=starts, num_unknown_items=0, last_times=times)
 
 
 def all_users(arguments: argparse.Namespace) -> dict:

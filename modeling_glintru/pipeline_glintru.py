@@ -14,14 +14,15 @@ import torch
 from transformers import Pipeline
 
 from .configuration_glintru import GlintRUError
-from .seen_items_glintru import warn_of_seen_items
+from .item_sets_glintru import ItemFilter, ItemSet
+from .seen_items_glintru import leaves_out_seen
 from .time_gaps_glintru import checked_gaps
 from .vocabulary_glintru import as_list
 
 __all__ = ["SequentialRecommendationPipeline"]
 
 BATCH_SIZE = 128
-KEYS = ("history", "state", "exclude", "time_gap")
+KEYS = ("history", "state", "allowed", "exclude", "time_gap")
 
 
 class SequentialRecommendationPipeline(Pipeline):
@@ -31,7 +32,7 @@ class SequentialRecommendationPipeline(Pipeline):
         model: Any recommender of this package.
         feature_extractor: Its `GlintRUProcessor`.
         batch_size: Histories at once, 128 by default.
-        top_k, exclude_seen, unknown_items, return_state: Defaults of the options of a call.
+        top_k, exclude_seen, allowed, exclude, unknown_items, return_state: Defaults of the options of a call.
 
     Example:
         >>> pipe = pipeline("sequential-recommendation", model="outputs/ml-100k")
@@ -69,24 +70,29 @@ class SequentialRecommendationPipeline(Pipeline):
                 - `history`: the raw ids; may be empty.
                 - `state` (GLINT-RU only): bytes or a `GlintRUState` of one user that an earlier call returned;
                   `history` is then only what came after it.
-                - `exclude`: further raw ids that are not to be recommended.
+                - `allowed`: raw ids, a mask or an `ItemSet`: nothing else is recommended.
+                - `exclude`: the same: not recommended, whatever their score.
                 - `time_gap` (models with `use_time_gaps` only): the time from the last item to now, in the unit of the
                   training data.
-            top_k: Items each, 10 by default, at most the number of items.
-            exclude_seen: Whether the items of `history` are left out; yes by default. What a state has absorbed is not
-                known by name: name it in `exclude`.
+            top_k: Items each, 10 by default, at most the number of items. Filters may leave fewer.
+            exclude_seen: Whether the items of `history` are left out; by default unless the processor says
+                `recommend_seen`. What a state has absorbed is not known by name: name it in `exclude`.
+            allowed, exclude: As the keys of a history, for all of them; where a history has its own, both hold. Ids
+                that the model does not know are left out of both.
             unknown_items: `"drop"` or `"error"`, the processor's own policy by default.
             return_state: Whether to return the state after the history (GLINT-RU only). Without a state to go on from,
                 the newest `max_length` items are read, with one all that `history` holds.
             batch_size: Histories at once.
 
         Returns:
-            For each history `{"items": [{"item_id", "title", "score"}, ...], "num_unknown_items": int}`, with
-            `"title"` only where the model has titles, and with `"state"`, bytes, on request.
+            For each history `{"items": [{"item_id", "title", "score"}, ...], "num_unknown_items": int, "cold_start":
+            bool}`, with `"title"` only where the model has titles, and with `"state"`, bytes, on request. Cold starts
+            are histories of whose items none is known, without a state that holds some: they get the most popular
+            items of the training data, each with the score 0.
 
         Raises:
-            GlintRUError: An input in another form, an option out of range, a state that is damaged or of other weights,
-                or a model without states.
+            GlintRUError: An input in another form, an option out of range, no item of `allowed` is known, a state that
+                is damaged or of other weights, or a model without states.
             UnknownItemError: An unknown item under the policy `"error"`.
         """
         if isinstance(inputs, (list, tuple)):
@@ -97,10 +103,16 @@ class SequentialRecommendationPipeline(Pipeline):
             inputs = list(inputs)
         return super().__call__(inputs, *args, **kwargs)
 
+    def item_set(self, item_ids: Any, unknown_items: str | None = None) -> ItemSet:
+        """Items for `allowed` or `exclude`, looked up once to be used again and again; see `ItemSet`."""
+        return ItemSet(self.feature_extractor, item_ids, unknown_items)
+
     def _sanitize_parameters(  # type: ignore[override]
         self,
         top_k: int | None = None,
         exclude_seen: bool | None = None,
+        allowed: Any = None,
+        exclude: Any = None,
         unknown_items: str | None = None,
         return_state: bool | None = None,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
@@ -109,7 +121,13 @@ class SequentialRecommendationPipeline(Pipeline):
             raise GlintRUError(f"top_k must be between 1 and the number of items ({most}), got {top_k!r}")
         if return_state:
             self._require_states()
-        before = {"exclude_seen": exclude_seen, "unknown_items": unknown_items, "return_state": return_state}
+        before: dict[str, Any] = {
+            "exclude_seen": exclude_seen,
+            "unknown_items": unknown_items,
+            "return_state": return_state,
+        }
+        for name, items in (("allowed", allowed), ("exclude", exclude)):  # looked up once, not for each batch
+            before[name] = None if items is None else ItemSet.of(self.feature_extractor, items, "drop")
         return {key: value for key, value in before.items() if value is not None}, {}, {"top_k": top_k} if top_k else {}
 
     # ------------------------------------------------------------------ in batches of our own: states have no padding
@@ -133,7 +151,9 @@ class SequentialRecommendationPipeline(Pipeline):
     def preprocess(  # type: ignore[override]
         self,
         batch: list[Any],
-        exclude_seen: bool = True,
+        exclude_seen: bool | None = None,
+        allowed: ItemSet | None = None,
+        exclude: ItemSet | None = None,
         unknown_items: str | None = None,
         return_state: bool = False,
     ) -> dict[str, Any]:
@@ -144,20 +164,30 @@ class SequentialRecommendationPipeline(Pipeline):
         flat = processor.encode_ids(list(chain.from_iterable(histories)), unknown_items)
         ends = np.cumsum([len(history) for history in histories])
         items = [part[part > 0] for part in np.split(flat, ends[:-1])]
-        excluded = [processor.encode_ids(row["exclude"], "drop") for row in rows]
-        if exclude_seen:
-            excluded = [np.concatenate(both) for both in zip(excluded, items, strict=True)]
-        else:
-            warn_of_seen_items(self.model)
+        everyone = ItemFilter.of(processor, allowed, exclude)
+        filters = [self._filter(row, everyone) for row in rows]
+        seen = items if leaves_out_seen(exclude_seen, self.model, processor) else [items[0][:0]] * len(items)
         going_on = [row["state"] is not None for row in rows]
         state = self._merged([row["state"] for row in rows]) if return_state or any(going_on) else None
         read = [part if on else part[-processor.max_length :] for part, on in zip(items, going_on, strict=True)]
         unknown = [len(history) - len(part) for history, part in zip(histories, items, strict=True)]
-        inputs = {"input_ids": _padded(read), "exclude_item_ids": _padded(excluded)}
+        counts = torch.tensor([*map(len, items)]) + (0 if state is None else state.count)  # items known of each user
+        inputs = {"input_ids": _padded(read), "exclude_item_ids": _padded(seen)}
         gaps = [row["time_gap"] for row in rows]
         if any(gap is not None for gap in gaps):
             inputs["time_gaps"] = checked_gaps(gaps, len(rows), self.model)
-        return {"inputs": inputs, "state": state, "return_state": return_state, "num_unknown_items": unknown}
+        answers = {"filters": filters, "cold": (counts == 0).tolist(), "num_unknown_items": unknown}
+        return {"inputs": inputs, "state": state, "return_state": return_state, **answers}
+
+    def _filter(self, row: dict[str, Any], everyone: ItemFilter) -> ItemFilter:
+        """What is left to recommend after one history: its own filters and those of the call hold together."""
+        if row["allowed"] is None and row["exclude"] is None:
+            return everyone
+        own = ItemFilter.of(self.feature_extractor, row["allowed"], row["exclude"], "drop")
+        only = everyone.only if own.only is None else own.only
+        if own.only is not None and everyone.only is not None:
+            only = np.intersect1d(own.only, everyone.only)
+        return ItemFilter(self.feature_extractor, only, np.concatenate((own.never, everyone.never)))
 
     def _forward(self, model_inputs: dict[str, Any], **parameters: Any) -> Any:  # type: ignore[override]
         inputs, state = model_inputs.pop("inputs"), model_inputs.pop("state")
@@ -166,12 +196,17 @@ class SequentialRecommendationPipeline(Pipeline):
         return {**model_inputs, "logits": outputs.logits, "state": None if state is None else outputs.state}
 
     def postprocess(self, model_outputs: dict[str, Any], top_k: int = 10) -> list[dict[str, Any]]:  # type: ignore[override]
-        processor = self.feature_extractor
-        found = processor.decode_top_k(model_outputs["logits"], min(top_k, len(processor)))
-        answers: list[dict[str, Any]] = [
-            {"items": items, "num_unknown_items": unknown}
-            for items, unknown in zip(found, model_outputs["num_unknown_items"], strict=True)
-        ]
+        processor, logits = self.feature_extractor, model_outputs["logits"]
+        filters, cold, unknown = (model_outputs[key] for key in ("filters", "cold", "num_unknown_items"))
+        with torch.inference_mode():
+            for row, passes in zip(logits, filters, strict=True):
+                if passes:
+                    row[torch.from_numpy(~passes.passing)] = -torch.inf
+        found = processor.decode_top_k(logits, min(top_k, len(processor)))
+        for place in np.flatnonzero(cold):
+            found[place] = [processor.listed(n, 0.0) for n in filters[place].most_popular(top_k).tolist()]
+        keys = ("items", "num_unknown_items", "cold_start")
+        answers = [dict(zip(keys, row, strict=True)) for row in zip(found, unknown, cold, strict=True)]
         if model_outputs["return_state"]:
             for answer, state in zip(answers, model_outputs["state"].to_bytes(), strict=True):
                 answer["state"] = state
@@ -220,13 +255,11 @@ def _parsed(row: Any) -> dict[str, Any]:
     if unknown or "history" not in row:
         problem = f"has the unknown {unknown[0]!r}" if unknown else "has no 'history'"
         raise GlintRUError(f"a history given as a dict {problem}: its keys are {', '.join(KEYS)}")
-    parsed = {"state": row.get("state"), "time_gap": row.get("time_gap")}
-    for key in ("history", "exclude"):
-        ids = row.get(key, ())
-        if isinstance(ids, Mapping):
-            raise GlintRUError(f"{key} must be a list of raw item ids, got {_short(ids)}")
-        parsed[key] = as_list(ids)
-    return parsed
+    parsed = {key: row.get(key) for key in KEYS}
+    for key in ("history", "allowed", "exclude"):
+        if isinstance(parsed[key], Mapping):
+            raise GlintRUError(f"{key} must be a list of raw item ids, got {_short(parsed[key])}")
+    return {**parsed, "history": as_list(row["history"])}
 
 
 def _padded(rows: list[np.ndarray]) -> torch.Tensor:

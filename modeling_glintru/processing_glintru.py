@@ -151,6 +151,7 @@ class GlintRUProcessor(FeatureExtractionMixin):
 
     @item_counts.setter
     def item_counts(self, counts: Any) -> None:
+        self.__dict__.pop("popular_items", None)
         if isinstance(counts, Mapping):
             counts = [counts.get(raw, 0) for raw in self._item_ids]
         if counts is None:
@@ -163,6 +164,13 @@ class GlintRUProcessor(FeatureExtractionMixin):
                 f"shape {array.shape}."
             )
         self._item_counts = array.astype(np.int64)
+
+    @cached_property
+    def popular_items(self) -> np.ndarray:
+        """int64 (n,): all indices, the most often counted first, ties in the order of the vocabulary."""
+        if self._item_counts is None:
+            return np.arange(1, self.vocab_size)
+        return np.argsort(-self._item_counts, kind="stable") + 1
 
     @property
     def vocab_size(self) -> int:
@@ -233,7 +241,8 @@ class GlintRUProcessor(FeatureExtractionMixin):
         # Built anew and checked as a whole: a refused id leaves the processor as it was.
         grown = type(self)([*self._item_ids, *new], titles)
         self._item_ids, self._index, self._item_titles = grown._item_ids, grown._index, grown._item_titles
-        self.__dict__.pop("_sorted", None)
+        for outdated in ("_sorted", "popular_items"):
+            self.__dict__.pop(outdated, None)
         if self._item_counts is not None:
             self._item_counts = np.concatenate([self._item_counts, np.zeros(len(new), np.int64)])
         return len(new)
@@ -393,14 +402,15 @@ class GlintRUProcessor(FeatureExtractionMixin):
         scores = scores[:, 1:].masked_fill(scores[:, 1:].isnan(), -torch.inf)
         best, places = scores.topk(min(int(top_k), len(self)), dim=-1)
         return [
-            [self._item(place, score) for place, score in zip(*row, strict=True) if score > -torch.inf]
+            [self.listed(place + 1, score) for place, score in zip(*row, strict=True) if score > -torch.inf]
             for row in zip(places.tolist(), best.tolist(), strict=True)
         ]
 
-    def _item(self, place: int, score: float) -> dict[str, Any]:
-        item = {"item_id": self._item_ids[place]}
+    def listed(self, index: int, score: float) -> dict[str, Any]:
+        """`{"item_id", "title", "score"}` of the item at an index from 1 to n; `title` only where there are titles."""
+        item = {"item_id": self._item_ids[index - 1]}
         if self._item_titles is not None:
-            item["title"] = self._item_titles[place]
+            item["title"] = self._item_titles[index - 1]
         return {**item, "score": score}
 
     # ------------------------------------------------------------------ files

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from transformers.utils import logging
 
-__all__ = ["hide_seen_", "seen_items", "warn_of_seen_items"]
+__all__ = ["hide_seen_", "leaves_out_seen", "seen_items", "warn_of_seen_items"]
 
 logger = logging.get_logger(__name__)
 
@@ -30,6 +32,21 @@ def hide_seen_(scores: Tensor, targets: Tensor, seen: Tensor, temperature: float
     kept = scores.gather(1, target)
     # Not -inf: R-Drop takes the difference of two scores. exp is 0 all the same.
     scores.scatter_(1, seen, HIDDEN_SCORE * min(temperature, 1.0)).scatter_(1, target, kept)
+
+
+def leaves_out_seen(exclude_seen: bool | None, model: nn.Module, processor: Any) -> bool:
+    """Whether items of the history are not recommended again; warns where their scores mean nothing.
+
+    Args:
+        exclude_seen: What the call says; None for what was decided in training, the processor's `recommend_seen`.
+        model: The recommender.
+        processor: Its vocabulary.
+    """
+    if exclude_seen is None:
+        exclude_seen = not processor.recommend_seen
+    if not exclude_seen:
+        warn_of_seen_items(model)
+    return exclude_seen
 
 
 def warn_of_seen_items(model: nn.Module) -> None:

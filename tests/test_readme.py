@@ -73,6 +73,18 @@ def test_the_tutorial(tmp_path, monkeypatch, hub):
     assert (tmp_path / "recommendations.parquet").is_file() and len(hub.repo("ann/shop").branches["main"]) == 3
 
 
+@pytest.mark.slow
+def test_the_page_on_recommending(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    synthetic_interactions().frame.write_csv("interactions.csv")
+    glintru("glintru train --recipe demo --data interactions.csv --output_dir outputs/shop --set num_train_epochs=1")
+    names: dict[str, Any] = {"__name__": "recommend"}
+    for language, code in code_blocks((ROOT / "docs" / "recommend.md").read_text(encoding="utf-8")):
+        run_block(language, code, names)
+    assert names["new"].cold_start and len(names["new"].items) == 3
+    assert "saga-01-volume-3" not in (tmp_path / "recommendations.csv").read_text(encoding="utf-8")
+
+
 def run_block(language: str, code: str, names: dict[str, Any]) -> None:
     if language == "python":
         exec(compile(code, "page.md", "exec"), names)

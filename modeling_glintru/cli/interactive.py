@@ -7,19 +7,33 @@ import itertools
 from typing import Any
 
 from ..configuration_glintru import GlintRUError
+from .item_files import read_filters
 
 CHOICES = 20  # how many titles are offered at most
 
 
-def recommend_interactively(model: str, *, top_k: int, exclude_seen: bool) -> None:
+def recommend_interactively(
+    model: str,
+    *,
+    top_k: int,
+    exclude_seen: bool | None,
+    allowed: str | None,
+    exclude: str | None,
+    item_column: str | None,
+    device: str,
+) -> None:
     """Reads items from the terminal until `quit` or its end, and shows the next ones after each."""
     from ..display import recommendation_table
     from ..loading import load_model_folder
+    from ..machine import pick_device
     from ..serving import Recommendation
     from ..serving.session import ClickSession
 
+    where: Any = pick_device(device)
     recommender, processor = load_model_folder(model)
-    session, titles = ClickSession(recommender, processor, top_k, exclude_seen), TitleIndex(processor)
+    filters = read_filters(allowed, exclude, item_column, processor)
+    session = ClickSession(recommender.to(where), processor, top_k, exclude_seen, **filters)
+    titles = TitleIndex(processor)
     what = "an item id" if processor.item_titles is None else "an item id or the beginning of a title"
     print(f"Type {what}; undo takes the newest back, quit ends.")
     while (line := _ask("> ")) is not None and line != "quit":

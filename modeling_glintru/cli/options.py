@@ -30,6 +30,12 @@ TimeColumn = Annotated[str | None, typer.Option("--time_column", help="Column of
 TitlesOption = Annotated[str | None, typer.Option("--item_titles", help="Table with item ids and titles.")]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier run wrote.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+DeviceOption = Annotated[
+    str,
+    typer.Option(
+        "--device", help="Where to compute: auto is a CUDA GPU where there is one, else cpu; or a name as torch has it."
+    ),
+]
 ModelArgument = Annotated[str, typer.Argument(help="Model folder or Hub repository.", metavar="MODEL")]
 
 

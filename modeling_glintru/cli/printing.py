@@ -12,12 +12,15 @@ def print_recommendation(processor: Any, name: Any, history: list[Any], found: A
     if as_json:
         row = {"history": history} if name is None else {"user_id": name}
         row |= {"recommendations": found.items, "num_unknown_items": found.num_unknown_items}
+        row |= {"cold_start": found.cold_start}
         print(json.dumps(row, ensure_ascii=False))
         return
     titles = [processor.title(raw) if raw in processor else None for raw in history]
     print(f"\n{'History' if name is None else f'User {name}'}: {history_line(history, titles)}")
     if found.num_unknown_items:
         print(f"{found.num_unknown_items} of {len(history)} items are unknown to the model and were left out")
+    if found.cold_start:
+        print("The model knows no item of this user, so these are the most popular items of the training data:")
     print(recommendation_table(found))
 
 

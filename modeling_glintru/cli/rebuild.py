@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..errors import StoreError
-from .options import ModelArgument
+from .options import DeviceOption, ModelArgument
 
 
 def rebuild(
@@ -17,6 +17,7 @@ def rebuild(
     drop_old: Annotated[
         bool, typer.Option("--drop_old", help="Drop the states of all other weights when it is done.")
     ] = False,
+    device: DeviceOption = "auto",
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
 ) -> None:
     """Compute the states of all users anew, from their events, after the weights have changed.
@@ -31,7 +32,7 @@ def rebuild(
         raise StoreError(f"there is no store {store}")
     with (
         SQLiteStateStore(store) as states,
-        StreamingRecommender.from_pretrained(model, states, rebuild_on_demand=True) as recommender,
+        StreamingRecommender.from_pretrained(model, states, rebuild_on_demand=True, device=device) as recommender,
     ):
         report = rebuild_all(recommender, progress=not quiet)
         if drop_old:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,7 +10,9 @@ import typer
 
 from ..errors import DataError
 from .interactive import recommend_interactively
+from .item_files import read_filters
 from .options import (
+    DeviceOption,
     ItemColumn,
     JsonOption,
     ModelArgument,
@@ -35,7 +38,24 @@ def recommend(
         str | None, typer.Option("--user_ids", help="Only these users, separated by commas.", metavar="IDS")
     ] = None,
     top_k: Annotated[int, typer.Option("--top_k", help="Items for each user.")] = 10,
-    include_seen: Annotated[bool, typer.Option("--include_seen", help="Past items may come again.")] = False,
+    include_seen: Annotated[
+        bool | None,
+        typer.Option(
+            "--include_seen/--exclude_seen",
+            help="Whether past items may come again; as the training decided if left out.",
+        ),
+    ] = None,
+    allowed: Annotated[
+        str | None,
+        typer.Option(
+            "--allowed",
+            help="Recommend only these items: a .txt with one id a line, or a table with an item column.",
+            metavar="FILE",
+        ),
+    ] = None,
+    exclude: Annotated[
+        str | None, typer.Option("--exclude", help="Never recommend these items; a file likewise.", metavar="FILE")
+    ] = None,
     unknown_items: Annotated[str, typer.Option("--unknown_items", help="drop or error.")] = "drop",
     time_gap: Annotated[
         float | None,
@@ -61,6 +81,7 @@ def recommend(
         Path | None, typer.Option("--output", help="With --all: the file to write, .parquet, .csv or .jsonl.")
     ] = None,
     overwrite: OverwriteOption = False,
+    device: DeviceOption = "auto",
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
     interactive: Annotated[
         bool, typer.Option("--interactive", help="Type ids or titles and see the next items after each.")
@@ -90,6 +111,8 @@ def recommend(
         raise DataError("--now is for --users and --all, without --time_gap")
     if user_ids is not None and users is None:
         raise DataError("--user_ids chooses among the users of --users FILE")
+    exclude_seen = None if include_seen is None else not include_seen
+    columns = {"user_column": user_column, "item_column": item_column, "time_column": time_column}
     if everyone:
         assert data is not None and output is not None
         recommend_everyone(
@@ -97,41 +120,58 @@ def recommend(
             data,
             output,
             top_k=top_k,
-            exclude_seen=not include_seen,
+            exclude_seen=exclude_seen,
+            allowed=allowed,
+            exclude=exclude,
             unknown_items=unknown_items,
             now=now,
-            columns={"user_column": user_column, "item_column": item_column, "time_column": time_column},
+            columns=columns,
+            device=device,
             overwrite=overwrite,
             quiet=quiet,
         )
         return
     if interactive:
-        recommend_interactively(model, top_k=top_k, exclude_seen=not include_seen)
+        filters = {"allowed": allowed, "exclude": exclude, "item_column": item_column}
+        recommend_interactively(model, top_k=top_k, exclude_seen=exclude_seen, device=device, **filters)
         return
-    recommender = Recommender.from_pretrained(model)
+    recommender = Recommender.from_pretrained(model, device=device)
+    filters = read_filters(allowed, exclude, item_column, recommender.processor)
     if history is not None:
         names, gaps = [None], None
         histories = [[recommender.processor.parse_item_id(text) for text in parse_ids(history, "--history")]]
     else:
-        columns = {"user_column": user_column, "item_column": item_column, "time_column": time_column}
-        names, histories, gaps = _histories(users, user_ids, recommender.processor, now, columns)
+        names, histories, gaps = _histories(users, user_ids, recommender.processor, now, columns, unknown_items)
     if time_gap is not None:
         gaps = [time_gap] * len(histories)
+    kind = str if recommender.processor.id_type == "string" else int
+    read = [[raw for raw in history if isinstance(raw, kind)] for history in histories]
     found = recommender.stream(
-        histories, top_k, exclude_seen=not include_seen, unknown_items=unknown_items, time_gaps=gaps
+        read, top_k, exclude_seen=exclude_seen, unknown_items=unknown_items, time_gaps=gaps, **filters
     )
-    for name, items, recommendation in zip(names, histories, found, strict=True):
-        print_recommendation(recommender.processor, name, items, recommendation, as_json)
+    for name, items, own, recommendation in zip(names, histories, read, found, strict=True):
+        unknown = recommendation.num_unknown_items + len(items) - len(own)
+        print_recommendation(
+            recommender.processor, name, items, replace(recommendation, num_unknown_items=unknown), as_json
+        )
 
 
 def _histories(
-    users: str | None, user_ids: str | None, processor: Any, now: str | None, columns: dict[str, Any]
+    users: str | None,
+    user_ids: str | None,
+    processor: Any,
+    now: str | None,
+    columns: dict[str, Any],
+    unknown_items: str,
 ) -> tuple[list[Any], list[list[Any]], list[float | None] | None]:
-    """Raw user ids, their histories in time order, with item ids in the type of the model's own, and times to `now`."""
+    """Raw user ids, their histories in time order, with item ids in the type of the model's own, and times to `now`.
+
+    An id that cannot be of that type, a text where integers are meant, stays as it came: the model does not know it.
+    """
     import polars as pl
 
     from ..data import load_source
-    from ..serving.offline import UserHistories
+    from ..serving.offline import UserHistories, ids_of_type, indices_of
 
     interactions = load_source(users, **columns)
     frame = interactions.frame
@@ -148,8 +188,10 @@ def _histories(
         users_now = UserHistories.of(frame, processor, "drop")
         known = users_now.time_gaps(interactions.read_time(now), interactions.ticks)
         gaps = [None if gap < 0 else gap for gap in known.tolist()]
-    if processor.id_type == "string":
-        frame = frame.with_columns(pl.col("item_id").cast(pl.String))
-    grouped = frame.sort("timestamp", maintain_order=True).group_by("user_id", maintain_order=True).agg("item_id")
-    grouped = grouped.sort("user_id")
-    return grouped["user_id"].to_list(), grouped["item_id"].to_list(), gaps
+    typed = ids_of_type(frame["item_id"], processor.id_type)
+    indices_of(frame["item_id"].filter(typed.is_null()), processor, unknown_items)  # refuses them under "error"
+    frame = frame.with_columns(typed.alias("typed")).sort("timestamp", maintain_order=True)
+    grouped = frame.group_by("user_id", maintain_order=True).agg("item_id", "typed").sort("user_id")
+    both = zip(grouped["item_id"].to_list(), grouped["typed"].to_list(), strict=True)
+    histories = [[raw if own is None else own for raw, own in zip(*lists, strict=True)] for lists in both]
+    return grouped["user_id"].to_list(), histories, gaps

@@ -6,6 +6,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from .item_files import read_filters
+
 
 def recommend_everyone(
     model: str,
@@ -13,10 +15,13 @@ def recommend_everyone(
     output: Path,
     *,
     top_k: int,
-    exclude_seen: bool,
+    exclude_seen: bool | None,
+    allowed: str | None,
+    exclude: str | None,
     unknown_items: str,
     now: str | None,
     columns: dict[str, Any],
+    device: str,
     overwrite: bool,
     quiet: bool,
 ) -> None:
@@ -25,26 +30,33 @@ def recommend_everyone(
 
     from ..data import load_source
     from ..loading import load_model_folder
+    from ..machine import pick_device
     from ..serving.offline import UserHistories, recommend_all
     from ..serving.recommendation_file import check_output, open_output
     from ..time_gaps_glintru import check_knows_time
 
     check_output(output, overwrite)
+    where: Any = pick_device(device)
     recommender, processor = load_model_folder(model)
+    recommender.to(where)
+    filters = read_filters(allowed, exclude, columns["item_column"], processor)
     if now is not None:
         check_knows_time(recommender)
     interactions = load_source(data, **columns)
     users = UserHistories.of(interactions.frame, processor, unknown_items)
     gaps = None if now is None else users.time_gaps(interactions.read_time(now), interactions.ticks)
     del interactions
+    cold = users.cold
     started, done = time.perf_counter(), 0
-    blocks = recommend_all(recommender, users, processor.max_length, top_k, exclude_seen=exclude_seen, time_gaps=gaps)
+    options: dict[str, Any] = {"exclude_seen": exclude_seen, "time_gaps": gaps, **filters}
+    blocks = recommend_all(recommender, users, processor.max_length, top_k, **options)
     with (
         open_output(output, processor, users.user_ids) as writer,
         tqdm(total=len(users), desc="Recommending", unit="user", disable=quiet) as bar,
     ):
         for items, scores in blocks:
-            writer.add(users.user_ids[done : done + len(items)], items, scores)
+            part = slice(done, done + len(items))
+            writer.add(users.user_ids[part], items, scores, cold[part])
             done += len(items)
             bar.update(len(items))
     seconds = time.perf_counter() - started
@@ -55,6 +67,8 @@ def recommend_everyone(
             f"{users.num_unknown_items:,} of {total:,} interactions are with items that are unknown to the model; they "
             "were left out"
         )
-    without = int((users.starts[1:] == users.starts[:-1]).sum())
-    if without:
-        print(f"Users without an item that the model knows: {without:,}; all their scores are 0")
+    if cold.any():
+        print(
+            f"Users without an item that the model knows: {int(cold.sum()):,}; they got the most popular items, "
+            "with cold_start and the score 0"
+        )

@@ -16,8 +16,8 @@ from typing import Any
 from transformers import pipeline
 
 TASK: Any = "sequential-recommendation"  # not among the tasks that the signature of `pipeline` names
-PARAMETERS = ("top_k", "exclude_seen", "unknown_items", "return_state")
-KEYS = ("history", "state", "exclude", "time_gap", "user", "events")
+PARAMETERS = ("top_k", "exclude_seen", "allowed", "exclude", "unknown_items", "return_state")
+KEYS = ("history", "state", "allowed", "exclude", "time_gap", "user", "events")
 MAX_USERS = 100_000  # kept in memory, 5 kB each at hidden_size 64; the one not heard of for longest goes first
 
 
@@ -41,10 +41,12 @@ class EndpointHandler:
       `history`, or `events`, is only what is new.
     - `events`: instead of `history`, objects `{"item": id, "id": event id}`; an event id that came before for this user
       is not counted again.
-    - `exclude`: further ids that are not to be recommended.
+    - `allowed`: raw item ids: nothing else is recommended.
+    - `exclude`: raw item ids that are not to be recommended.
     - `time_gap`: for models with `use_time_gaps`, the time from the last item to now.
 
-    `parameters`: `top_k`, `exclude_seen`, `unknown_items`, `return_state`, see `SequentialRecommendationPipeline`.
+    `parameters`: `top_k`, `exclude_seen`, `allowed`, `exclude`, `unknown_items`, `return_state`, see
+    `SequentialRecommendationPipeline`.
 
     Args:
         path: The folder of the repository.
@@ -56,7 +58,10 @@ class EndpointHandler:
         self.lock = Lock()
 
     def __call__(self, data: Mapping[str, Any]) -> Any:
-        """One answer for one request, a list for a list: `{"items": [...], "num_unknown_items": int, "state": text}`.
+        """One answer for one request, a list for a list.
+
+        An answer is `{"items": [...], "num_unknown_items": int, "cold_start": bool}`, with `"state"`, a text, on
+        request. `cold_start` says that no item of the user is known: the items are the most popular ones then.
 
         Raises:
             ValueError: The request is not understood; nothing of it was counted.
@@ -87,11 +92,14 @@ class EndpointHandler:
         if len(set(names)) < len(names):
             raise ValueError("a user may be in a batch once: put all new events of one user in one request")
         keeps = parameters.get("return_state", False)
+        exclude_seen = parameters.get("exclude_seen")
+        if exclude_seen is None:
+            exclude_seen = not self.pipe.feature_extractor.recommend_seen
         rows, users = [], []
         for request in requests:
             user = None if request["user"] is None else self.users.get(request["user"], User())
             users.append(user)
-            rows.append(_row(request, user, parameters.get("exclude_seen", True)))
+            rows.append(_row(request, user, exclude_seen))
         # The pipeline checks all of it before anything is kept.
         answers = self.pipe(rows, **{**parameters, "return_state": keeps or bool(names)})
         for request, row, user, answer in zip(requests, rows, users, answers, strict=True):
@@ -133,7 +141,7 @@ def _request(one: Any) -> dict[str, Any]:
         raise ValueError('events must be a list of {"item": id, "id": text or integer}')
     history = one.get("history", [])
     return {"history": history, "events": events, "state": state, "user": one.get("user"), "event_ids": set(),
-            "exclude": one.get("exclude", []), "time_gap": one.get("time_gap")}  # fmt: skip
+            "allowed": one.get("allowed"), "exclude": one.get("exclude"), "time_gap": one.get("time_gap")}  # fmt: skip
 
 
 def _is_event(event: Any) -> bool:
@@ -143,7 +151,7 @@ def _is_event(event: Any) -> bool:
 def _row(request: dict[str, Any], user: User | None, exclude_seen: bool) -> dict[str, Any]:
     """What the pipeline gets; notes the ids of the events that are counted now."""
     if user is None:
-        return {key: request[key] for key in ("history", "state", "exclude", "time_gap")}
+        return {key: request[key] for key in ("history", "state", "allowed", "exclude", "time_gap")}
     history = list(request["history"])
     for event in request["events"]:
         number = event.get("id")
@@ -153,5 +161,6 @@ def _row(request: dict[str, Any], user: User | None, exclude_seen: bool) -> dict
         if number is not None:
             request["event_ids"].add(number)
     seen = user.seen if exclude_seen else []
-    exclude = [*seen, *request["exclude"]]
-    return {"history": history, "state": user.state, "exclude": exclude, "time_gap": request["time_gap"]}
+    exclude = [*seen, *(request["exclude"] or ())]
+    rest = {key: request[key] for key in ("allowed", "time_gap")}
+    return {"history": history, "state": user.state, "exclude": exclude, **rest}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
@@ -14,18 +14,21 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from ..errors import GlintRUError
+from ..item_sets_glintru import ItemFilter
 from ..kernels_glintru import in_parallel, library
 from ..processing_glintru import GlintRUProcessor
-from ..seen_items_glintru import warn_of_seen_items
+from ..seen_items_glintru import leaves_out_seen
 from ..time_gaps_glintru import UNKNOWN_GAP, check_knows_time
+from ..vocabulary_glintru import UnknownItemError
 from .last_item import LastItemEncoder
 from .top_k import ExactIndex, check_k
 
-__all__ = ["UserHistories", "recommend_all"]
+__all__ = ["UserHistories", "ids_of_type", "recommend_all"]
 
 BLOCK_USERS = 8192  # rows are sorted by length within a block, and handed out a block at a time
 BATCH_ITEMS = 12_800  # of histories, padding counted, that the model reads at once
 SCORES = 2**23  # numbers in one matrix of scores
+INTEGER_TEXT = r"^(0|-?[1-9][0-9]*)$"
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class UserHistories:
         starts: int64, N + 1: where each user's history begins and ends in `items`.
         num_unknown_items: Interactions with items that the model does not know; they are left out.
         last_times: int64 or float64, N: when each user's newest item was, as in `Interactions.frame`.
+        processor: The vocabulary that the indices are of.
     """
 
     user_ids: pl.Series
@@ -45,6 +49,7 @@ class UserHistories:
     starts: np.ndarray
     num_unknown_items: int
     last_times: np.ndarray
+    processor: GlintRUProcessor
 
     def __len__(self) -> int:
         return len(self.user_ids)
@@ -61,16 +66,15 @@ class UserHistories:
 
         Args:
             frame: Columns `user_id`, `item_id` and `timestamp`, as `Interactions.frame`.
-            processor: The model's vocabulary. Integers are taken as text where its ids are strings.
+            processor: The model's vocabulary. Integers are taken as text where its ids are strings; a text among its
+                integers that is no integer is an unknown item.
             unknown_items: `"drop"` or `"error"`, the processor's own policy by default.
 
         Raises:
             UnknownItemError: The policy is `"error"` and there are unknown items.
-            GlintRUError: The ids are text and the model's are integers.
         """
         distinct = frame["item_id"].unique()
-        raw = distinct.cast(pl.String) if processor.id_type == "string" else distinct
-        index = pl.Series(processor.encode_ids(raw, unknown_items), dtype=pl.Int32)
+        index = indices_of(distinct, processor, unknown_items)
         frame = frame.select(
             "user_id", "timestamp", index=pl.col("item_id").replace_strict(distinct, index, return_dtype=pl.Int32)
         )
@@ -83,7 +87,12 @@ class UserHistories:
         known = items[items > 0]
         starts = np.concatenate(([0], np.cumsum(users["index"].to_numpy()))).astype(np.int64)
         times = users["timestamp"].fill_null(0).to_numpy()
-        return cls(users["user_id"], known, starts, len(items) - len(known), times)
+        return cls(users["user_id"], known, starts, len(items) - len(known), times, processor)
+
+    @property
+    def cold(self) -> np.ndarray:
+        """bool, N: the users without an item that the model knows."""
+        return self.starts[1:] == self.starts[:-1]
 
     def time_gaps(self, now: float, ticks: int) -> np.ndarray:
         """float32, N: the time from each user's newest item to `now`; `UNKNOWN_GAP` for a user without an item.
@@ -101,6 +110,37 @@ class UserHistories:
         return np.where(some, gaps / ticks, UNKNOWN_GAP).astype(np.float32)
 
 
+def ids_of_type(ids: pl.Series, id_type: str) -> pl.Series:
+    """Raw ids in the type of a vocabulary.
+
+    Args:
+        ids: Integers or text.
+        id_type: `"integer"` or `"string"`, as `GlintRUProcessor.id_type`.
+
+    Returns:
+        Int64 or String; null for a text that is no integer of 64 bits where integers are meant.
+    """
+    if id_type == "string" or ids.dtype != pl.String:
+        return ids.cast(pl.String if id_type == "string" else pl.Int64)
+    return pl.select(pl.when(ids.str.contains(INTEGER_TEXT)).then(ids).cast(pl.Int64, strict=False)).to_series()
+
+
+def indices_of(ids: pl.Series, processor: GlintRUProcessor, unknown_items: str | None = None) -> pl.Series:
+    """Int32 indices of raw ids of either type, 0 for unknown ones; errors as `UserHistories.of`."""
+    typed = ids_of_type(ids, processor.id_type)
+    stray = typed.is_null()
+    if stray.any():
+        if (unknown_items or processor.unknown_items) == "error":
+            names = ids.filter(stray).unique(maintain_order=True)
+            raise UnknownItemError(
+                f"{len(names)} item id(s) are text, but the model's are integers: {', '.join(map(repr, names[:5]))}"
+                f"{', ...' if len(names) > 5 else ''} (unknown_items='drop' leaves them out)."
+            )
+        known = processor.encode_ids(typed.fill_null(0), unknown_items)
+        return pl.Series(np.where(stray.to_numpy(), 0, known), dtype=pl.Int32)
+    return pl.Series(processor.encode_ids(typed, unknown_items), dtype=pl.Int32)
+
+
 @torch.inference_mode()
 def recommend_all(
     model: PreTrainedModel,
@@ -108,17 +148,24 @@ def recommend_all(
     max_length: int,
     top_k: int = 10,
     *,
-    exclude_seen: bool = True,
+    exclude_seen: bool | None = None,
+    allowed: Any = None,
+    exclude: Any = None,
     time_gaps: np.ndarray | None = None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """The best next items of every user, in the order of `users`, a block at a time.
+
+    The users of `users.cold` get the most popular items of the training data, each with the score 0.
 
     Args:
         model: Any recommender of this package.
         users: Their histories.
         max_length: Newest items of a history that the model reads.
         top_k: Items each, between 1 and the number of items.
-        exclude_seen: Whether the items of the history, all of it, are left out.
+        exclude_seen: Whether the items of the history, all of it, are left out; by default unless the users' processor
+            says `recommend_seen`.
+        allowed: Raw ids, a mask or an `ItemSet` (see there): nothing else is recommended.
+        exclude: The same: not recommended, whatever their score.
         time_gaps: For models with `use_time_gaps`: float32, one a user, see `UserHistories.time_gaps`.
 
     Yields:
@@ -126,38 +173,64 @@ def recommend_all(
         minus infinity where a user has no further item.
 
     Raises:
-        GlintRUError: `top_k` is out of range, or the model knows nothing of time.
+        GlintRUError: `top_k` is out of range, no item of `allowed` is known, or the model knows nothing of time.
     """
     if time_gaps is not None:
         check_knows_time(model)
     top_k = check_k(top_k, model.config.vocab_size - 1, "top_k")
-    if not exclude_seen:
-        warn_of_seen_items(model)
+    leaves_out = leaves_out_seen(exclude_seen, model, users.processor)
+    filters = ItemFilter.of(users.processor, allowed, exclude)
+    popular = filters.most_popular(top_k) if users.cold.any() else np.zeros(0, np.int64)
     model.eval()
     encode = LastItemEncoder(model, min(len(users.items), len(users) * max_length))
     search = _compiled_search if _on_cpu(model) and library() is not None else _plain_search
-    best = search(model, users if exclude_seen else None, top_k)
+    vectors, seen, kept = cast(Any, model).item_vectors(), users if leaves_out else None, None
+    if filters:  # only these items are scored
+        kept = np.append(0, np.flatnonzero(filters.passing))
+        vectors = vectors[torch.from_numpy(kept).to(vectors.device)]
+        seen = None if seen is None else _renumbered(seen, kept)
+    best = search(model, vectors, seen, min(top_k, len(vectors) - 1)) if len(vectors) > 1 else _nothing
     at_once = max(1, SCORES // model.config.vocab_size)
     for start in range(0, len(users), BLOCK_USERS):
         starts = users.starts[start : start + BLOCK_USERS + 1]
         hidden = _representations(encode, users.items, starts, max_length, model)
         if time_gaps is not None:
-            hidden = cast(Any, model).at_time(hidden, torch.from_numpy(time_gaps[start : start + BLOCK_USERS]))
-        found = [best(hidden[row : row + at_once], start + row) for row in range(0, len(hidden), at_once)]
-        ids, scores = zip(*found, strict=True)
-        yield np.concatenate(ids), np.concatenate(scores)
+            gaps = torch.from_numpy(time_gaps[start : start + BLOCK_USERS]).to(hidden.device)
+            hidden = cast(Any, model).at_time(hidden, gaps)
+        ids, scores = np.zeros((len(hidden), top_k), np.int64), np.full((len(hidden), top_k), -np.inf, np.float32)
+        for row in range(0, len(hidden), at_once):
+            part = slice(row, row + at_once)
+            found, found_scores = best(hidden[part], start + row)
+            ids[part, : found.shape[1]] = found if kept is None else kept[found]
+            scores[part, : found.shape[1]] = found_scores
+        cold = starts[1:] == starts[:-1]
+        ids[cold], scores[cold] = 0, -np.inf
+        ids[cold, : len(popular)], scores[cold, : len(popular)] = popular, 0
+        yield ids, scores
 
 
 Search = Callable[[Tensor, int], tuple[np.ndarray, np.ndarray]]  # of representations and their first user
+
+
+def _nothing(hidden: Tensor, start: int) -> tuple[np.ndarray, np.ndarray]:
+    """The search where the filters leave no item."""
+    return np.zeros((len(hidden), 0), np.int64), np.zeros((len(hidden), 0), np.float32)
 
 
 def _on_cpu(model: PreTrainedModel) -> bool:
     return model.device.type == "cpu" and model.dtype == torch.float32
 
 
-def _compiled_search(model: Any, seen: UserHistories | None, top_k: int) -> Search:
+def _renumbered(users: UserHistories, kept: np.ndarray) -> UserHistories:
+    """The histories as places in `kept`, 0 for items that are not among them."""
+    places = np.zeros(users.processor.vocab_size, np.int32)
+    places[kept] = np.arange(len(kept), dtype=np.int32)
+    return replace(users, items=places[users.items])
+
+
+def _compiled_search(model: Any, vectors: Tensor, seen: UserHistories | None, top_k: int) -> Search:
     """By the kernel, which looks for the best while it computes the scores; a thread for each part of the users."""
-    index, workers = ExactIndex(model.item_vectors().numpy()), torch.get_num_threads()
+    index, workers = ExactIndex(vectors.numpy()), torch.get_num_threads()
 
     def best(hidden: Tensor, start: int) -> tuple[np.ndarray, np.ndarray]:
         queries = model.query_vectors(hidden).numpy()
@@ -174,9 +247,9 @@ def _compiled_search(model: Any, seen: UserHistories | None, top_k: int) -> Sear
     return best
 
 
-def _plain_search(model: Any, seen: UserHistories | None, top_k: int) -> Search:
+def _plain_search(model: Any, vectors: Tensor, seen: UserHistories | None, top_k: int) -> Search:
     """By one product and PyTorch's top-k, wherever the model is."""
-    vectors = model.item_vectors().T
+    vectors = vectors.T
 
     def best(hidden: Tensor, start: int) -> tuple[np.ndarray, np.ndarray]:
         scores = model.query_vectors(hidden) @ vectors

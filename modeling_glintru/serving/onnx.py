@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ..auto import model_label
 from ..errors import DataError, GlintRUError
+from ..item_sets_glintru import ItemFilter
 from ..layers_glintru import Border
 from ..modeling_glintru import GlintRUForSequentialRecommendation
 from ..processing_glintru import GlintRUProcessor
@@ -181,11 +182,17 @@ def export_onnx(
             _export(graph, unfinished / name)
             differences[name] = _check(graph, unfinished / name, processor.max_length)
         titles = processor.item_titles
-        items = {"item_ids": list(processor.item_ids), "titles": None if titles is None else list(titles)}
+        popular = ItemFilter.of(processor, None, None).most_popular(len(processor))
+        items = {
+            "item_ids": list(processor.item_ids),
+            "titles": None if titles is None else list(titles),
+            "popular": popular.tolist(),
+        }
         (unfinished / ITEMS).write_text(json.dumps(items), encoding="utf-8")
         about = {
             "max_length": processor.max_length,
             "top_k": top_k,
+            "recommend_seen": processor.recommend_seen,
             "state": {name: list(shape) for name, shape in StateLayout.of(model.config).shapes().items()},
             "fingerprint": model.model.fingerprint(),
             "versions": {name.__name__: name.__version__ for name in (torch, onnx, onnxruntime, onnxscript)},

@@ -38,7 +38,7 @@ def check_output(path: Path, overwrite: bool) -> None:
 
 @contextmanager
 def open_output(path: Path, processor: GlintRUProcessor, user_ids: pl.Series) -> Iterator[Any]:
-    """A writer, `writer.add(user_ids, items, scores)`; the file appears at the end, whole, or not at all.
+    """A writer, `writer.add(user_ids, items, scores, cold)`; the file appears at the end, whole, or not at all.
 
     Args:
         path: Ends in `.parquet`, `.csv` or `.jsonl`; replaced if it exists.
@@ -71,26 +71,34 @@ class _Rows:
         self.end()
         self.file.close()
 
-    def rows(self, user_ids: pl.Series, items: np.ndarray, scores: np.ndarray) -> pl.DataFrame:
-        """`user_id`, `rank` (1 is the best), `item_id`, `title` where there are titles, `score`."""
+    def rows(self, user_ids: pl.Series, items: np.ndarray, scores: np.ndarray, cold: np.ndarray) -> pl.DataFrame:
+        """`user_id`, `rank` (1 is the best), `item_id`, `title` where there are titles, `score`, `cold_start`."""
         there = items.ravel() > 0
+        users = np.repeat(np.arange(len(items)), items.shape[1])[there]
         places = pl.Series(items.ravel()[there] - 1)
         frame = pl.DataFrame(
             {
-                "user_id": user_ids.gather(np.repeat(np.arange(len(items)), items.shape[1])[there]),
+                "user_id": user_ids.gather(users),
                 "rank": np.tile(np.arange(1, items.shape[1] + 1, dtype=np.int32), len(items))[there],
                 "item_id": self.item_ids.gather(places),
             }
         )
         if self.titles is not None:
             frame = frame.with_columns(self.titles.gather(places))
-        return frame.with_columns(pl.Series("score", scores.ravel()[there], dtype=pl.Float32))
+        return frame.with_columns(
+            pl.Series("score", scores.ravel()[there], dtype=pl.Float32), pl.Series("cold_start", cold[users])
+        )
+
+    def no_rows(self, users: pl.DataFrame) -> pl.DataFrame:
+        """The columns alone."""
+        nobody = np.zeros((0, 1), np.int64)
+        return self.rows(users["user_id"], nobody, nobody.astype(np.float32), np.zeros(0, bool))
 
     def begin(self, users: pl.DataFrame) -> None:
         """What stands at the head of the file; `users` is an empty frame with their column."""
 
-    def add(self, user_ids: pl.Series, items: np.ndarray, scores: np.ndarray) -> None:
-        """Users, their items (n, k) as indices, 0 where there is none, and the scores (n, k)."""
+    def add(self, user_ids: pl.Series, items: np.ndarray, scores: np.ndarray, cold: np.ndarray) -> None:
+        """Users, their items (n, k) as indices, 0 where there is none, the scores (n, k), and cold starts (n,) bool."""
         raise NotImplementedError
 
     def end(self) -> None:
@@ -99,12 +107,11 @@ class _Rows:
 
 class _Parquet(_Rows):
     def begin(self, users: pl.DataFrame) -> None:
-        nobody = np.zeros((0, 1), np.int64)
-        schema = self.rows(users["user_id"], nobody, nobody.astype(np.float32)).to_arrow().schema
+        schema = self.no_rows(users).to_arrow().schema
         self.writer = pq.ParquetWriter(self.file, schema, compression="zstd")
 
-    def add(self, user_ids: pl.Series, items: np.ndarray, scores: np.ndarray) -> None:
-        table: pa.Table = self.rows(user_ids, items, scores).to_arrow()
+    def add(self, user_ids: pl.Series, items: np.ndarray, scores: np.ndarray, cold: np.ndarray) -> None:
+        table: pa.Table = self.rows(user_ids, items, scores, cold).to_arrow()
         self.writer.write_table(table.cast(self.writer.schema))
 
     def end(self) -> None:
@@ -113,21 +120,20 @@ class _Parquet(_Rows):
 
 class _Csv(_Rows):
     def begin(self, users: pl.DataFrame) -> None:
-        nobody = np.zeros((0, 1), np.int64)
-        self.rows(users["user_id"], nobody, nobody.astype(np.float32)).write_csv(self.file)
+        self.no_rows(users).write_csv(self.file)
 
-    def add(self, user_ids: pl.Series, items: np.ndarray, scores: np.ndarray) -> None:
-        self.rows(user_ids, items, scores).write_csv(self.file, include_header=False)
+    def add(self, user_ids: pl.Series, items: np.ndarray, scores: np.ndarray, cold: np.ndarray) -> None:
+        self.rows(user_ids, items, scores, cold).write_csv(self.file, include_header=False)
 
 
 class _JsonLines(_Rows):
     """The lines of `glintru recommend --users FILE --json`."""
 
-    def add(self, user_ids: pl.Series, items: np.ndarray, scores: np.ndarray) -> None:
-        found = self.rows(user_ids, items, scores).drop("user_id", "rank").to_dicts()
+    def add(self, user_ids: pl.Series, items: np.ndarray, scores: np.ndarray, cold: np.ndarray) -> None:
+        found = self.rows(user_ids, items, scores, cold).drop("user_id", "rank", "cold_start").to_dicts()
         start = 0
-        for user, count in zip(user_ids.to_list(), (items > 0).sum(1).tolist(), strict=True):
-            row = {"user_id": user, "recommendations": found[start : start + count]}
+        for user, count, is_cold in zip(user_ids.to_list(), (items > 0).sum(1).tolist(), cold.tolist(), strict=True):
+            row = {"user_id": user, "recommendations": found[start : start + count], "cold_start": is_cold}
             self.file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
             start += count
 

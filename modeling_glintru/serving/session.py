@@ -8,8 +8,9 @@ import torch
 from transformers import PreTrainedModel
 
 from ..errors import GlintRUError
+from ..item_sets_glintru import ItemFilter
 from ..processing_glintru import GlintRUProcessor
-from ..seen_items_glintru import warn_of_seen_items
+from ..seen_items_glintru import leaves_out_seen
 from .top_k import check_k
 
 __all__ = ["ClickSession"]
@@ -22,21 +23,29 @@ class ClickSession:
         model: Any recommender of this package, in eval mode.
         processor: Its vocabulary.
         top_k: Items to recommend, between 1 and the number of items.
-        exclude_seen: Whether what was clicked is left out.
+        exclude_seen: Whether what was clicked is left out; by default unless the processor says `recommend_seen`.
+        allowed: Raw ids, a mask or an `ItemSet`: nothing else is recommended.
+        exclude: The same: not recommended, whatever their score.
 
     Raises:
-        GlintRUError: `top_k` is out of range.
+        GlintRUError: `top_k` is out of range, or the model knows no item of `allowed`.
     """
 
     def __init__(
-        self, model: PreTrainedModel, processor: GlintRUProcessor, top_k: int = 10, exclude_seen: bool = True
+        self,
+        model: PreTrainedModel,
+        processor: GlintRUProcessor,
+        top_k: int = 10,
+        exclude_seen: bool | None = None,
+        *,
+        allowed: Any = None,
+        exclude: Any = None,
     ) -> None:
         self.model: Any = model
         self.processor = processor
         self.top_k = check_k(top_k, len(processor), "top_k")
-        if not exclude_seen:
-            warn_of_seen_items(model)
-        self.exclude_seen = exclude_seen
+        self.exclude_seen = leaves_out_seen(exclude_seen, model, processor)
+        self.filters = ItemFilter.of(processor, allowed, exclude)
         self.clicks: list[int] = []
         streams = hasattr(model, "state_class") and getattr(model.config, "padding_mode", "masked") != "official"
         # One state for each length of the history, so that a click can be taken back; empty for other models.
@@ -49,16 +58,21 @@ class ClickSession:
             UnknownItemError: The model does not know the item; the session is as before.
         """
         clicks = [*self.clicks, self.processor.index_of(raw_id)]
-        exclude = torch.tensor([clicks]) if self.exclude_seen else None
+        device = self.model.device
+        exclude = torch.tensor([clicks], device=device) if self.exclude_seen else None
         with torch.inference_mode():
             if self.states:
-                output = self.model(torch.tensor([clicks[-1:]]), state=self.states[-1], exclude_item_ids=exclude)
+                newest = torch.tensor([clicks[-1:]], device=device)
+                output = self.model(newest, state=self.states[-1], exclude_item_ids=exclude)
                 self.states.append(output.state)
             else:
-                newest = torch.tensor([clicks[-self.processor.max_length :]])
+                newest = torch.tensor([clicks[-self.processor.max_length :]], device=device)
                 output = self.model(newest, exclude_item_ids=exclude)
+            logits = output.logits
+            if self.filters:
+                logits[:, torch.from_numpy(~self.filters.passing).to(device)] = -torch.inf
         self.clicks = clicks
-        return self.processor.decode_top_k(output.logits, self.top_k)[0]
+        return self.processor.decode_top_k(logits, self.top_k)[0]
 
     def undo(self) -> Any:
         """Takes the newest click back, and says which item it was.

@@ -8,16 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from ..errors import GlintRUError, StateError, StoreError
+from ..item_sets_glintru import ItemFilter, ItemSet
 from ..loading import load_model_folder
+from ..machine import pick_device
 from ..processing_glintru import GlintRUProcessor
-from ..seen_items_glintru import warn_of_seen_items
+from ..seen_items_glintru import leaves_out_seen
 from ..time_gaps_glintru import checked_gaps
 from .advancing import StateAdvancer
 from .group_commit import GroupCommit
-from .item_sets import ItemSet, SeenItems
 from .recommender import Recommendation
+from .seen_items import SeenItems
 from .sqlite_store import SQLiteStateStore
 from .step import make_step
 from .step_types import Step
@@ -79,11 +82,14 @@ class StreamingRecommender:
             None: the memory of this process.
         dtype: Of stored numbers, `"float32"`, `"float16"` or `"bfloat16"`.
         item_counts: How popular items are, for users of whom no item is known: (vocab_size,) numbers as
-            `PreparedData.item_counts`, or a mapping from raw id to number. Without them such users get the items in
-            the order of the vocabulary.
+            `PreparedData.item_counts`, or a mapping from raw id to number. The training counts of the processor by
+            default; where a folder has none, such users get the items in the order of the vocabulary.
         rebuild_on_demand: Whether to take a store whose states are of other weights, and compute each user's state from
             the events when the user comes, each time until a click writes it. Otherwise `rebuild_all` comes first.
         cache_users: Users whose seen items are kept in memory.
+        device: Where whole histories are computed, for `rebuild_all` and for users who are far behind: any name that
+            `pick_device` takes. Where the model is by default. Single clicks are computed where the model is when it
+            comes here, best on the CPU, and states are stored in the same form whatever the device.
         step, index: Other implementations of one click and of the top k, by default the fastest of this machine and
             the exact ones.
 
@@ -108,6 +114,7 @@ class StreamingRecommender:
         item_counts: np.ndarray | Mapping[Any, float] | None = None,
         rebuild_on_demand: bool = False,
         cache_users: int = 10_000,
+        device: str | torch.device | None = None,
         step: Step | None = None,
         index: Any = None,
     ) -> None:
@@ -119,7 +126,9 @@ class StreamingRecommender:
         self.step = make_step(model) if step is None else step
         self.index = ExactIndex(model.item_vectors().detach().float().cpu().numpy()) if index is None else index
         self.advancer = StateAdvancer(model, processor, self.step, dtype)
-        self._cold_order = self._order(item_counts)
+        if device is not None:
+            self.model.to(pick_device(device))  # the step has copied the weights, or is the model itself
+        self._cold_order = None if item_counts is None else self._order(item_counts)
         self._owns_store = store is None or isinstance(store, (str, Path))
         if store is None:
             store = MemoryStateStore()
@@ -215,7 +224,7 @@ class StreamingRecommender:
         user: RawId,
         k: int = 10,
         *,
-        exclude_seen: bool = True,
+        exclude_seen: bool | None = None,
         allowed: Any = None,
         exclude: Any = None,
         time_gap: float | None = None,
@@ -229,22 +238,23 @@ class StreamingRecommender:
         users: Sequence[RawId],
         k: int = 10,
         *,
-        exclude_seen: bool = True,
+        exclude_seen: bool | None = None,
         allowed: Any = None,
         exclude: Any = None,
         time_gaps: Sequence[float | None] | None = None,
     ) -> list[Recommendation]:
         """The best next items for each user.
 
-        A user of whom the model knows no item gets the most popular items (see `item_counts`), each with the score 0
-        that the model gives to everything after an empty history, and `cold_start` is true.
+        A user of whom the model knows no item gets the most popular items (see `item_counts`), each with the score 0,
+        since the model has nothing to say of this user, and `cold_start` is true.
 
         Args:
             users: Raw ids.
             k: Items each, between 1 and the number of items. Filters may leave fewer.
-            exclude_seen: Whether items of the user's history, all of it, are left out.
-            allowed: Raw ids, or an `ItemSet`: nothing else is recommended.
-            exclude: Raw ids, or an `ItemSet`: not recommended, whatever their score.
+            exclude_seen: Whether items of the user's history, all of it, are left out; by default unless the processor
+                says `recommend_seen`.
+            allowed: Raw ids, a mask or an `ItemSet` (see there): nothing else is recommended.
+            exclude: The same: not recommended, whatever their score.
             time_gaps: For models with `use_time_gaps`: the time from each user's last click to now, in the unit of the
                 training data; None where not known.
 
@@ -255,17 +265,14 @@ class StreamingRecommender:
             StoreError: The store cannot be read.
         """
         k = check_k(k, len(self.processor))
-        if not exclude_seen:
-            warn_of_seen_items(self.model)
+        exclude_seen = leaves_out_seen(exclude_seen, self.model, self.processor)
         if isinstance(users, (str, bytes)):
             raise GlintRUError(f"users must be a list of raw user ids, got {users!r}")
         gaps = None if time_gaps is None else checked_gaps(time_gaps, len(users), self.model).numpy()
-        only = None if allowed is None else self._as_set(allowed).indices
-        if only is not None and not len(only):
-            raise GlintRUError("allowed has no item that the model knows, so there is nothing to recommend")
-        never = np.zeros(0, np.int64) if exclude is None else self._as_set(exclude).indices
+        filters = ItemFilter.of(self.processor, allowed, exclude)
         records = self.store.read([checked_id(user, "user") for user in users], self.step.fingerprint)
         rows, counts = self.advancer.advance([self._pending(record) for record in records])
+        never = filters.never
         hidden = [np.concatenate((never, self._seen.of(record))) if exclude_seen else never for record in records]
         unknown = [max(0, record.last - record.since - int(n)) for record, n in zip(records, counts, strict=True)]
 
@@ -273,28 +280,18 @@ class StreamingRecommender:
         answers = [Recommendation([], number, cold_start=not n) for number, n in zip(unknown, counts, strict=True)]
         if len(warm):
             queries = self.advancer.queries(rows[warm], None if gaps is None else gaps[warm])
-            ids, scores = self.index.top_k(queries, k, [hidden[n] for n in warm], only)
+            ids, scores = self.index.top_k(queries, k, [hidden[n] for n in warm], filters.only)
             for n, *best in zip(warm, ids.tolist(), scores.tolist(), strict=True):
-                answers[n].items.extend(self._item(*each) for each in zip(*best, strict=True) if each[0])
+                answers[n].items.extend(self.processor.listed(*each) for each in zip(*best, strict=True) if each[0])
         for n in np.flatnonzero(counts == 0):
-            answers[n].items.extend(self._item(i, 0.0) for i in self._cold(k, hidden[n], only))
+            popular = filters.most_popular(k, hidden[n], self._cold_order)
+            answers[n].items.extend(self.processor.listed(index, 0.0) for index in popular.tolist())
         return answers
 
     def _pending(self, record: Record) -> Pending:
         """A state that lacks events (another model absorbed them) is caught up for this answer."""
         behind = record.position < record.last
         return Pending(record, self.store.events(record.user, record.position) if behind else ())
-
-    def _as_set(self, items: Any) -> ItemSet:
-        found = items if isinstance(items, ItemSet) else self.item_set(items)
-        if found.processor is not self.processor:
-            raise GlintRUError("an ItemSet belongs to the recommender whose item_set made it: make it again")
-        return found
-
-    def _item(self, index: int, score: float) -> dict[str, Any]:
-        titles = self.processor.item_titles
-        title = {} if titles is None else {"title": titles[index - 1]}
-        return {"item_id": self.processor.item_ids[index - 1], **title, "score": score}
 
     def _order(self, item_counts: Any) -> np.ndarray:
         """All indices, the most popular first, ties and unknown numbers in the order of the vocabulary."""
@@ -308,14 +305,6 @@ class StreamingRecommender:
                 raise GlintRUError(f"item_counts must have shape {counts.shape}, got {np.shape(item_counts)}")
             counts[:] = item_counts
         return np.argsort(-counts[1:], kind="stable") + 1
-
-    def _cold(self, k: int, hidden: np.ndarray, only: np.ndarray | None) -> list[int]:
-        order = self._cold_order
-        good = np.ones(self.processor.vocab_size, bool) if only is None else np.zeros(self.processor.vocab_size, bool)
-        if only is not None:
-            good[only] = True
-        good[hidden] = False
-        return order[good[order]][:k].tolist()
 
     # ------------------------------------------------------------------ rebuilding
 

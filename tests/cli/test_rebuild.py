@@ -43,6 +43,12 @@ def test_all_users_under_the_new_weights(folders):
     assert sorted(counts) == [0, 5]
 
 
+def test_the_device_of_a_rebuild(folders):
+    refused = rebuild(folders, "--device", "cuda:99")
+    assert refused.exit_code == 2 and "there is no device 'cuda:99' to compute on" in refused.stderr
+    assert "Rebuilt 5 users" in rebuild(folders, "--device", "cpu").output
+
+
 def test_a_store_that_is_not_there(folders):
     (folders / "users.db").unlink()
     result = rebuild(folders)

@@ -20,10 +20,12 @@ def test_all_users_of_a_table(demo, glintru, tmp_path):
     result = glintru(*words, "--output", file)
     assert result.exit_code == 0, result.output
     assert f"written to {file}" in result.stdout and "Recommending" in result.stderr
-    assert "1 of" in result.stdout and "Users without an item that the model knows: 1" in result.stdout
+    assert "1 of" in result.stdout
+    assert "Users without an item that the model knows: 1; they got the most popular items" in result.stdout
     found = [json.loads(line) for line in file.read_text().splitlines()]
     single = glintru("recommend", folder, "--users", "demo", "--top_k", 5, "--json").stdout.splitlines()
     assert len(found) == len(single) + 1
+    assert [one["cold_start"] for one in found] == [False] * len(single) + [True]
     for one, line in zip(found, single, strict=False):
         other = json.loads(line)
         assert one["user_id"] == other["user_id"]
@@ -32,7 +34,8 @@ def test_all_users_of_a_table(demo, glintru, tmp_path):
         output = tmp_path / f"all{suffix}"
         assert glintru(*words, "--output", output, "--quiet", "--include_seen").exit_code == 0
         table = read(output)
-        assert table.columns == ["user_id", "rank", "item_id", "title", "score"]
+        assert table.columns == ["user_id", "rank", "item_id", "title", "score", "cold_start"]
+        assert table.filter("cold_start")["user_id"].unique().to_list() == ["zz"]
         assert table["user_id"].n_unique() == len(found) and table.height == 5 * len(found)
 
 

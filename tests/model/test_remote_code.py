@@ -127,7 +127,7 @@ def test_the_folder_says_where_its_code_is(saved):
     wanted = {
         *("average", "block_source", "configuration", "fused", "head", "history_source", "kernel_source", "kernels"),
         *("layers", "losses", "modeling", "negatives", "new_items", "pipeline", "processing", "r_drop", "state"),
-        "seen_items",
+        *("item_sets", "seen_items"),
         *("scan", "scan_source", "state_space", "step_source", "time_gaps", "vocabulary"),
     }
     assert names == {f"{name}_glintru.py" for name in wanted}

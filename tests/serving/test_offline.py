@@ -13,7 +13,7 @@ from modeling_glintru import GlintRUError, GlintRUProcessor
 from modeling_glintru.auto import MODELS
 from modeling_glintru.errors import DataError
 from modeling_glintru.serving import Recommender, offline
-from modeling_glintru.serving.offline import UserHistories, recommend_all
+from modeling_glintru.serving.offline import UserHistories, ids_of_type, recommend_all
 from modeling_glintru.serving.recommendation_file import check_output, open_output
 from modeling_glintru.vocabulary_glintru import UnknownItemError
 
@@ -63,8 +63,8 @@ def test_it_equals_one_history_at_a_time(name, options, table, monkeypatch):
         wanted = [item["score"] for item in found.items]
         assert row_scores[: len(wanted)] == pytest.approx(wanted, abs=1e-5)
         assert not row[len(wanted) :].any() and (row_scores[len(wanted) :] == -np.inf).all()
-        if user != "user-05":  # all of its scores are 0: any order
-            assert [processor.raw_id(index) for index in row if index] == [item["item_id"] for item in found.items]
+        assert processor.decode(row) == [item["item_id"] for item in found.items]
+        assert found.cold_start == (user == "user-05")
 
 
 @pytest.mark.parametrize("exclude_seen", [True, False])
@@ -76,9 +76,8 @@ def test_the_plain_search_and_two_threads_find_the_same(table, exclude_seen, mon
         ways.append(next(recommend_all(model, users, 8, 7, exclude_seen=exclude_seen)))
     monkeypatch.setattr(offline, "library", lambda: None)
     ways.append(next(recommend_all(model, users, 8, 7, exclude_seen=exclude_seen)))
-    known = users.user_ids.to_numpy() != "user-05"  # whose scores are 0: any order
     for items, scores in ways[1:]:
-        np.testing.assert_array_equal(items[known], ways[0][0][known])
+        np.testing.assert_array_equal(items, ways[0][0])
         np.testing.assert_allclose(scores, ways[0][1], atol=1e-6)
 
 
@@ -98,6 +97,33 @@ def test_unknown_items_are_counted_or_refused(table):
         UserHistories.of(table, processor, "error")
 
 
+def test_a_text_among_integer_ids_is_unknown_and_an_error_names_it_alone():
+    processor = GlintRUProcessor([50, 172, 181])
+    frame = pl.DataFrame(
+        {"user_id": [1, 1, 2, 3, 3], "item_id": ["50", "172", "181", "abc", "1e3"], "timestamp": [1, 2, 1, 4, 5]}
+    )
+    users = UserHistories.of(frame, processor)
+    assert users.items.tolist() == [1, 2, 3] and users.num_unknown_items == 2
+    assert users.cold.tolist() == [False, False, True]
+    with pytest.raises(UnknownItemError, match="2 item id") as caught:
+        UserHistories.of(frame, processor, "error")
+    assert "'abc'" in str(caught.value) and "'1e3'" in str(caught.value)
+    assert not any(good in str(caught.value) for good in ("50", "172", "181"))
+
+
+@pytest.mark.parametrize(
+    ("ids", "id_type", "expected"),
+    [
+        (["50", "-7", "0", "abc", "", "007", "1.0", "9223372036854775808"], "integer", [50, -7, 0] + [None] * 5),
+        ([50, -7], "integer", [50, -7]),
+        ([50, -7], "string", ["50", "-7"]),
+        (["50", "abc"], "string", ["50", "abc"]),
+    ],
+)
+def test_ids_in_the_type_of_a_vocabulary(ids, id_type, expected):
+    assert ids_of_type(pl.Series(ids), id_type).to_list() == expected
+
+
 @pytest.mark.parametrize("top_k", [0, 31, 2.5, True])
 def test_top_k_out_of_range(table, top_k):
     users = UserHistories.of(table, GlintRUProcessor(ITEMS))
@@ -110,21 +136,22 @@ def test_top_k_out_of_range(table, top_k):
 def test_files(tmp_path, suffix, titles):
     processor = GlintRUProcessor(ITEMS, titles)
     file = tmp_path / f"out{suffix}"
-    users = pl.Series(["a", "b", "c"])
+    users, cold = pl.Series(["a", "b", "c"]), np.array([False, True, False])
     with open_output(file, processor, users) as writer:
-        writer.add(users[:2], np.array([[3, 1], [2, 0]]), np.array([[2.5, 1], [0.5, -np.inf]], np.float32))
-        writer.add(users[2:], np.array([[0, 0]]), np.array([[-np.inf, -np.inf]], np.float32))
+        writer.add(users[:2], np.array([[3, 1], [2, 0]]), np.array([[2.5, 1], [0.5, -np.inf]], np.float32), cold[:2])
+        writer.add(users[2:], np.array([[0, 0]]), np.array([[-np.inf, -np.inf]], np.float32), cold[2:])
         assert not file.exists()
     assert [path.name for path in tmp_path.iterdir()] == [file.name]
-    rows = [("a", 1, "item-3", 2.5), ("a", 2, "item-1", 1.0), ("b", 1, "item-2", 0.5)]
+    rows = [("a", 1, "item-3", 2.5, False), ("a", 2, "item-1", 1.0, False), ("b", 1, "item-2", 0.5, True)]
     if suffix == ".jsonl":
         lines = [json.loads(line) for line in file.read_text().splitlines()]
         assert [line["user_id"] for line in lines] == ["a", "b", "c"] and lines[2]["recommendations"] == []
         first = {"item_id": "item-3", "score": 2.5} | ({} if titles is None else {"title": titles["item-3"]})
         assert lines[0]["recommendations"][0] == first
+        assert [line["cold_start"] for line in lines] == cold.tolist()
         return
     frame = pl.read_parquet(file) if suffix == ".parquet" else pl.read_csv(file)
-    assert frame.select("user_id", "rank", "item_id", "score").rows() == rows
+    assert frame.select("user_id", "rank", "item_id", "score", "cold_start").rows() == rows
     assert ("title" in frame.columns) == (titles is not None)
     if titles:
         assert frame["title"].to_list() == [titles["item-3"], None, None]
@@ -135,7 +162,7 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path):
     file.write_text("old")
     processor, users = GlintRUProcessor(ITEMS), pl.Series(["a"])
     with pytest.raises(KeyboardInterrupt), open_output(file, processor, users) as writer:
-        writer.add(users, np.array([[3]]), np.array([[1.0]], np.float32))
+        writer.add(users, np.array([[3]]), np.array([[1.0]], np.float32), np.zeros(1, bool))
         raise KeyboardInterrupt
     assert file.read_text() == "old" and [path.name for path in tmp_path.iterdir()] == ["out.parquet"]
 

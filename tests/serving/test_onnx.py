@@ -38,7 +38,9 @@ def exported(tmp_path_factory):
     folder = tmp_path_factory.mktemp("onnx") / "exported"
     parts = {**STATE_SPACE, "average_share": 0.4}
     model = small_model(num_hidden_layers=2, normalize_scores=True, temperature=0.5, **parts)
-    differences = export_onnx(model, GlintRUProcessor(ITEMS, {"item-1": "One"}, max_length=20), folder)
+    counts = {"item-3": 4, "item-8": 7}
+    processor = GlintRUProcessor(ITEMS, {"item-1": "One"}, max_length=20, recommend_seen=True, item_counts=counts)
+    differences = export_onnx(model, processor, folder)
     assert all(0 <= difference <= 1e-4 for difference in differences.values())
     return model, folder
 
@@ -86,9 +88,11 @@ def test_what_is_written(exported):
     model, folder = exported
     assert sorted(file.name for file in folder.iterdir()) == FILES
     items = json.loads((folder / "items.json").read_text())
-    assert items == {"item_ids": ITEMS, "titles": ["One"] + [None] * 29}
+    popular = [8, 3, *(place for place in range(1, 31) if place not in (3, 8))]
+    assert items == {"item_ids": ITEMS, "titles": ["One"] + [None] * 29, "popular": popular}
     about = json.loads((folder / "onnx.json").read_text())
     assert about["fingerprint"] == model.model.fingerprint() and about["max_length"] == 20
+    assert about["recommend_seen"] is True
     assert about["state"]["layers.1.attention"] == [4, 4, 4]
     for name in ("history.onnx", "step.onnx"):
         content = (folder / name).read_bytes()
@@ -133,6 +137,20 @@ sys.meta_path.insert(0, Block())
 """
 
 
+MORE = """
+ids = items["item_ids"]
+for given, filters in [
+    (history, {}),
+    (["unheard", *ids[7:9]], {"exclude": ids[20:60]}),
+    (history, {"allowed": [*ids[:2], *ids[30:36], "unheard"], "exclude": ids[33:34]}),
+    ([], {}),
+    (["unheard"], {"allowed": ids[100:104], "exclude": ids[101:102]}),
+]:
+    found, _, cold_start = recommend(given, **filters)
+    print((found, bool(cold_start)))
+"""
+
+
 @needs_packages
 @pytest.mark.slow
 def test_the_page_serves_a_trained_folder_without_torch(tmp_path):
@@ -145,20 +163,42 @@ def test_the_page_serves_a_trained_folder_without_torch(tmp_path):
     model = tmp_path / "model"
     words = ["train", "--recipe", "demo", "--output_dir", str(model), "--set", "num_train_epochs=1", "--quiet"]
     assert CliRunner().invoke(app, words).exit_code == 0
+    processor = GlintRUProcessor.from_pretrained(model)
+    processor.item_counts = np.random.default_rng(0).integers(0, 9, len(processor))
+    processor.save_pretrained(model)
     words = ["export", str(model), "--to", "onnx", "--output", str(tmp_path / "exported"), "--top_k", "10"]
     result = CliRunner().invoke(app, words)
     assert result.exit_code == 0, result.output
     assert "step.onnx: differs from torch by" in result.stdout
     (code,) = re.findall(r"^```python\n(.*?)^```$", (ROOT / "docs/onnx.md").read_text(), re.DOTALL | re.MULTILINE)
-    done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_TORCH + code], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
     recommender = Recommender(*load_model_folder(model))
-    history = list(recommender.processor.item_ids[:3])
-    history.append(recommender.recommend([history])[0].items[0]["item_id"])
-    expected = [item["item_id"] for item in recommender.recommend([history])[0].items]
-    assert done.stdout.strip() == str(expected)
+    items, about = list(processor.item_ids), tmp_path / "exported" / "onnx.json"
+
+    def expected(history, **filters):
+        (found,) = recommender.recommend([history], **filters)
+        return [item["item_id"] for item in found.items], found.cold_start
+
+    history = items[:3]
+    asked = [
+        (history, {}),
+        (["unheard", *items[7:9]], {"exclude": items[20:60]}),
+        (history, {"allowed": [*items[:2], *items[30:36], "unheard"], "exclude": items[33:34]}),
+        ([], {}),
+        (["unheard"], {"allowed": items[100:104], "exclude": items[101:102]}),
+    ]
+    for seen_again in (False, True):
+        about.write_text(json.dumps({**json.loads(about.read_text()), "recommend_seen": seen_again}))
+        recommender.processor.recommend_seen = seen_again
+        done = subprocess.run(
+            [sys.executable, "-c", WITHOUT_TORCH + code + MORE], cwd=tmp_path, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        lines = done.stdout.splitlines()
+        clicked = [*history, expected(history)[0][0]]
+        assert lines[0] == str(expected(clicked)[0]) and lines[1] == "True"
+        assert lines[2] == ("5" if seen_again else "2")
+        for (given, filters), line in zip(asked, lines[3:], strict=True):
+            assert line == str(expected(given, **filters))
 
 
 def test_without_the_packages_one_sentence_says_what_to_install(tmp_path, monkeypatch):

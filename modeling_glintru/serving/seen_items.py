@@ -1,46 +1,16 @@
-"""Sets of items for filters: lists that are used again and again, and what a user has already seen."""
+"""What users have already seen."""
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from typing import Any
 
 import numpy as np
 
-from ..processing_glintru import GlintRUProcessor
 from .advancing import StateAdvancer
 from .store import RawId, Record, UserStateStore
 
-__all__ = ["ItemSet", "SeenItems"]
-
-
-class ItemSet:
-    """Raw item ids, looked up once: an allow-list, a category, what is out of stock.
-
-    Args:
-        processor: The vocabulary.
-        item_ids: Raw ids; a list, array, set or column.
-        unknown_items: `"drop"` or `"error"`, the processor's own policy by default.
-
-    Attributes:
-        processor: As given; indices mean nothing to another one.
-        indices: The known items' indices, int64, ascending, each once.
-        num_unknown_items: How many of the ids the model does not know.
-
-    Raises:
-        UnknownItemError: The policy is `"error"` and there are unknown items.
-        GlintRUError: Ids of another type than the vocabulary's.
-    """
-
-    def __init__(self, processor: GlintRUProcessor, item_ids: Any, unknown_items: str | None = None) -> None:
-        self.processor = processor
-        found = processor.encode_ids(item_ids, unknown_items)
-        self.indices = np.unique(found[found > 0])
-        self.num_unknown_items = int((found == 0).sum())
-
-    def __len__(self) -> int:
-        return len(self.indices)
+__all__ = ["SeenItems"]
 
 
 class SeenItems:
