@@ -34,6 +34,7 @@ from .evaluation import (
 from .hub import push_interactions, write_card, write_handler
 from .launcher import is_main_process
 from .loading import load_model_folder, load_model_recipe
+from .machine import pick_device
 from .recipes import DataRecipe, Recipe
 from .repository import PushResult
 from .training import TrainingResult, check_run_folder, save_model_folder, train
@@ -357,6 +358,7 @@ def evaluate_model(
     split: str,
     *,
     as_is: bool = False,
+    device: str | None = None,
     progress: bool = True,
     say: Say = print,
 ) -> tuple[dict[str, Evaluation], dict[str, Any]]:
@@ -368,6 +370,9 @@ def evaluate_model(
         split: `"test"` or `"validation"`.
         as_is: Whether to measure even where the model may have trained on some of the targets; the entry
             `trained_on_targets` then says so.
+        device: Where the model computes, see `pick_device`.
+        progress: Whether to show a bar.
+        say: Gets what was recognised and counted, for people.
 
     Returns:
         Evaluations by model, the trained one first, and what `metrics.json` would hold.
@@ -377,6 +382,7 @@ def evaluate_model(
             model's own recipe, so that the model has trained on some of the targets.
     """
     model, processor = load_model_folder(model_folder)
+    model.to(pick_device(device))
     trained = load_model_recipe(model_folder)
     recipe = recipe_changes(trained)
     for name, value in recipe.model.items():

@@ -10,7 +10,17 @@ from typing import Annotated
 import typer
 
 from ..errors import DataError
-from .options import DataOption, ItemColumn, JsonOption, ModelArgument, SetOption, TimeColumn, UserColumn, column_names
+from .options import (
+    DataOption,
+    DeviceOption,
+    ItemColumn,
+    JsonOption,
+    ModelArgument,
+    SetOption,
+    TimeColumn,
+    UserColumn,
+    column_names,
+)
 from .printing import print_evaluations
 
 
@@ -27,6 +37,7 @@ def evaluate(
     as_is: Annotated[
         bool, typer.Option("--as_is", help="Measure even on targets that the model trained on, and mark the figures.")
     ] = False,
+    device: DeviceOption = "auto",
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
 ) -> None:
     """Measure a trained model on interactions, split as in its own recipe.
@@ -50,6 +61,7 @@ def evaluate(
         lambda recipe: with_data(change_recipe(recipe, changes or []), data, columns),
         split,
         as_is=as_is,
+        device=device,
         progress=not quiet and not as_json,
         say=_to_stderr if as_json else print,
     )

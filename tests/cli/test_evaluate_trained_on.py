@@ -38,6 +38,12 @@ def test_as_is_measures_and_marks(demo, glintru):
     assert json.loads(glintru(*words, "--json").stdout)["trained_on_targets"] is True
 
 
+def test_a_device_that_is_not_there_is_named(demo, glintru):
+    result = glintru("evaluate", demo[0], "--device", "cuda:77")
+    assert result.exit_code == 2 and "there is no device 'cuda:77'" in result.stderr
+    assert glintru("evaluate", demo[0], "--device", "cpu", "--quiet").exit_code == 0
+
+
 def test_what_changes_no_target_is_allowed(demo, glintru):
     folder, _ = demo
     changes = (
