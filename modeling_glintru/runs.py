@@ -382,7 +382,8 @@ def evaluate_model(
             model's own recipe, so that the model has trained on some of the targets.
     """
     model, processor = load_model_folder(model_folder)
-    model.to(pick_device(device))
+    where: Any = pick_device(device)
+    model.to(where)
     trained = load_model_recipe(model_folder)
     recipe = recipe_changes(trained)
     for name, value in recipe.model.items():
