@@ -136,7 +136,16 @@ def recognise_layout(block: bytes, suffix: str, source: str, options: TextOption
         raise DataError(f"{source} is separated by blanks, so that its cells cannot be quoted: leave --quote out.")
     quote = None if options.quote == "none" or separator == " " else (options.quote or '"').encode()
     may_drop_quotes = options.quote is None and suffix != ".csv"
-    first = _cells(sample[0], separator, quote, source, may_drop_quotes, empty)
+    try:
+        first = _cells(sample[0], separator, quote, source)
+    except (UnfinishedQuote, ImproperQuote) as error:
+        if not may_drop_quotes:
+            raise DataError(
+                f"Line {empty + 1} of {source} has a quote that does not end its cell: {_shown(sample[0])}; "
+                f"read quotes as text with --quote none."
+            ) from error
+        quote = None
+        first = _cells(sample[0], separator, quote, source)
     has_no_time = False
     if options.columns is not None:
         names, header_lines = options.columns, empty
@@ -159,19 +168,9 @@ def recognise_layout(block: bytes, suffix: str, source: str, options: TextOption
     return Layout(names, separator, header_lines, quote, may_drop_quotes, has_no_time)
 
 
-def _cells(
-    line: bytes, separator: str, quote: bytes | None, source: str, may_drop_quotes: bool, place: int
-) -> list[str]:
+def _cells(line: bytes, separator: str, quote: bytes | None, source: str) -> list[str]:
     row = one_byte_separators(line + b"\n", separator, source)
-    try:
-        cells, _ = split_row(row, 0, RowShape(one_byte(separator), quote, 1))
-    except (UnfinishedQuote, ImproperQuote) as error:
-        if not may_drop_quotes:
-            raise DataError(
-                f"Line {place + 1} of {source} has a quote that does not end its cell: {_shown(line)}; "
-                "read quotes as text with --quote none."
-            ) from error
-        cells, _ = split_row(row, 0, RowShape(one_byte(separator), None, 1))
+    cells, _ = split_row(row, 0, RowShape(one_byte(separator), quote, 1))
     return [cell.replace(STAND_IN, separator.encode()).decode("utf-8", "replace") for cell in cells]
 
 
