@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import polars as pl
 
 from ..errors import DataError
-from .table import Table, first_line, row_place, unreadable
+from .table import Table, row_place, unreadable
 
 __all__ = ["open_parquet"]
 
@@ -21,7 +20,7 @@ def open_parquet(paths: Sequence[Path], source: str) -> Table:
     Raises:
         DataError: A file is damaged, or the files have different columns.
     """
-    schemas = [_guarded(path, functools.partial(pl.read_parquet_schema, path)) for path in paths]
+    schemas = [_guarded(path, _scan(path).collect_schema) for path in paths]
     for path, schema in zip(paths, schemas, strict=True):
         if set(schema) != set(schemas[0]):
             raise DataError(
@@ -31,10 +30,12 @@ def open_parquet(paths: Sequence[Path], source: str) -> Table:
 
     def load(names: Sequence[str]) -> pl.DataFrame:
         frames = [_read(path, names) for path in paths]
-        try:
-            return pl.concat(frames, how="vertical_relaxed")
-        except pl.exceptions.PolarsError as error:
-            raise DataError(f"The columns of {source} have different types ({first_line(error)}).") from error
+        for name in frames[0].columns:
+            kinds = {frame[name].dtype for frame in frames}
+            if len(kinds) > 1 and not all(kind.is_integer() for kind in kinds):
+                found = ", ".join(sorted(map(str, kinds)))
+                raise DataError(f"Column {name!r} of {source} has several types ({found}); write it with one.")
+        return pl.concat(frames, how="vertical_relaxed")
 
     def place(row: int) -> str:
         for path in paths:
@@ -49,9 +50,13 @@ def open_parquet(paths: Sequence[Path], source: str) -> Table:
     return Table(tuple(schemas[0]), load, source, files=tuple(path.name for path in paths), place=place)
 
 
-def _read(path: Path, names: Sequence[str]) -> pl.DataFrame:
+def _scan(path: Path) -> pl.LazyFrame:
     # A name is a name: no patterns, and no columns out of the names of folders.
-    return _guarded(path, lambda: pl.read_parquet(path, columns=list(names), glob=False, hive_partitioning=False))
+    return pl.scan_parquet(path, glob=False, hive_partitioning=False)
+
+
+def _read(path: Path, names: Sequence[str]) -> pl.DataFrame:
+    return _guarded(path, _scan(path).select(names).collect)
 
 
 def _guarded(path: Path, read: Callable[[], Any]) -> Any:
