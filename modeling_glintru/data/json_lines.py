@@ -252,6 +252,9 @@ def _parse(block: bytes, schema: pa.Schema, path: Path, lines_before: int) -> pa
 
 def _filled_lines(block: bytes) -> np.ndarray:
     """The lines of a block (from 0, int64) that are not empty."""
+    filled = b"\n" + block.translate(None, b" \t\r")
+    if b"\n\n" not in filled:
+        return np.arange(block.count(b"\n"))
     data = np.frombuffer(block, np.uint8)
     ends = np.flatnonzero(data == 10)
     is_filled = np.add.reduceat(~np.isin(data, list(b" \t\r\n")), np.concatenate(([0], ends[:-1] + 1))) > 0

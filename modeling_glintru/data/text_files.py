@@ -226,8 +226,11 @@ class _TextFile:
             return pl.DataFrame(schema={str(column): pl.String for column in columns})
         if not checked.has_quotes and checked.empty_lines is not None:
             block = _without_spans(block, *checked.empty_lines)
+        is_plain = not checked.has_quotes
+        if checked.has_simple_quotes:
+            block, is_plain = block.replace(shape.quote or b"", b""), True
         frame = None
-        if not checked.has_quotes and not self.has_strange_bytes:
+        if is_plain and not self.has_strange_bytes:
             frame = _parse_plain(block, shape, columns)
             self.has_strange_bytes = frame is None
         if frame is None:
@@ -242,7 +245,7 @@ class _TextFile:
     def _parse_with_arrow(
         self, block: bytes, checked: CheckedBlock, shape: RowShape, columns: list[int]
     ) -> pl.DataFrame:
-        quote = shape.quote if checked.has_quotes else None
+        quote = shape.quote if checked.has_quotes and not checked.has_simple_quotes else None
         try:
             return from_arrow(_parse_quoted(block, shape, quote, columns, pa.string()))
         except pa.ArrowInvalid as error:
@@ -319,7 +322,6 @@ def _parse_quoted(
             column_types=dict.fromkeys(wanted, kind),
             strings_can_be_null=True,
             null_values=[""],
-            quoted_strings_can_be_null=False,
         ),
     )
 

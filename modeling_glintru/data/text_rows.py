@@ -42,6 +42,11 @@ class RowShape:
     cells: int
 
     @cached_property
+    def text(self) -> bytes:
+        """Every byte that is no separator, no line feed and no quote."""
+        return bytes(byte for byte in range(256) if bytes([byte]) not in (self.separator, b"\n", self.quote))
+
+    @cached_property
     def quoted_cell(self) -> re.Pattern[bytes]:
         """A quoted cell from its first quote to its last."""
         assert self.quote is not None
@@ -92,6 +97,7 @@ class CheckedBlock:
             of rows (int64) that begin before it.
         empty_lines: Where the empty lines begin (int64 offsets of bytes), and where they end.
         has_quotes: Whether a cell is quoted.
+        has_simple_quotes: Every quote begins or ends a quoted cell that holds no separator, quote or line break.
         broken_rows: How many rows have a line break in a quoted cell.
         doubtful_rows: How many of these consist of lines each of which is a whole row if quotes are text.
         doubtful_line: The first line of the first of these.
@@ -103,6 +109,7 @@ class CheckedBlock:
     gaps: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     empty_lines: tuple[np.ndarray, np.ndarray] | None = None
     has_quotes: bool = False
+    has_simple_quotes: bool = False
     broken_rows: int = 0
     doubtful_rows: int = 0
     doubtful_line: int = 0
@@ -120,22 +127,38 @@ def check_block(block: bytes, shape: RowShape, is_last: bool) -> CheckedBlock:
         RaggedLine: A row has more or fewer cells.
         StrayQuote: A cell begins with a quote and does not end with one.
     """
-    data = np.frombuffer(block, np.uint8)
     may_quote = shape.quote is not None and shape.quote in block
-    if not may_quote and shape.cells > 1:
-        marks = data[(data == ord(shape.separator)) | (data == NEW_LINE)]
-        if len(marks) % shape.cells == 0:
-            ends = marks.reshape(-1, shape.cells) == NEW_LINE
-            if ends[:, -1].all() and np.count_nonzero(ends) == len(ends):
-                return CheckedBlock(len(block), len(ends), len(ends))
-    return _Lines(block, data, shape, may_quote).checked(is_last)
+    if shape.cells > 1:
+        # What is left without the text of the cells is, of rows that are written alike, the same few bytes every time.
+        marks = block.translate(None, shape.text if may_quote else shape.text + (shape.quote or b""))
+        row = marks[: marks.index(b"\n") + 1]
+        rows = len(marks) // len(row)
+        if marks == row * rows and (_is_row_of_quoted(row, block, rows, shape) if may_quote else _is_row(row, shape)):
+            return CheckedBlock(len(block), rows, rows, has_quotes=may_quote, has_simple_quotes=may_quote)
+    return _Lines(block, shape, may_quote).checked(is_last)
+
+
+def _is_row(marks: bytes, shape: RowShape) -> bool:
+    return marks == shape.separator * (shape.cells - 1) + b"\n"
+
+
+def _is_row_of_quoted(marks: bytes, block: bytes, rows: int, shape: RowShape) -> bool:
+    """Whether these marks of every row belong to cells with a quote at both ends and none within, or with none."""
+    quote, separator = shape.quote or b"", shape.separator
+    cells = marks[:-1].split(separator)
+    if len(cells) != shape.cells or not set(cells) <= {b"", quote * 2}:
+        return False
+    begun = block.count(separator + quote) + block.count(b"\n" + quote) + block.startswith(quote)
+    ended = sum(block.count(quote + end) for end in (separator, b"\n", b"\r\n"))
+    return begun == ended == cells.count(quote * 2) * rows
 
 
 class _Lines:
     """The lines of a block: which of them are rows, and how many cells they have."""
 
-    def __init__(self, block: bytes, data: np.ndarray, shape: RowShape, may_quote: bool) -> None:
+    def __init__(self, block: bytes, shape: RowShape, may_quote: bool) -> None:
         self.block, self.shape = block, shape
+        data = np.frombuffer(block, np.uint8)
         separator = data == ord(shape.separator)
         quote = data == ord(shape.quote) if may_quote and shape.quote else np.zeros_like(separator)
         at = np.flatnonzero(separator | quote | (data == NEW_LINE))
@@ -191,12 +214,14 @@ class _Lines:
         cells = self.structural + 1
         wrong = ~self.empty & (cells != self.shape.cells)
         continued = np.zeros_like(self.empty)  # further lines of a quoted cell
+        whole = np.concatenate(([0], np.cumsum(self.separators == self.shape.cells - 1)))  # rows if quotes are text
         lines, broken, doubtful, done = len(self.end), 0, [], 0
         for line in np.flatnonzero(self.unsure).tolist():
             if line < done:
                 continue
+            start = int(self.start[line])
             try:
-                row, end = split_row(self.block, int(self.start[line]), self.shape)
+                row, end = split_row(self.block, start, self.shape)
             except UnfinishedQuote as error:
                 if is_last:
                     _raise_first(wrong[:line], cells)
@@ -206,14 +231,14 @@ class _Lines:
             except ImproperQuote as error:
                 _raise_first(wrong[:line], cells)
                 raise StrayQuote(line) from error
-            done = int(np.searchsorted(self.end, end)) + 1
+            done = line + self.block.count(b"\n", start, end) + 1
             continued[line + 1 : done] = True
             cells[line] = len(row)
             wrong[line:done] = False
             wrong[line] = len(row) != self.shape.cells
             if done - line > 1:
                 broken += 1
-                if np.mean(self.separators[line:done] == self.shape.cells - 1) >= DOUBTFUL_SHARE:
+                if whole[done] - whole[line] >= DOUBTFUL_SHARE * (done - line):
                     doubtful.append(line)
         _raise_first(wrong[:lines], cells)
         empty = self.empty[:lines] & ~continued[:lines]

@@ -225,7 +225,7 @@ def test_columns_by_name(tmp_path: Path) -> None:
 def test_quoted_cells(tmp_path: Path) -> None:
     content = '"user_id",item_id,"say ""hi"""\n"u,1","i\n7",""\nu2,6" pipe,\n'
     table, rows = read(write(tmp_path / "a.csv", content))
-    assert (table.names, rows) == (("user_id", "item_id", 'say "hi"'), [("u,1", "i\n7", ""), ("u2", '6" pipe', None)])
+    assert (table.names, rows) == (("user_id", "item_id", 'say "hi"'), [("u,1", "i\n7", None), ("u2", '6" pipe', None)])
     assert (table.place(0), table.place(1)) == ("line 2", "line 4")
 
 

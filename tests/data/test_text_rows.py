@@ -171,3 +171,19 @@ def test_a_quote_within_a_cell_is_text(cell: bytes) -> None:
 def test_lines_that_are_rows_without_quoting_make_a_doubtful_row() -> None:
     checked = check_block(b'a,b,c\na,"open,1\nb,close",2\n', COMMAS, is_last=True)
     assert (checked.broken_rows, checked.doubtful_rows, checked.doubtful_line) == (1, 1, 1)
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+def test_cells_that_are_quoted_in_every_row_alike(end: bytes) -> None:
+    sound = (b'"a","b",c' + end) * 3
+    checked = check_block(sound, COMMAS, is_last=True)
+    assert checked.has_quotes and checked.has_simple_quotes and checked.rows == checked.lines == 3
+    for cell in (b'x"b"', b'"b"x', b'""', b'"b""'):
+        block = sound.replace(b'"b"', cell)
+        if cell == b'""':
+            assert check_block(block, COMMAS, is_last=True).has_simple_quotes
+        elif cell == b'x"b"':
+            assert not check_block(block, COMMAS, is_last=True).has_simple_quotes
+        else:
+            with pytest.raises(StrayQuote):
+                check_block(block, COMMAS, is_last=True)
