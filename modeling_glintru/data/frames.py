@@ -20,7 +20,7 @@ def from_pandas(frame: Any, names: Sequence[str]) -> pl.DataFrame:
     Raises:
         DataError: A name stands for two columns, or a column holds mixed types.
     """
-    from pandas.api.types import infer_dtype
+    from pandas.api.types import infer_dtype, is_list_like
 
     columns = {}
     for name in names:
@@ -28,7 +28,8 @@ def from_pandas(frame: Any, names: Sequence[str]) -> pl.DataFrame:
         if len(places) > 1:
             raise DataError(f"The pandas frame has {len(places)} columns named {name!r}.")
         column = frame.iloc[:, places[0]]
-        if column.dtype == object and (kind := infer_dtype(column, skipna=True)).startswith("mixed"):
+        kind = infer_dtype(column, skipna=True) if column.dtype == object else ""
+        if kind.startswith("mixed") and not column.dropna().map(is_list_like).all():
             raise DataError(
                 f"Column {name!r} of the pandas frame holds mixed types ({kind}); ids are all text or all integers: "
                 f"convert it first, for example with .astype(str)."

@@ -236,7 +236,10 @@ class _TextFile:
         if frame is None:
             frame = self._parse_with_arrow(block, checked, shape, columns)
         if frame.height != checked.rows:
-            raise self._lost_rows(block, checked, frame.height)
+            raise self._stray_return(block) or DataError(
+                f"{self.path.name} cannot be read as {KIND}: of {checked.rows} rows after line "
+                f"{self.layout.header_lines + self.lines} {frame.height} are left."
+            )
         if shape.quote is not None and checked.has_quotes and len(self.layout.separator.encode()) > 1:
             stand_in = one_byte(self.layout.separator).decode()
             frame = frame.with_columns(pl.all().str.replace_all(stand_in, self.layout.separator, literal=True))
@@ -250,7 +253,7 @@ class _TextFile:
             return from_arrow(_parse_quoted(block, shape, quote, columns, pa.string()))
         except pa.ArrowInvalid as error:
             if "invalid UTF8" not in str(error):
-                raise unreadable(self.path, KIND, error) from error
+                raise self._stray_return(block) or unreadable(self.path, KIND, error) from error
         cells = _parse_quoted(block, shape, quote, columns, pa.binary())
         raise self._not_in_this_encoding(cells, checked, columns)
 
@@ -269,17 +272,16 @@ class _TextFile:
                     )
         raise AssertionError("every cell can be decoded")
 
-    def _lost_rows(self, block: bytes, checked: CheckedBlock, found: int) -> DataError:
-        stray = block.replace(b"\r\n", b"\n").find(b"\r")
-        if stray >= 0:
-            line = block.replace(b"\r\n", b"\n").count(b"\n", 0, stray)
-            return DataError(
-                f"{self._name_line(line)} has a carriage return that does not end the line: "
-                f"{self._shown(block, line)}; remove it."
-            )
+    def _stray_return(self, block: bytes) -> DataError | None:
+        """The error for a carriage return within a line, which Arrow takes for the line's end."""
+        text = block.replace(b"\r\n", b"\n")
+        stray = text.find(b"\r")
+        if stray < 0:
+            return None
+        line = text.count(b"\n", 0, stray)
         return DataError(
-            f"{self.path.name} cannot be read as {KIND}: {checked.rows} rows from line {self._name_line(0)} on became "
-            f"{found}."
+            f"{self._name_line(line)} has a carriage return that does not end the line: {self._shown(text, line)}; "
+            "remove it."
         )
 
 
