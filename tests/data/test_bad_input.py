@@ -52,8 +52,8 @@ def test_missing_file_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     refused("hf://models/owner/name", "the form is hf://datasets/owner/name/file")
 
 
-def test_folder_instead_of_a_file(tmp_path: Path) -> None:
-    refused(tmp_path, "is a folder, but a file is needed")
+def test_empty_folder(tmp_path: Path) -> None:
+    refused(tmp_path, "should hold part files of a table .*but it holds none")
 
 
 @pytest.mark.parametrize("name", ["a.xlsx", "a", "a.parquet.gz", "a.gz"])
@@ -196,13 +196,13 @@ def test_damaged_pages_of_parquet(tmp_path: Path) -> None:
 def test_ragged_csv(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text(CSV + "c,z,3,4,5\n")
-    refused(path, "a.csv cannot be read as a table of text")
+    refused(path, "Line 4 of a.csv has 5 cells where the header has 3: 'c,z,3,4,5'; .*--separator")
 
 
 def test_text_in_another_encoding(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_bytes(CSV.encode() + "c,Käse,3\n".encode("latin-1"))
-    refused(path, "a.csv cannot be read as a table of text")
+    refused(path, r"Column 'item_id' of a.csv is not in UTF-8, first on line 4: b'K\\xe4se'; .*--encoding latin-1")
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl"])

@@ -1,0 +1,103 @@
+"""Finds the files that a path means: a name is a name; a folder or a `*` that names no file means part files."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import DataError
+from .json_lines import JSON_SUFFIXES
+from .text_blocks import COMPRESSIONS
+from .text_files import TEXT_SUFFIXES
+
+__all__ = ["SUFFIXES", "NamedFiles", "find_files", "suffix_of"]
+
+SUFFIXES = (".csv", ".tsv", ".parquet", *JSON_SUFFIXES, *TEXT_SUFFIXES[2:])
+HIDDEN = (".", "_")  # what Spark writes beside its part files begins with one of these
+PATTERN_MARKS = "*?"
+
+
+@dataclass(frozen=True)
+class NamedFiles:
+    """The files of one table.
+
+    Args:
+        paths: One file, or the part files in the order of their names.
+        suffix: What they have in common, one of `SUFFIXES`.
+        source: Display name: the file's name, or how many files there are and where.
+    """
+
+    paths: tuple[Path, ...]
+    suffix: str
+    source: str
+
+
+def suffix_of(path: Path) -> str:
+    """The known suffix of a file's name without that of a compression, `""` where it has none."""
+    is_compressed = path.suffix.lower() in COMPRESSIONS
+    suffix = Path(path.stem).suffix.lower() if is_compressed else path.suffix.lower()
+    return suffix if suffix in SUFFIXES and not (is_compressed and suffix == ".parquet") else ""
+
+
+def find_files(name: str) -> NamedFiles | None:
+    """The files that a name means.
+
+    Args:
+        name: A file, taken literally even with `[`, `*` or `?` in it; or a folder of part files; or a pattern with `*`
+            or `?`, where there is no file of this very name. Of a folder and a pattern, names that begin with a dot or
+            an underscore are left out, and so are files of no bytes.
+
+    Returns:
+        The files, or None where the name means none.
+
+    Raises:
+        DataError: A file is empty, or its suffix is not known; or there are part files of several kinds, or none.
+    """
+    path = Path(name).expanduser()
+    if path.is_file():
+        return NamedFiles((path,), _known_suffix(path), path.name)
+    if path.is_dir():
+        return _part_files(sorted(path.iterdir()), f"{path.name or name}/")
+    if any(mark in name for mark in PATTERN_MARKS):
+        # Brackets stay names: of the marks of a pattern only these two are meant.
+        pattern = str(path).replace("[", "[[]")
+        found = [Path(match) for match in sorted(glob.glob(pattern, recursive=True))]
+        shown = Path(name).name
+        if not found:
+            raise DataError(f"No file is named like {name!r}.")
+        return _part_files(found, shown)
+    return None
+
+
+def _known_suffix(path: Path) -> str:
+    suffix = suffix_of(path)
+    if not suffix:
+        raise DataError(
+            f"{path.name} has a suffix that is not known; known are {', '.join(SUFFIXES)} "
+            f"(text also as {', '.join(COMPRESSIONS)})."
+        )
+    if path.stat().st_size == 0:
+        raise DataError(f"{path.name} is empty.")
+    return suffix
+
+
+def _part_files(entries: Sequence[Path], shown: str) -> NamedFiles:
+    files = [path for path in entries if not path.name.startswith(HIDDEN) and path.is_file()]
+    if not files:
+        folders = sum(path.is_dir() for path in entries)
+        hint = f" only {folders} folders (a pattern such as '{shown}*/*.csv' reaches into them)" if folders else " none"
+        raise DataError(f"{shown} should hold part files of a table ({', '.join(SUFFIXES)}), but it holds{hint}.")
+    suffixes = {suffix_of(path) for path in files}
+    if len(suffixes) > 1 or "" in suffixes:
+        examples = ", ".join(path.name for path in files[:5]) + (", ..." if len(files) > 5 else "")
+        raise DataError(
+            f"{shown} should hold part files of one kind ({', '.join(SUFFIXES)}), but it holds {examples}; name one "
+            "file, or those that are meant with a pattern such as 'folder/*.csv'."
+        )
+    filled = [path for path in files if path.stat().st_size]
+    if not filled:
+        raise DataError(f"{shown} holds {len(files)} files, all of them empty.")
+    count = f"{len(filled)} file{'s' if len(filled) > 1 else ''}"
+    return NamedFiles(tuple(filled), suffixes.pop(), f"{count} of {shown}")

@@ -1,0 +1,231 @@
+"""Recognises how a file of text is laid out: its separator, and whether the first line names the columns."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..errors import DataError
+from .text_rows import ImproperQuote, RowShape, UnfinishedQuote, split_row
+
+__all__ = ["Layout", "TextOptions", "check_text_options", "one_byte_separators", "recognise_layout"]
+
+SEPARATORS = ("\t", ",", ";", "|", "::")  # where two fit equally well, the first
+SEPARATOR_WORDS = {"tab": "\t", "comma": ",", "semicolon": ";", "pipe": "|", "blank": " ", "space": " ", "\\t": "\t"}
+STAND_IN = b"\x1f"  # for a separator of several bytes: the "unit separator" of ASCII
+SAMPLE_LINES = 200
+HEADERLESS_SUFFIXES = (".dat", ".txt")
+NUMBER = re.compile(r"-?\d+(\.\d+)?")
+WHOLE_NUMBER = re.compile(r"-?\d+")
+HIGHEST_RATING, EARLIEST_TIME = 100, 10**8  # by which columns of user, item, rating and Unix time are known
+COLUMNS_HINT = "name the columns, for example with --columns user_id,item_id,timestamp"
+
+
+@dataclass(frozen=True)
+class TextOptions:
+    """What the caller says about a file of text; None is recognised.
+
+    Args:
+        encoding: A codec of Python.
+        separator: The text between two cells; one blank stands for any number of blanks and tabs.
+        columns: Names of the columns of a file without a header.
+        quote: `"none"` or one character.
+    """
+
+    encoding: str | None = None
+    separator: str | None = None
+    columns: tuple[str, ...] | None = None
+    quote: str | None = None
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How one file of text is laid out.
+
+    Args:
+        names: Names of the columns.
+        separator: The text between two cells.
+        header_lines: Lines before the first row.
+        quote: The byte of the quotes; None where quotes are text.
+        may_drop_quotes: Quotes are text after all as soon as one of them is not properly written.
+        has_no_time: The file is of a kind that has no times.
+    """
+
+    names: tuple[str, ...]
+    separator: str
+    header_lines: int
+    quote: bytes | None
+    may_drop_quotes: bool
+    has_no_time: bool = False
+
+
+def check_text_options(
+    encoding: str | None, separator: str | None, columns: Sequence[str] | str | None, quote: str | None
+) -> TextOptions:
+    """The options in their plain form: words for separators become the separators, lists of names tuples.
+
+    Raises:
+        DataError: An option cannot be meant.
+    """
+    if separator is not None:
+        separator = SEPARATOR_WORDS.get(separator.lower(), separator)
+        if not separator or any(mark.isalnum() or mark in "\"'\n\r" for mark in separator):
+            raise DataError(
+                f"The separator {separator!r} (--separator) cannot stand between cells; give a character such as , or ;"
+                f", several such as ::, or one of the words {', '.join(map(repr, list(SEPARATOR_WORDS)[:5]))}."
+            )
+        separator = " " if separator.isspace() and set(separator) == {" "} else separator
+    if isinstance(columns, str):
+        columns = columns.split(",")
+    if columns is not None:
+        columns = tuple(name.strip() for name in columns)
+        if not columns or "" in columns or len(set(columns)) < len(columns):
+            raise DataError(f"The columns {list(columns)} (--columns) need one name each, all of them different.")
+    if quote is not None and quote != "none" and (len(quote) != 1 or quote.isalnum() or not quote.isascii()):
+        raise DataError(f"The quote {quote!r} (--quote) must be one character such as \" or ', or the word none.")
+    return TextOptions(encoding, separator, columns, quote)
+
+
+def one_byte_separators(block: bytes, separator: str, source: str) -> bytes:
+    """The block with one byte between two cells.
+
+    Raises:
+        DataError: The byte that would stand for a longer separator occurs in the text.
+    """
+    if separator == " ":
+        block = block.replace(b"\t", b" ")
+        while b"  " in block:
+            block = block.replace(b"  ", b" ")
+        for blank, plain in ((b"\n ", b"\n"), (b" \n", b"\n"), (b" \r\n", b"\r\n")):
+            block = block.replace(blank, plain)
+        return block.removeprefix(b" ")
+    encoded = separator.encode()
+    if len(encoded) == 1:
+        return block
+    if STAND_IN in block:
+        raise DataError(f"{source} holds the control character U+001F, which cannot be read with {separator!r}.")
+    return block.replace(encoded, STAND_IN)
+
+
+def one_byte(separator: str) -> bytes:
+    """The byte that stands between cells after `one_byte_separators`."""
+    encoded = separator.encode()
+    return encoded if len(encoded) == 1 else STAND_IN
+
+
+def recognise_layout(block: bytes, suffix: str, source: str, options: TextOptions) -> Layout:
+    """The layout of a file.
+
+    Args:
+        block: Its first lines, in UTF-8.
+        suffix: Its suffix, such as `".csv"`.
+        source: Its name, for the errors.
+        options: What the caller says.
+
+    Raises:
+        DataError: There is no line, the first line has no names, or the names do not fit.
+    """
+    lines = block.split(b"\n", 5 * SAMPLE_LINES)[:-1]
+    empty = next((place for place, line in enumerate(lines) if line.strip()), None)
+    if empty is None:
+        raise DataError(f"{source} is empty.")
+    sample = [line.removesuffix(b"\r") for line in lines[empty:] if line.strip()][:SAMPLE_LINES]
+    separator = options.separator or _recognise_separator(sample, suffix)
+    if separator == " " and options.quote not in (None, "none"):
+        raise DataError(f"{source} is separated by blanks, so that its cells cannot be quoted: leave --quote out.")
+    quote = None if options.quote == "none" or separator == " " else (options.quote or '"').encode()
+    may_drop_quotes = options.quote is None and suffix != ".csv"
+    try:
+        first = _cells(sample[0], separator, quote, source)
+    except (UnfinishedQuote, ImproperQuote) as error:
+        if not may_drop_quotes:
+            raise DataError(
+                f"Line {empty + 1} of {source} has a quote that does not end its cell: {_shown(sample[0])}; "
+                f"read quotes as text with --quote none."
+            ) from error
+        quote = None
+        first = _cells(sample[0], separator, quote, source)
+    has_no_time = False
+    if options.columns is not None:
+        names, header_lines = options.columns, empty
+        if len(names) != len(first):
+            raise DataError(
+                f"--columns gives {len(names)} names, but line {empty + 1} of {source} has {len(first)} cells: "
+                f"{_shown(sample[0])} (another --separator?)."
+            )
+        if tuple(cell.strip() for cell in first) == names:
+            raise DataError(f"Line {empty + 1} of {source} has these names itself: leave --columns out.")
+    elif suffix in HEADERLESS_SUFFIXES and (known := _known_columns(sample, separator)):
+        names, header_lines = known, empty
+        has_no_time = len(known) == 2
+    elif _is_a_row(first):
+        raise DataError(
+            f"Line {empty + 1} of {source} holds numbers and no names of columns ({_shown(sample[0])}); {COLUMNS_HINT}."
+        )
+    else:
+        names, header_lines = tuple(cell.strip() for cell in first), empty + 1
+    return Layout(names, separator, header_lines, quote, may_drop_quotes, has_no_time)
+
+
+def _cells(line: bytes, separator: str, quote: bytes | None, source: str) -> list[str]:
+    row = one_byte_separators(line + b"\n", separator, source)
+    cells, _ = split_row(row, 0, RowShape(one_byte(separator), quote, 1))
+    return [cell.replace(STAND_IN, separator.encode()).decode("utf-8", "replace") for cell in cells]
+
+
+def _recognise_separator(sample: list[bytes], suffix: str) -> str:
+    """The separator by which most lines have as many cells as the first, and the first has the most."""
+    preferred = "," if suffix == ".csv" else "\t"
+    ranks = {}
+    for separator in (preferred, *SEPARATORS, " "):
+        counts = [_counts(line, separator) for line in sample]
+        expected = max(counts[0])
+        fitting = sum(expected in found for found in counts) / len(counts)
+        ranks[separator] = (fitting, expected) if expected else (0.0, 0)
+    blank = ranks.pop(" ")
+    best = max(ranks, key=lambda separator: ranks[separator])
+    # Blanks are common within cells: they separate only where nothing else does.
+    if ranks[best][0] < 0.5 and blank > ranks[best]:
+        return " "
+    return best if ranks[best][1] else preferred
+
+
+def _counts(line: bytes, separator: str) -> set[int]:
+    """How many separators the line has: all of them, and those outside quotes."""
+    if separator == " ":
+        return {max(len(line.split()) - 1, 0)}
+    mark = separator.encode()
+    return {line.count(mark), re.sub(b'"[^"]*"', b"", line).count(mark)}
+
+
+def _known_columns(sample: list[bytes], separator: str) -> tuple[str, ...] | None:
+    """The names of MovieLens' four columns or of SASRec's two, where every line of the sample says so."""
+    rows = [[cell.strip() for cell in _split_plain(line, separator)] for line in sample]
+    if all(len(row) == 2 and all(map(WHOLE_NUMBER.fullmatch, row)) for row in rows):
+        return ("user_id", "item_id")
+    if all(
+        len(row) == 4
+        and all(map(NUMBER.fullmatch, row))
+        and float(row[2]) <= HIGHEST_RATING
+        and float(row[3]) >= EARLIEST_TIME
+        for row in rows
+    ):
+        return ("user_id", "item_id", "rating", "timestamp")
+    return None
+
+
+def _is_a_row(cells: list[str]) -> bool:
+    """Whether half of the cells or more are numbers; numbered columns (0, 1, 2, ...) are names all the same."""
+    named = [cell for cell in cells if cell]
+    numbers = sum(NUMBER.fullmatch(cell.strip()) is not None for cell in cells)
+    return 2 * numbers >= len(cells) and named != [str(place) for place in range(len(named))]
+
+
+def _split_plain(line: bytes, separator: str) -> list[str]:
+    text = line.decode("utf-8", "replace")
+    return text.split() if separator == " " else text.split(separator)
+
+
+def _shown(line: bytes) -> str:
+    return repr(line[:80].decode("utf-8", "replace"))
