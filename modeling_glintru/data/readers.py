@@ -36,12 +36,18 @@ class Table:
         load: Reads the named columns into a polars frame, rows in the table's own order.
         source: Short display name: a file name without its folders, a Hub name, or the kind of object.
         is_text: Every cell is text (a CSV file): numbers are still to be recognised.
+        has_no_time: The format has no times: the order of the rows is the order in time.
     """
 
     names: tuple[str, ...]
     load: Callable[[Sequence[str]], pl.DataFrame]
     source: str
     is_text: bool = False
+    has_no_time: bool = False
+
+    def place(self, row: int) -> str:
+        """Where a row (from 0) stands, for people."""
+        return f"row {row + 1:,}"
 
 
 def open_table(source: Any, split: str = "train") -> Table:
