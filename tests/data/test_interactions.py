@@ -108,10 +108,10 @@ def test_leading_zeros_and_long_numbers_stay_text(tmp_path: Path) -> None:
 
 def test_text_ids_that_are_partly_numbers_are_all_text(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
-    path.write_text("user_id,item_id,timestamp\n1,5,5\n2,B00,6\nNA,-0,7\n")
+    path.write_text("user_id,item_id,timestamp\n1,5,5\n2,B00,6\nNN,-0,7\n")
     frame = read_interactions(path).frame
     assert frame["item_id"].to_list() == ["5", "B00", "-0"]
-    assert frame["user_id"].to_list() == ["1", "2", "NA"]
+    assert frame["user_id"].to_list() == ["1", "2", "NN"]
 
 
 @pytest.mark.parametrize("separator", [";", "\t", "|"])
