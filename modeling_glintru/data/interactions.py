@@ -20,7 +20,7 @@ from .row_notes import giant_note, looks_like_session, unused_note
 from .rows import Rows
 from .session_lists import explode_lists
 from .sessions import pair_ids, split_at_gaps
-from .times import read_times
+from .times import date_times, read_times
 
 __all__ = ["Interactions", "ids_of_type", "read_ids", "read_interactions"]
 
@@ -86,14 +86,19 @@ class Interactions:
         Raises:
             DataError: The text is neither.
         """
-        times, is_date = read_times(pl.Series("now", [text]), "The given time", lambda _: "the option")
-        if is_date:
-            if self.steps_in_a_second is None:
-                raise DataError(f"{self.source} has numbers for times: give a number in the same unit, not {text!r}.")
-            return times[0] * self.steps_in_a_second // 1_000_000  # in Python: 64 bits may not do
-        if times[0] is None or not math.isfinite(times[0]):
-            raise DataError(f"The given time must be finite, got {text!r}.")
-        return times[0]
+        given = pl.Series("now", [text])
+        for kind in (pl.Int64(), pl.Float64()):
+            number = given.cast(kind, strict=False)[0]
+            if number is not None:
+                if not math.isfinite(number):
+                    raise DataError(f"The given time must be finite, got {text!r}.")
+                return number
+        moment = date_times(given).dt.epoch("us")[0]
+        if moment is None:
+            raise DataError(f"The given time must be a number or a date such as 2024-05-31T18:00:00, got {text!r}.")
+        if self.steps_in_a_second is None:
+            raise DataError(f"{self.source} has numbers for times: give a number in the same unit, not {text!r}.")
+        return moment * self.steps_in_a_second // 1_000_000  # in Python: 64 bits may not do
 
     def describe(self) -> str:
         """What was recognised, in one line."""

@@ -159,6 +159,6 @@ def _without_beginnings(users: pl.Series, lists: pl.Series) -> pl.Series:
         keys, cuts = ["text"], ["cut"]
     # How many rows go on from this one: as many of its copies are beginnings, the others are histories that end here.
     longer = frame.group_by(cuts).agg(pl.len().alias("longer"))
-    copies = frame.with_columns(pl.int_range(pl.len()).over(keys).alias("copy"))
-    joined = copies.join(longer, left_on=keys, right_on=cuts, how="left", maintain_order="left")
+    copies = frame.with_columns(pl.int_range(pl.len()).over(keys).alias("copy")).with_row_index("row")
+    joined = copies.join(longer, left_on=keys, right_on=cuts, how="left").sort("row")
     return joined["copy"] >= joined["longer"].fill_null(0)

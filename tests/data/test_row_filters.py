@@ -8,10 +8,13 @@ from typing import Any
 
 import polars as pl
 import pytest
+from hypothesis import given, strategies
 
 from modeling_glintru.data.interactions import read_interactions
 from modeling_glintru.data.row_filters import parse_condition
 from modeling_glintru.errors import DataError
+
+from .helpers import STEADY
 
 ROWS = {
     "user_id": [f"u{i}" for i in range(8)],
@@ -116,6 +119,18 @@ def test_dates() -> None:
 def test_nothing_else_is_taken(text: str) -> None:
     with pytest.raises(DataError, match=r"--where .* (holds|compares)"):
         parse_condition(text, tuple(ROWS), "table")
+
+
+PIECES = [*"<>=!'\"()[],.`1 \\", "==", "rating", " and ", " or ", "not ", " in ", " is ", "null", "'buy'", "(1, 2)"]
+
+
+@STEADY
+@given(strategies.lists(strategies.sampled_from(PIECES)).map("".join))
+def test_any_text_is_a_condition_or_refused(text: str) -> None:
+    try:
+        assert set(parse_condition(text, tuple(ROWS), "table").columns) <= set(ROWS)
+    except DataError as error:
+        assert "--where" in str(error)
 
 
 @pytest.mark.parametrize(
