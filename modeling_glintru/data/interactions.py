@@ -274,7 +274,10 @@ def _histories(rows: Rows, roles: Roles, has_dates: bool, session_gap: str | int
         order = None if roles.order is None else rows.frame[roles.order]
         users = split_at_gaps(users, times, session_gap, _steps_in_a_second(times, has_dates), order)
     if users is not single:
-        rows.notes.append(f"A history is a session: {users.n_unique():,} sessions of {single.n_unique():,} users.")
+        rows.notes.append(
+            f"A history is a session of one of {single.n_unique():,} users: the user ids are now {users[0]!r} and so "
+            "on."
+        )
     return users
 
 

@@ -68,11 +68,9 @@ def split_at_gaps(
     time = times.to_numpy()
     by: list[Any] = [time, user] if order is None else [sorted_codes(order)[1], time, user]
     rows = np.lexsort(by)  # stable: ties stay in file order
-    same_user = np.diff(user[rows]) == 0
-    begins = np.concatenate([[True], ~same_user | (np.diff(time[rows]) > length * (steps_in_a_second or 1))])
-    running = np.cumsum(begins)
-    first = np.concatenate([[True], ~same_user])
-    before = np.repeat(running[first] - 1, np.diff(np.append(np.flatnonzero(first), len(rows))))
-    numbers = np.empty(len(rows), np.int64)
-    numbers[rows] = running - before
+    begins = np.concatenate([[True], np.diff(time[rows]) > length * (steps_in_a_second or 1)])
+    first = np.concatenate([[True], np.diff(user[rows]) != 0])
+    running = np.cumsum(begins | first, dtype=np.int32)
+    numbers = np.empty(len(rows), np.int32)
+    numbers[rows] = running - np.maximum.accumulate(np.where(first, running - 1, 0))
     return users.cast(pl.String) + SEPARATOR + pl.Series(numbers).cast(pl.String)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable
 
@@ -18,7 +19,7 @@ CLOCK_AND_OFFSET = r"^(.*\d:\d{2}(?::\d{2}(?:\.\d+)?)?)\s*(Z|UTC|GMT|[+-]\d{2}(?
 SLASHED_DATE = r"^(\d{1,2})[/.\-](\d{1,2})[/.\-](\d{2}|\d{4})(?:$|[T, ])"
 ISO_FORMS = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d")
 CLOCKS = ("", " %H:%M:%S%.f", " %H:%M", " %I:%M:%S %p", " %I:%M %p")
-PROBE = 1000
+PROBE, PART = 1000, 500_000
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 FIRST_YEAR = -30_610_224_000  # 1000-01-01 in Unix seconds: an earlier date had a year of two digits
 EXACT_FLOAT32 = 2**24
@@ -80,18 +81,18 @@ def date_times(texts: pl.Series) -> pl.Series:
 
     A time without an offset is taken as UTC; `Z`, ` UTC`, ` GMT` and offsets such as `+02:00` may stand side by side.
     """
-    if texts.str.contains(ISO_TIME_TEXT).all():
+    probe = texts.drop_nulls().head(PROBE)
+    suffix = next((suffix for suffix in (" UTC", " GMT") if probe.str.ends_with(suffix).all()), "")
+    plain = texts.str.strip_suffix(suffix) if suffix and len(probe) else texts
+    if plain.str.contains(ISO_TIME_TEXT).all():
         try:
-            dates = texts.str.to_datetime(time_unit="us", strict=False)
+            dates = plain.str.to_datetime(time_unit="us", strict=False)
         except pl.exceptions.PolarsError:
             pass
         else:
             if dates.null_count() == texts.null_count():
                 return _without_zone(dates)
-    clocks, offsets = _split_offset(texts.str.strip_chars())
-    clocks = clocks.str.replace(r"^(\d{4})[/.](\d{1,2})[/.](\d{1,2})", "$1-$2-$3")
-    clocks = clocks.str.replace(r"^(\d{4}-\d{1,2}-\d{1,2})T", "$1 ")
-    return _parsed(clocks, ISO_FORMS) - offsets
+    return _in_parts(texts, _any_iso)
 
 
 def duration_seconds(text: str | int | float, option: str) -> tuple[float, bool]:
@@ -185,14 +186,45 @@ def _of_format(column: pl.Series, where: str, place: Callable[[int], str], time_
     return times
 
 
+def _any_iso(texts: pl.Series) -> pl.Series:
+    clocks, offsets = _split_offset(texts.str.strip_chars())
+    clocks = clocks.str.replace(r"^(\d{4})[/.](\d{1,2})[/.](\d{1,2})", "$1-$2-$3")
+    clocks = clocks.str.replace(r"^(\d{4}-\d{1,2}-\d{1,2})T", "$1 ")
+    return _parsed(clocks, ISO_FORMS) - offsets
+
+
 def _in_words(column: pl.Series, order: str) -> pl.Series:
     """Dates with slashes, dots or hyphens of which the order of day and month is known."""
+    signs = ("%d", "%m") if order == DAY_FIRST else ("%m", "%d")
+    probe = column.drop_nulls().head(PROBE)
+    # Most columns are of one form, which is read as a whole and several times as fast as forms that are mixed.
+    for mark, clock in itertools.product("/.-", CLOCKS):
+        form = f"{mark.join(signs)}{mark}%Y{clock}"
+        if _fits(probe.str.to_datetime(form, time_unit="us", strict=False), probe):
+            dates = column.str.to_datetime(form, time_unit="us", strict=False)
+            if _fits(dates, column):
+                return dates
+    return _in_parts(column, lambda texts: _any_of_order(texts, order))
+
+
+def _any_of_order(column: pl.Series, order: str) -> pl.Series:
     dates, offsets = _split_offset(column)
     day, month = ("$1", "$2") if order == DAY_FIRST else ("$2", "$1")
     dates = dates.str.replace(r"^(\d{1,2})[/.\-](\d{1,2})[/.\-](\d{2})($|[T, ])", "$1/$2/20$3$4")
     dates = dates.str.replace(r"^(\d{1,2})[/.\-](\d{1,2})[/.\-](\d{4})", f"${{3}}-{month}-{day}")
     dates = dates.str.replace(r"^(\d{4}-\d{1,2}-\d{1,2})[T,]\s*", "$1 ")
     return _parsed(dates, [f"%Y-%m-%d{clock}" for clock in CLOCKS]) - offsets
+
+
+def _fits(dates: pl.Series, texts: pl.Series) -> bool:
+    """Whether every text became a date, and none one of a year of two digits."""
+    return dates.null_count() == texts.null_count() and not (dates.dt.epoch("s") < FIRST_YEAR).any()
+
+
+def _in_parts(texts: pl.Series, parse: Callable[[pl.Series], pl.Series]) -> pl.Series:
+    """The same as `parse(texts)`, in parts of a column that may be large: taking texts apart needs much memory."""
+    parts = [parse(texts.slice(begin, PART)) for begin in range(0, max(len(texts), 1), PART)]
+    return pl.concat(parts)
 
 
 def _split_offset(texts: pl.Series) -> tuple[pl.Series, pl.Series]:

@@ -32,7 +32,7 @@ def test_a_pair_of_user_and_session() -> None:
     read = read_interactions(frame(session=[1, 1, 1, 2]), session_column="session")
     assert read.frame["user_id"].to_list() == ["a/1", "b/1", "a/1", "a/2"]
     assert read.columns == {"user": "user_id", "item": "item_id", "time": "timestamp", "session": "session"}
-    assert "A history is a session: 3 sessions of 2 users." in read.notes
+    assert "A history is a session of one of 2 users: the user ids are now 'a/1' and so on." in read.notes
 
 
 def test_pairs_that_become_the_same_text() -> None:
