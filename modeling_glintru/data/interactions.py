@@ -170,7 +170,7 @@ def read_interactions(
         DataError: The source or a column is missing, empty, unreadable or of the wrong type, or holds missing values
             or times that are not finite; an option is not understood or does not fit the table.
     """
-    reading = {"encoding": encoding, "separator": separator, "columns": columns, "quote": quote}
+    reading: dict[str, Any] = {"encoding": encoding, "separator": separator, "columns": columns, "quote": quote}
     table = open_table(source, split, **{name: value for name, value in reading.items() if value is not None})
     if in_file_order and time_column is not None:
         raise DataError("--in_file_order means that no column of times is read: leave it or --time_column out.")
