@@ -6,8 +6,19 @@ from collections.abc import Sequence
 
 from ..errors import DataError, nearest_names
 
-__all__ = ["OPTIONS", "USUAL_NAMES", "base_name", "has_usual_name", "recognise_column"]
+__all__ = [
+    "OPTIONS",
+    "USUAL_NAMES",
+    "base_name",
+    "find_list_column",
+    "has_usual_name",
+    "is_usual_name",
+    "name_in_condition",
+    "recognise_column",
+]
 
+
+SESSIONS = ("sessionid", "session", "sid", "usersession")
 # The usual names of each role, best first. Compared without upper case, underscores, hyphens, dots and blanks.
 # Names of one line have equal rank: two of them in one table are ambiguous, and then the option must decide.
 USUAL_NAMES: dict[str, tuple[tuple[str, ...], ...]] = {
@@ -15,7 +26,7 @@ USUAL_NAMES: dict[str, tuple[tuple[str, ...], ...]] = {
         ("userid", "uid", "user"),
         ("reviewerid", "customerid", "visitorid", "memberid", "clientid", "accountid", "playerid", "readerid"),
         ("username", "customer", "reviewer", "visitor", "client"),
-        ("sessionid", "session", "sid"),
+        SESSIONS,
     ),
     "item": (
         ("itemid", "iid", "item"),
@@ -36,16 +47,34 @@ USUAL_NAMES: dict[str, tuple[tuple[str, ...], ...]] = {
         ("title", "itemtitle", "movietitle", "producttitle"),
         ("name", "itemname", "productname", "prodname", "trackname"),
     ),
+    # These two are never taken unasked: a table that has one is told of the option.
+    "session": (SESSIONS,),
+    "order": (("timeframe", "position", "step", "eventorder", "itemorder", "clickorder", "addtocartorder"),),
 }
 # How an error names the way out: an option of the command line, or (titles) an argument.
-OPTIONS = {"user": "--user_column", "item": "--item_column", "time": "--time_column", "title": "title_column"}
+OPTIONS = {
+    "user": "--user_column",
+    "item": "--item_column",
+    "time": "--time_column",
+    "title": "title_column",
+    "session": "--session_column",
+    "order": "--order_column",
+}
 RECBOLE_TYPES = ("token", "float", "token_seq", "float_seq")
+# What follows the usual name of a role in the name of a column of lists: item_id_list, item_seq, timestamps.
+LIST_ENDINGS = ("list", "seq", "sequence", "s")
 
 
 def base_name(column: str) -> str:
     """The name of a column without RecBole's type: `"user_id:token"` is `"user_id"`."""
     name, colon, kind = column.rpartition(":")
     return name if colon and kind.strip() in RECBOLE_TYPES else column
+
+
+def name_in_condition(column: str) -> str:
+    """A column as it is written in a condition (`row_filters`)."""
+    name = base_name(column)
+    return name if name.isidentifier() else f"`{name}`"
 
 
 def recognise_column(columns: Sequence[str], role: str, source: str, given: str | None = None) -> str:
@@ -81,15 +110,28 @@ def recognise_column(columns: Sequence[str], role: str, source: str, given: str 
                 f"{source} has more than one column that could be the {role}: {_listed(found)}; "
                 f"choose one with {OPTIONS[role]}."
             )
+    in_order = ", or say with --in_file_order that the rows are in the order of time" if role == "time" else ""
     raise DataError(
-        f"{source} has no column that looks like the {role}; name it with {OPTIONS[role]}. It has: {_listed(columns)}."
+        f"{source} has no column that looks like the {role}; name it with {OPTIONS[role]}{in_order}. "
+        f"It has: {_listed(columns)}."
     )
+
+
+def is_usual_name(column: str, role: str) -> bool:
+    """Whether a column has a usual name of the role."""
+    return any(_normal(base_name(column)) in rank for rank in USUAL_NAMES[role])
 
 
 def has_usual_name(columns: Sequence[str], role: str) -> bool:
     """Whether any column has a usual name of the role."""
+    return any(is_usual_name(column, role) for column in columns)
+
+
+def find_list_column(columns: Sequence[str], role: str) -> str | None:
+    """The first column that is named like a list of the role (`item_id_list`, `timestamps`), or None."""
     usual = {name for rank in USUAL_NAMES[role] for name in rank}
-    return any(_normal(base_name(column)) in usual for column in columns)
+    lists = {name + ending for name in usual for ending in LIST_ENDINGS} - usual
+    return next((column for column in columns if _normal(base_name(column)) in lists), None)
 
 
 def _normal(name: str) -> str:

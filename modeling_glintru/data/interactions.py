@@ -11,19 +11,19 @@ from typing import Any
 import polars as pl
 
 from ..errors import DataError
-from .columns import OPTIONS, base_name, recognise_column
-from .readers import Table, open_table
+from .columns import OPTIONS, base_name
+from .ids import ids_of_type, read_ids, stray_ids
+from .readers import open_table
+from .roles import Roles, find_roles, load_fields
+from .row_filters import filter_rows, parse_condition
+from .row_notes import giant_note, looks_like_session, unused_note
+from .rows import Rows
+from .session_lists import explode_lists
+from .sessions import pair_ids, split_at_gaps
+from .times import date_times, read_times
 
-__all__ = ["Interactions", "read_interactions"]
+__all__ = ["Interactions", "ids_of_type", "read_ids", "read_interactions"]
 
-NAMES = {"user": "user_id", "item": "item_id", "time": "timestamp"}
-INTEGER_TEXT = r"^(0|-?[1-9][0-9]*)$"
-WHOLE_FLOAT_TEXT = r"^-?[0-9]+\.0+$"
-ISO_TIME_TEXT = r"^\d{4}-\d{2}-\d{2}($|[T ])"
-FLOAT_IDS = (
-    "usually integers that once stood beside missing values: drop those rows and convert the column to integers (or "
-    "to text), ids are never changed silently"
-)
 UNIX_SECONDS = 631_152_000, 4_102_444_800  # of 1990 and of 2100
 
 
@@ -34,16 +34,20 @@ class Interactions:
     Args:
         frame: Columns `user_id` and `item_id` (Int64 or String, raw ids as they came) and `timestamp` (Int64 or
             Float64, in the table's own unit; dates become whole microseconds since 1970 in UTC). No missing values,
-            finite times, rows in file order.
-        columns: Role (`"user"`, `"item"`, `"time"`) to the name of the column that played it.
+            finite times, rows in file order. Where the rows were in order already, `timestamp` is their number. With
+            an order column also `order` (Int64, Float64 or String), which sorts the rows of one time.
+        columns: Role (`"user"`, `"item"`, `"time"`, `"session"`, `"order"`) to the name of the column that played it;
+            no `"time"` where the order of the rows is the order in time.
         source: Short display name.
         has_dates: Whether the times were dates.
+        notes: Sentences for people: what was left out or changed, what is unusual, which columns are not used.
     """
 
     frame: pl.DataFrame
     columns: dict[str, str]
     source: str
     has_dates: bool = False
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return self.frame.height
@@ -54,11 +58,12 @@ class Interactions:
 
         Unix times may be in seconds, milli-, micro- or nanoseconds: the one by which the newest is of 1990 to 2100.
         """
-        if self.has_dates:
-            return 1_000_000
-        newest: Any = self.frame["timestamp"].max()
-        begin, end = UNIX_SECONDS
-        return next((steps for steps in (1, 10**3, 10**6, 10**9) if begin * steps <= (newest or 0) < end * steps), None)
+        return _steps_in_a_second(self.frame["timestamp"], self.has_dates) if self.has_times else None
+
+    @property
+    def has_times(self) -> bool:
+        """Whether `timestamp` is from the table, and not the number of the row."""
+        return "time" in self.columns
 
     @property
     def ticks(self) -> int:
@@ -81,18 +86,25 @@ class Interactions:
         Raises:
             DataError: The text is neither.
         """
-        times = _times_from_text(pl.Series("now", [text]), "The given time")
-        if isinstance(times.dtype, pl.Datetime):
-            if self.steps_in_a_second is None:
-                raise DataError(f"{self.source} has numbers for times: give a number in the same unit, not {text!r}.")
-            return times.dt.epoch("us")[0] * self.steps_in_a_second // 1_000_000  # in Python: 64 bits may not do
-        if not math.isfinite(times[0]):
-            raise DataError(f"The given time must be finite, got {text!r}.")
-        return times[0]
+        given = pl.Series("now", [text])
+        for kind in (pl.Int64(), pl.Float64()):
+            number = given.cast(kind, strict=False)[0]
+            if number is not None:
+                if not math.isfinite(number):
+                    raise DataError(f"The given time must be finite, got {text!r}.")
+                return number
+        moment = date_times(given).dt.epoch("us")[0]
+        if moment is None:
+            raise DataError(f"The given time must be a number or a date such as 2024-05-31T18:00:00, got {text!r}.")
+        if self.steps_in_a_second is None:
+            raise DataError(f"{self.source} has numbers for times: give a number in the same unit, not {text!r}.")
+        return moment * self.steps_in_a_second // 1_000_000  # in Python: 64 bits may not do
 
     def describe(self) -> str:
         """What was recognised, in one line."""
         roles = ", ".join(f"{role} = {name!r}" for role, name in self.columns.items())
+        if not self.has_times:
+            roles += ", time = order of the rows"
         return f"{self.source}: {roles}; {len(self):,} interactions, {self.num_users:,} users, {self.num_items:,} items"
 
 
@@ -103,144 +115,188 @@ def read_interactions(
     item_column: str | None = None,
     time_column: str | None = None,
     split: str = "train",
+    encoding: str | None = None,
+    separator: str | None = None,
+    columns: Sequence[str] | str | None = None,
+    quote: str | None = None,
+    order_column: str | None = None,
+    in_file_order: bool = False,
+    time_format: str | None = None,
+    session_column: str | None = None,
+    session_gap: str | int | float | None = None,
+    where: str | Sequence[str] = (),
+    drop_missing: bool = False,
 ) -> Interactions:
     """Reads interactions from a file, a frame or a data set.
 
     Columns that are not named are recognised from the usual names (`columns.USUAL_NAMES`). Files of text (CSV, TSV,
-    RecBole) have no types: ids there are integers where every one is written as a plain integer (no leading zeros),
-    and otherwise all strings.
+    RecBole) have no types: blanks around their cells are taken away, cells such as `NA`, `null` and nothing are missing
+    (`rows.MISSING_TEXT`, and `-1` where it stands for an unknown user, or for an unknown item among natural numbers),
+    and ids are integers where every one is written as a plain integer (no leading zeros), and otherwise all strings.
+    The ids of other tables stay as they are.
+
+    A table of one row a session, whose items are a list (and maybe its times), becomes one row an item, in the order of
+    the list.
 
     Args:
         source: A path (`.csv .tsv .parquet .jsonl .ndjson .json .inter`, text also with `.gz`), a pandas or polars
             frame, a pyarrow table, a `datasets.Dataset`, or a Hub data set (`owner/name[:config]` or
             `hf://datasets/owner/name/file`).
         user_column: Name of the column of user ids.
-        item_column: Name of the column of item ids.
-        time_column: Name of the column of times.
+        item_column: Name of the column of item ids, or of lists of them; `"events.aid"` for the field of a column of
+            lists of objects.
+        time_column: Name of the column of times, or of lists of them.
         split: Which split of a data set that has several.
+        encoding: Of a text file, see `open_table`.
+        separator: Between the cells of a text file, see `open_table`.
+        columns: Names of the columns of a text file without a header, see `open_table`.
+        quote: Of a text file, see `open_table`.
+        order_column: Name of a column that orders the rows of one user that have the same time.
+        in_file_order: The rows are in the order of time, and no column of times is read.
+        time_format: The form of dates that are no ISO dates: `"day_first"`, `"month_first"`, or signs such as
+            `"%d/%m/%Y %H:%M"`.
+        session_column: Name of a column of sessions: a history is then one of a user and a session, and its user id is
+            the text `"user/session"`.
+        session_gap: A history ends where a user pauses for longer: `"30m"`, `"1h"`, `"45s"`, `"2d"`, or a number of
+            seconds (of the unit of the times, where these are neither dates nor Unix times). User ids become the texts
+            `"user/1"`, `"user/2"`, ....
+        where: Conditions on rows, such as `"event_type == 'purchase'"`, see `row_filters.parse_condition`.
+        drop_missing: Leaves out rows without a user, item or time (or session or order) instead of refusing them.
 
     Returns:
         The interactions, in file order.
 
     Raises:
         DataError: The source or a column is missing, empty, unreadable or of the wrong type, or holds missing values
-            or times that are not finite.
+            or times that are not finite; an option is not understood or does not fit the table.
     """
-    table = open_table(source, split)
+    reading: dict[str, Any] = {"encoding": encoding, "separator": separator, "columns": columns, "quote": quote}
+    table = open_table(source, split, **{name: value for name, value in reading.items() if value is not None})
+    if in_file_order and time_column is not None:
+        raise DataError("--in_file_order means that no column of times is read: leave it or --time_column out.")
     given = {"user": user_column, "item": item_column, "time": time_column}
-    columns = {role: recognise_column(table.names, role, table.source, name) for role, name in given.items()}
-    _check_distinct(columns, table)
-    frame = table.load(list(columns.values()))
-    if frame.height == 0:
-        raise DataError(f"{table.source} is empty: it has columns but no rows.")
-    _check_complete(frame, list(columns.values()), table.source)
-    users, items = (read_ids(frame[columns[role]], table) for role in ("user", "item"))
-    times, has_dates = _read_times(frame[columns["time"]], table)
+    given |= {"session": session_column, "order": order_column}
+    in_order = in_file_order or (table.has_no_time and time_column is None)
+    roles, no_time = find_roles(table, given, in_order)
+    conditions = [
+        parse_condition(text, table.names, table.source) for text in ([where] if isinstance(where, str) else where)
+    ]
+    wanted = [*roles.columns, *(column for condition in conditions for column in condition.columns)]
+    rows = Rows(load_fields(table), wanted)
+    filter_rows(rows, conditions)
+    roles = explode_lists(rows, roles)
+    if no_time is not None and not rows.exploded:
+        raise no_time
+    has_dates = _convert(rows, roles, time_format)
+    _refuse_or_drop_missing(rows, roles, drop_missing)
+    users = _histories(rows, roles, has_dates, session_gap)
+    frame = {"user_id": users, "item_id": rows.frame[roles.item]}
+    frame["timestamp"] = _row_numbers(rows) if roles.time is None else rows.frame[roles.time]
+    if roles.order is not None:
+        frame["order"] = rows.frame[roles.order]
+    _say_what_is_unusual(rows, roles, frame, plain_users=session_column is None and session_gap is None)
+    used = [*wanted, *(name.partition(".")[0] for name in roles.columns)]
+    if note := unused_note(table.names, used, has_times=roles.time is not None):
+        rows.notes.append(note)
+    names = {"user": roles.user, "item": roles.item, "time": roles.time, "session": roles.session, "order": roles.order}
     return Interactions(
-        frame=pl.DataFrame({"user_id": users, "item_id": items, "timestamp": times}),
-        columns={role: base_name(column) for role, column in columns.items()},
+        frame=pl.DataFrame(frame),
+        columns={role: base_name(name) for role, name in names.items() if name is not None},
         source=table.source,
         has_dates=has_dates,
+        notes=tuple(rows.notes),
     )
 
 
-def read_ids(column: pl.Series, table: Table) -> pl.Series:
-    """A column of raw ids as Int64 or String.
-
-    Raises:
-        DataError: The ids are floats, booleans, nested, or integers above 64 bits.
-    """
-    kind = column.dtype
-    where = f"Column {column.name!r} of {table.source}"
+def _convert(rows: Rows, roles: Roles, time_format: str | None) -> bool:
+    """Makes ids and times of the cells, missing ones null; whether the times were dates."""
+    table = rows.table
+    ids = [name for name in (roles.user, roles.item, roles.session) if name is not None]
+    rows.strip(roles.columns if table.is_text else ids)
+    rows.blank_missing(roles.columns)
+    rows.blank_stand_ins(roles.user, roles.item)
+    converted = {name: read_ids(rows.frame[name], table, rows.place) for name in ids}
     if table.is_text:
-        return _ids_from_text(column, where)
-    if kind in (pl.Categorical, pl.Enum, pl.String):
-        return column.cast(pl.String)
-    if kind.is_integer():
-        ids = column.cast(pl.Int64, strict=False)
-        if ids.null_count() > column.null_count():
-            raise DataError(f"{where} holds integers that do not fit in 64 bits; convert it to text.")
-        return ids
-    if kind.is_float() or kind.is_decimal():
-        examples = ", ".join(map(str, column.head(2).to_list()))
-        raise DataError(f"{where} holds ids that are floating-point numbers ({examples}), {FLOAT_IDS}.")
-    raise DataError(f"{where} has the type {kind}, but ids are strings or integers (another column? {_options()}).")
+        rows.notes += [note for name in ids[:2] if (note := stray_ids(converted[name], rows.place))]
+    has_dates = False
+    if roles.time is not None:
+        where = f"Time column {roles.time!r} of {table.source}"
+        column = rows.frame[roles.time]
+        converted[roles.time], has_dates = read_times(column, where, rows.place, time_format, rows.notes)
+    elif time_format is not None:
+        raise DataError(f"{table.source} has no column of times for --time_format; leave it out.")
+    if roles.order is not None:
+        converted[roles.order] = _order(rows.frame[roles.order], table.source)
+    rows.frame = pl.DataFrame(converted)
+    return has_dates
 
 
-def _ids_from_text(column: pl.Series, where: str) -> pl.Series:
-    if column.str.contains(INTEGER_TEXT).all():
-        ids = column.cast(pl.Int64, strict=False)
-        # Integers of more than 64 bits stay text.
-        return ids if ids.null_count() == 0 else column
-    if column.str.contains(WHOLE_FLOAT_TEXT).all():
-        raise DataError(f"{where} holds ids that are floating-point numbers ({column[0]}), {FLOAT_IDS}.")
-    return column
-
-
-def _read_times(column: pl.Series, table: Table) -> tuple[pl.Series, bool]:
-    """The times as numbers, and whether they were dates."""
-    where = f"Time column {column.name!r} of {table.source}"
-    if column.dtype in (pl.String, pl.Categorical, pl.Enum):
-        column = _times_from_text(column.cast(pl.String), where)
+def _order(column: pl.Series, source: str) -> pl.Series:
+    """What sorts the rows of one time, as Int64, Float64 or String."""
     kind = column.dtype
-    if kind == pl.Date or isinstance(kind, pl.Datetime):
-        return column.cast(pl.Datetime("us")).dt.epoch("us") if kind == pl.Date else column.dt.epoch("us"), True
-    if kind.is_integer():
-        times = column.cast(pl.Int64, strict=False)
-        if times.null_count():
-            raise DataError(f"{where} holds integers that do not fit in 64 bits.")
-        return times, False
+    if kind == pl.String:
+        for number in (pl.Int64(), pl.Float64()):
+            numbers = column.cast(number, strict=False)
+            if numbers.null_count() == column.null_count():
+                return numbers
+        return column
+    if kind.is_temporal():
+        return column.cast(pl.Int64)
+    if kind.is_integer() or kind == pl.Boolean:
+        return column.cast(pl.Int64)
     if kind.is_float() or kind.is_decimal():
-        times = column.cast(pl.Float64)
-        nans, infinite = int(times.is_nan().sum()), int(times.is_infinite().sum())
-        if nans or infinite:
-            raise DataError(
-                f"{where} holds times that are not finite ({nans} NaN, {infinite} infinite, of {len(times)} rows); "
-                "drop or repair those rows first."
-            )
-        return times, False
-    raise DataError(f"{where} has the type {kind}, but times are numbers or dates (another column? {OPTIONS['time']}).")
+        return column.cast(pl.Float64)
+    raise DataError(
+        f"Column {column.name!r} of {source} has the type {kind}, which orders nothing (another column? "
+        f"{OPTIONS['order']})."
+    )
 
 
-def _times_from_text(column: pl.Series, where: str) -> pl.Series:
-    """Text as Int64, else Float64, else dates in ISO form."""
-    for numeric in (pl.Int64(), pl.Float64()):
-        times = column.cast(numeric, strict=False)
-        if times.null_count() == 0:
-            return times
-    # Only ISO: in other forms day and month cannot be told apart for sure.
-    iso = column.str.contains(ISO_TIME_TEXT)
-    try:
-        times = column.str.to_datetime(time_unit="us", strict=False)
-    except pl.exceptions.PolarsError:
-        times = pl.Series(column.name, [None] * len(column), dtype=pl.Datetime("us"))
-    wrong = ~iso | times.is_null()
-    if wrong.any():
-        raise DataError(
-            f"{where} holds {int(wrong.sum())} of {len(column)} times that are neither numbers nor dates such as "
-            f"2024-05-31T18:00:00, the first is {column.filter(wrong)[0]!r} (another column? {OPTIONS['time']})."
+def _refuse_or_drop_missing(rows: Rows, roles: Roles, drop: bool) -> None:
+    advice = ""
+    session = looks_like_session(rows.table.names, roles.columns)
+    if session is not None and rows.frame[roles.user].null_count():
+        name = base_name(session)
+        advice = f" {name!r} looks like a session: --user_column {name} makes each session a history."
+    rows.refuse_or_drop_missing(roles.columns, drop, advice)
+
+
+def _histories(rows: Rows, roles: Roles, has_dates: bool, session_gap: str | int | float | None) -> pl.Series:
+    """The user id of each row, where a user's sessions are histories of their own: with the session."""
+    users = rows.frame[roles.user]
+    single = users
+    if roles.session is not None:
+        users = pair_ids(users, rows.frame[roles.session], rows.table.source)
+    if session_gap is not None:
+        if roles.time is None:
+            raise DataError(f"--session_gap needs times, which {rows.table.source} does not have ({OPTIONS['time']}).")
+        times = rows.frame[roles.time]
+        order = None if roles.order is None else rows.frame[roles.order]
+        users = split_at_gaps(users, times, session_gap, _steps_in_a_second(times, has_dates), order)
+    if users is not single:
+        rows.notes.append(
+            f"A history is a session of one of {single.n_unique():,} users: the user ids are now {users[0]!r} and so "
+            "on."
         )
-    return times
+    return users
 
 
-def _check_distinct(columns: dict[str, str], table: Table) -> None:
-    for column in set(columns.values()):
-        roles = [role for role, name in columns.items() if name == column]
-        if len(roles) > 1:
-            raise DataError(
-                f"Column {column!r} of {table.source} cannot be both the {' and the '.join(roles)}; choose with "
-                f"{' and '.join(OPTIONS[role] for role in roles)}."
-            )
+def _row_numbers(rows: Rows) -> pl.Series:
+    return pl.int_range(len(rows), dtype=pl.Int64, eager=True)
 
 
-def _check_complete(frame: pl.DataFrame, columns: Sequence[str], source: str) -> None:
-    # An empty text is nobody's id: it is a missing value that was quoted.
-    empty = {name: int((frame[name] == "").sum()) if frame[name].dtype == pl.String else 0 for name in columns}
-    missing = {name: count for name in columns if (count := frame[name].null_count() + empty[name])}
-    if missing:
-        counts = ", ".join(f"{count} in {name!r}" for name, count in missing.items())
-        raise DataError(f"{source} has missing values in {frame.height} rows: {counts}; drop or fill those rows first.")
+def _steps_in_a_second(times: pl.Series, has_dates: bool) -> int | None:
+    if has_dates:
+        return 1_000_000
+    newest: Any = times.max()
+    begin, end = UNIX_SECONDS
+    return next((steps for steps in (1, 10**3, 10**6, 10**9) if begin * steps <= (newest or 0) < end * steps), None)
 
 
-def _options() -> str:
-    return f"{OPTIONS['user']}, {OPTIONS['item']}"
+def _say_what_is_unusual(rows: Rows, roles: Roles, frame: dict[str, pl.Series], plain_users: bool) -> None:
+    for ids, role, column in (
+        (frame["user_id"], "user", roles.user if plain_users else ""),
+        (frame["item_id"], "item", "" if rows.exploded else roles.item),
+    ):
+        if note := giant_note(ids, role, column):
+            rows.notes.append(note)

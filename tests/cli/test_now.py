@@ -56,7 +56,7 @@ def test_the_gap_is_from_the_newest_known_item_to_now(folder, glintru, tmp_path)
     ("words", "message"),
     [
         (("--users", "LOG", "--now", "2024-05-29"), "users with an item after the time of the request: 1"),
-        (("--users", "LOG", "--now", "today"), "neither numbers nor dates"),
+        (("--users", "LOG", "--now", "today"), "must be a number or a date such as"),
         (("--users", "LOG", "--now", "inf"), "must be finite"),
         (("--users", "COUNTS", "--now", NOW), "give a number in the same unit"),
         (("--users", "LOG", "--now", NOW, "--time_gap", "3"), "--now is for --users and --all, without --time_gap"),

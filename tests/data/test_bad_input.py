@@ -15,6 +15,8 @@ import pytest
 from modeling_glintru.data.interactions import read_interactions
 from modeling_glintru.errors import DataError
 
+from .cases import at
+
 SOUND: dict[str, list[Any]] = {"user_id": ["a", "b", "c"], "item_id": ["x", "y", "z"], "timestamp": [1, 2, 3]}
 CSV = "user_id,item_id,timestamp\na,x,1\nb,y,2\n"
 
@@ -99,13 +101,18 @@ def test_one_column_in_two_roles() -> None:
 
 @pytest.mark.parametrize("column", list(SOUND))
 def test_missing_values(column: str) -> None:
-    refused(frame(**{column: [None, SOUND[column][1], None]}), rf"missing values in 3 rows: 2 in '{column}'")
+    refused(
+        frame(**{column: [SOUND[column][0], None, None]}),
+        rf"missing values in 2 of 3 rows: 2 in '{column}' \(the first in row 2\); .* --drop_missing",
+    )
 
 
 def test_missing_values_in_text(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text('user_id,item_id,timestamp\n,x,1\n"",y,2\nc,z,\n')
-    refused(path, "2 in 'user_id', 1 in 'timestamp'")
+    refused(
+        path, rf"in 3 of 3 rows: 2 in 'user_id' \(the first in {at(1)}\), 1 in 'timestamp' \(the first in {at(3)}\)"
+    )
 
 
 def test_missing_values_in_json_lines(tmp_path: Path) -> None:
@@ -116,7 +123,10 @@ def test_missing_values_in_json_lines(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("times", "match"),
-    [([1.0, math.nan, 2.0], "1 NaN, 0 infinite"), ([math.inf, 1.0, -math.inf], "0 NaN, 2 infinite")],
+    [
+        ([1.0, math.nan, 2.0], "missing values in 1 of 3 rows: 1 in 'timestamp' .*" + at(2)),
+        ([1.0, math.inf, -math.inf], "2 of 3 times that are not finite, the first is inf in " + at(2)),
+    ],
 )
 def test_times_that_are_not_finite(times: list[float], match: str, tmp_path: Path) -> None:
     refused(frame(timestamp=times), match)
@@ -126,9 +136,17 @@ def test_times_that_are_not_finite(times: list[float], match: str, tmp_path: Pat
     refused(path, match)
 
 
-@pytest.mark.parametrize("times", [["1", "2", "soon"], ["2024-01-01", "01/02/2024", "2024-01-03"], ["x", "y", "z"]])
-def test_times_that_are_no_times(times: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("times", "bad"),
+    [
+        (["1", "2", "soon"], "1 of 3 .*'soon' in row 3"),
+        (["2024-01-01", "May 2024", "2024-01-03"], "1 of 3 .*'May 2024' in row 2"),
+        (["x", "y", "z"], "3 of 3 .*'x' in row 1"),
+    ],
+)
+def test_times_that_are_no_times(times: list[str], bad: str) -> None:
     refused(frame(timestamp=times), r"neither numbers nor dates such as .*--time_column")
+    refused(frame(timestamp=times), bad)
 
 
 @pytest.mark.parametrize("times", [[True, False, True], [[1], [2], [3]], [2**64 - 1] * 3])
@@ -153,7 +171,7 @@ def test_mixed_ids_far_down_in_json_lines(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("ids", [[1.0, 2.0, math.nan], [1.5, 2.0, 3.0]])
 def test_ids_that_are_floats(ids: list[float], tmp_path: Path) -> None:
-    match = r"holds ids that are floating-point numbers \(1.*missing values"
+    match = r"holds ids that are floating-point numbers \(1.* in row 1, .* of 3\).*missing values"
     refused(frame(item_id=ids), match)
     refused(pd.DataFrame({**SOUND, "item_id": ids}), match)
 
@@ -161,10 +179,10 @@ def test_ids_that_are_floats(ids: list[float], tmp_path: Path) -> None:
 def test_ids_that_are_floats_written_as_text(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("user_id,item_id,timestamp\na,1.0,1\nb,2.0,2\n")
-    refused(path, r"floating-point numbers \(1.0\)")
+    refused(path, rf"floating-point numbers \('1.0' in {at(1)}, 2 of 2\)")
 
 
-@pytest.mark.parametrize("ids", [[True, False, True], [["x"], ["y"], ["z"]], [2**64 - 1] * 3])
+@pytest.mark.parametrize("ids", [[True, False, True], [{"x": 1}] * 3, [2**64 - 1] * 3])
 def test_ids_of_a_wrong_type(ids: list) -> None:
     refused(pl.DataFrame({**SOUND, "item_id": pl.Series(ids)}), "Column 'item_id' of polars frame")
 

@@ -2,7 +2,13 @@ from __future__ import annotations
 
 import pytest
 
-from modeling_glintru.data.columns import base_name, has_usual_name, recognise_column
+from modeling_glintru.data.columns import (
+    base_name,
+    find_list_column,
+    has_usual_name,
+    name_in_condition,
+    recognise_column,
+)
 from modeling_glintru.errors import DataError
 
 
@@ -69,3 +75,24 @@ def test_recbole_types_are_no_part_of_a_name() -> None:
 def test_titles() -> None:
     assert has_usual_name(["item_id", "Title"], "title")
     assert not has_usual_name(["item_id", "genre"], "title")
+
+
+def test_columns_named_as_lists() -> None:
+    names = ["session", "items", "item_id_list:token_seq", "timestamps", "item_id"]
+    assert find_list_column(names, "item") == "items"
+    assert find_list_column(names[2:], "item") == "item_id_list:token_seq"
+    assert find_list_column(names, "time") == "timestamps"
+    assert find_list_column(["item_id", "news", "price_list"], "item") is None
+
+
+def test_sessions_and_orders_are_known_and_the_way_out_of_no_time_is_named() -> None:
+    assert has_usual_name(["user_session"], "session")
+    assert has_usual_name(["timeframe"], "order")
+    assert recognise_column(["user_session", "x"], "user", "table") == "user_session"
+    with pytest.raises(DataError, match="--time_column, or say with --in_file_order that the rows are in the order"):
+        recognise_column(["user", "item"], "time", "table")
+
+
+def test_names_in_conditions() -> None:
+    assert name_in_condition("rating:float") == "rating"
+    assert name_in_condition("Event Type") == "`Event Type`"

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from datetime import date, datetime, timezone
 from pathlib import Path
 
@@ -15,7 +16,9 @@ import pandas as pd
 import polars as pl
 import pytest
 
+from modeling_glintru.data import interactions, readers
 from modeling_glintru.data.interactions import read_interactions
+from modeling_glintru.errors import DataError
 
 ROWS = [("u2", 7, 30), ("u1", 5, 10), ("u1", 6, 10), ("u2", 5, 20)]
 FRAME = pl.DataFrame(
@@ -108,10 +111,10 @@ def test_leading_zeros_and_long_numbers_stay_text(tmp_path: Path) -> None:
 
 def test_text_ids_that_are_partly_numbers_are_all_text(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
-    path.write_text("user_id,item_id,timestamp\n1,5,5\n2,B00,6\nNA,-0,7\n")
+    path.write_text("user_id,item_id,timestamp\n1,5,5\n2,B00,6\nNN,-0,7\n")
     frame = read_interactions(path).frame
     assert frame["item_id"].to_list() == ["5", "B00", "-0"]
-    assert frame["user_id"].to_list() == ["1", "2", "NA"]
+    assert frame["user_id"].to_list() == ["1", "2", "NN"]
 
 
 @pytest.mark.parametrize("separator", [";", "\t", "|"])
@@ -214,6 +217,44 @@ def test_reading_a_table_does_not_import_torch(tmp_path: Path) -> None:
     assert not {{"torch", "transformers", "datasets"}} & set(sys.modules)
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True)
+
+
+def test_reading_options_are_handed_on_only_where_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def opened(source: object, split: str, **options: object) -> readers.Table:
+        asked.append((split, options))
+        return readers.open_table(source, split)
+
+    monkeypatch.setattr(interactions, "open_table", opened)
+    read_interactions(FRAME)
+    read_interactions(FRAME, encoding="utf-16", separator="::", columns=["a", "b"], quote="none", split="test")
+    assert asked == [
+        ("train", {}),
+        ("test", {"encoding": "utf-16", "separator": "::", "columns": ["a", "b"], "quote": "none"}),
+    ]
+
+
+def test_a_format_without_times_is_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    def opened(source: object, split: str) -> readers.Table:
+        return replace(readers.open_table(source, split), has_no_time=True)
+
+    monkeypatch.setattr(interactions, "open_table", opened)
+    read = read_interactions(FRAME.drop("ts"))
+    assert read.frame["timestamp"].to_list() == [0, 1, 2, 3]
+    assert read.steps_in_a_second is None
+    assert read_interactions(FRAME, time_column="ts").frame["timestamp"].to_list() == EXPECTED["timestamp"].to_list()
+
+
+def test_in_file_order_reads_no_times() -> None:
+    read = read_interactions(FRAME, in_file_order=True)
+    assert read.frame["timestamp"].to_list() == [0, 1, 2, 3]
+    assert read.columns == {"user": "userId", "item": "movieId"}
+    assert any("'ts'" in note for note in read.notes)
+    with pytest.raises(DataError, match="leave it or --time_column out"):
+        read_interactions(FRAME, in_file_order=True, time_column="ts")
+    with pytest.raises(DataError, match="no column of times for --time_format"):
+        read_interactions(FRAME, in_file_order=True, time_format="day_first")
 
 
 @pytest.mark.needs_data

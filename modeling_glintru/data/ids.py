@@ -1,0 +1,133 @@
+"""Ids: integers or text, never changed silently, and the bad one named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import polars as pl
+
+from ..errors import DataError
+from .columns import OPTIONS, name_in_condition
+from .readers import Table
+
+__all__ = ["ids_of_type", "read_ids", "stray_ids"]
+
+INTEGER_TEXT = r"^(0|-?[1-9][0-9]*)$"
+WHOLE_FLOAT_TEXT = r"^-?[0-9]+\.0+$"
+FLOAT_IDS = (
+    "usually integers that once stood beside missing values: drop those rows and convert the column to integers (or "
+    "to text), ids are never changed silently"
+)
+PROBE = 1000
+STRAY_SHARE, STRAY_VALUES = 0.01, 20  # above these a column is one of text, not one of integers with a few strays
+
+
+def read_ids(column: pl.Series, table: Table, place: Callable[[int], str] | None = None) -> pl.Series:
+    """A column of raw ids as Int64 or String, missing ones stay null.
+
+    Args:
+        column: As it was loaded.
+        table: Where it is from: the cells of a text file are stripped of blanks, and are integers where every one is
+            written as a plain integer of 64 bits (no leading zeros).
+        place: Where a row of a column stands whose cells are stripped already, for people.
+
+    Raises:
+        DataError: The ids are floats, booleans, nested, or integers above 64 bits.
+    """
+    kind = column.dtype
+    where = f"Column {column.name!r} of {table.source}"
+    if table.is_text:
+        cells = column.str.strip_chars() if place is None else column
+        return _ids_from_text(cells, where, place or table.place)
+    place = place or table.place
+    if kind in (pl.Categorical, pl.Enum, pl.String):
+        return column.cast(pl.String)
+    if kind.is_integer():
+        ids = column.cast(pl.Int64, strict=False)
+        if ids.null_count() > column.null_count():
+            wrong = _wrong(column, ids.is_null() & column.is_not_null(), place)
+            raise DataError(f"{where} holds integers that do not fit in 64 bits ({wrong}); convert it to text.")
+        return ids
+    if kind == pl.Null:  # a column without a single value has no type
+        return column.cast(pl.String)
+    if kind.is_float() or kind.is_decimal():
+        known = column.is_not_null() & column.is_not_nan() if kind.is_float() else column.is_not_null()
+        if not known.any():
+            return pl.Series(column.name, [None] * len(column), dtype=pl.String)
+        raise DataError(
+            f"{where} holds ids that are floating-point numbers ({_wrong(column, known, place)}), {FLOAT_IDS}."
+        )
+    options = f"{OPTIONS['user']}, {OPTIONS['item']}"
+    raise DataError(f"{where} has the type {kind}, but ids are strings or integers (another column? {options}).")
+
+
+def ids_of_type(ids: pl.Series, id_type: str) -> pl.Series:
+    """Ids of a table in the type of a vocabulary's, null where an id cannot be of that type.
+
+    So one text id among the integers of a file leaves all the others what they are.
+
+    Args:
+        ids: Int64 or String, as `read_ids` gives them.
+        id_type: `"integer"` or `"string"`, see `GlintRUProcessor.id_type`.
+
+    Returns:
+        Int64 or String, as long as `ids` and with its name.
+    """
+    if id_type == "string":
+        return ids.cast(pl.String)
+    if ids.dtype.is_integer():
+        return ids.cast(pl.Int64, strict=False)
+    text = ids.cast(pl.String)
+    plain = text.str.contains(INTEGER_TEXT)
+    return pl.select(pl.when(pl.lit(plain)).then(pl.lit(text)).cast(pl.Int64, strict=False)).to_series().alias(ids.name)
+
+
+def stray_ids(ids: pl.Series, place: Callable[[int], str]) -> str | None:
+    """A sentence where ids of a text file are text only because of a few that are no integers, or None.
+
+    Args:
+        ids: As `read_ids` gives them.
+        place: Where a row of them stands, for people.
+    """
+    if ids.dtype != pl.String:
+        return None
+    probe = ids.drop_nulls().head(PROBE)  # most columns of text are no integers from the first row on
+    if 2 * int(probe.str.contains(INTEGER_TEXT).sum()) < len(probe):
+        return None
+    wrong = ids_of_type(ids, "integer").is_null() & ids.is_not_null()
+    count, total = int(wrong.sum()), len(ids) - ids.null_count()
+    if not 0 < count <= STRAY_SHARE * total:
+        return None
+    values = ids.filter(wrong).unique(maintain_order=True)
+    if len(values) > STRAY_VALUES:
+        return None
+    left_out = f"!= {values[0]!r}" if len(values) == 1 else f"not in {tuple(values.to_list())!r}"
+    are = "is no plain integer" if count == 1 else "are no plain integers"
+    return (
+        f"All ids in {ids.name!r} are text because {count:,} of {total:,} {are}, the first is "
+        f"{_first(ids, wrong, place)}; "
+        f'to keep integers: --where "{name_in_condition(ids.name)} {left_out}".'
+    )
+
+
+def _ids_from_text(column: pl.Series, where: str, place: Callable[[int], str]) -> pl.Series:
+    plain = column.str.contains(INTEGER_TEXT)
+    if plain.all() and column.null_count() < len(column):
+        ids = column.cast(pl.Int64, strict=False)
+        # Integers of more than 64 bits stay text.
+        return ids if ids.null_count() == column.null_count() else column
+    floats = column.str.contains(WHOLE_FLOAT_TEXT)
+    if floats.any() and (plain | floats).all():
+        raise DataError(
+            f"{where} holds ids that are floating-point numbers ({_wrong(column, floats, place)}), {FLOAT_IDS}."
+        )
+    return column
+
+
+def _wrong(column: pl.Series, wrong: pl.Series, place: Callable[[int], str]) -> str:
+    return f"{_first(column, wrong, place)}, {int(wrong.sum()):,} of {len(column):,}"
+
+
+def _first(column: pl.Series, wrong: pl.Series, place: Callable[[int], str]) -> str:
+    row = wrong.arg_true()[0]
+    return f"{column[row]!r} in {place(row)}"
