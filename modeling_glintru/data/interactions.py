@@ -38,12 +38,14 @@ class Interactions:
         columns: Role (`"user"`, `"item"`, `"time"`) to the name of the column that played it.
         source: Short display name.
         has_dates: Whether the times were dates.
+        notes: Sentences for people on what was found while reading.
     """
 
     frame: pl.DataFrame
     columns: dict[str, str]
     source: str
     has_dates: bool = False
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return self.frame.height
