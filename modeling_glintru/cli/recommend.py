@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from ..data.reading import ReadingOptions
 from ..errors import DataError
+from .histories import load_like_the_training
 from .interactive import recommend_interactively
-from .options import (
-    ItemColumn,
-    JsonOption,
-    ModelArgument,
-    OverwriteOption,
-    TimeColumn,
-    UserColumn,
-    parse_ids,
-)
+from .options import JsonOption, ModelArgument, OverwriteOption, parse_ids, with_options_of
 from .printing import print_recommendation
 from .recommend_all import recommend_everyone
 
 
+@with_options_of(ReadingOptions, into="reading")
 def recommend(
     model: ModelArgument,
     history: Annotated[
@@ -49,9 +45,8 @@ def recommend(
             metavar="TIME",
         ),
     ] = None,
-    user_column: UserColumn = None,
-    item_column: ItemColumn = None,
-    time_column: TimeColumn = None,
+    *,
+    reading: dict[str, Any],
     as_json: JsonOption = False,
     everyone: Annotated[
         bool, typer.Option("--all", help="For all users of --data, into the file --output, as fast as possible.")
@@ -100,7 +95,7 @@ def recommend(
             exclude_seen=not include_seen,
             unknown_items=unknown_items,
             now=now,
-            columns={"user_column": user_column, "item_column": item_column, "time_column": time_column},
+            reading=reading,
             overwrite=overwrite,
             quiet=quiet,
         )
@@ -113,8 +108,9 @@ def recommend(
         names, gaps = [None], None
         histories = [[recommender.processor.parse_item_id(text) for text in parse_ids(history, "--history")]]
     else:
-        columns = {"user_column": user_column, "item_column": item_column, "time_column": time_column}
-        names, histories, gaps = _histories(users, user_ids, recommender.processor, now, columns)
+        assert users is not None
+        interactions = load_like_the_training(model, users, reading, sys.stderr if as_json else sys.stdout)
+        names, histories, gaps = _histories(interactions, user_ids, recommender.processor, now)
     if time_gap is not None:
         gaps = [time_gap] * len(histories)
     found = recommender.stream(
@@ -125,15 +121,13 @@ def recommend(
 
 
 def _histories(
-    users: str | None, user_ids: str | None, processor: Any, now: str | None, columns: dict[str, Any]
+    interactions: Any, user_ids: str | None, processor: Any, now: str | None
 ) -> tuple[list[Any], list[list[Any]], list[float | None] | None]:
     """Raw user ids, their histories in time order, with item ids in the type of the model's own, and times to `now`."""
     import polars as pl
 
-    from ..data import load_source
     from ..serving.offline import UserHistories
 
-    interactions = load_source(users, **columns)
     frame = interactions.frame
     if user_ids is not None:
         wanted = parse_ids(user_ids, "--user_ids")

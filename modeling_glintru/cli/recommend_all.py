@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 from typing import Any
+
+from .histories import load_like_the_training
 
 
 def recommend_everyone(
@@ -16,14 +19,13 @@ def recommend_everyone(
     exclude_seen: bool,
     unknown_items: str,
     now: str | None,
-    columns: dict[str, Any],
+    reading: dict[str, Any],
     overwrite: bool,
     quiet: bool,
 ) -> None:
     """Reads the table, recommends for all of its users, and writes the file whole or not at all."""
     from tqdm.auto import tqdm
 
-    from ..data import load_source
     from ..loading import load_model_folder
     from ..serving.offline import UserHistories, recommend_all
     from ..serving.recommendation_file import check_output, open_output
@@ -33,7 +35,7 @@ def recommend_everyone(
     recommender, processor = load_model_folder(model)
     if now is not None:
         check_knows_time(recommender)
-    interactions = load_source(data, **columns)
+    interactions = load_like_the_training(model, data, reading, sys.stdout)
     users = UserHistories.of(interactions.frame, processor, unknown_items)
     gaps = None if now is None else users.time_gaps(interactions.read_time(now), interactions.ticks)
     del interactions

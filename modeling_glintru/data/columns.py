@@ -37,8 +37,8 @@ USUAL_NAMES: dict[str, tuple[tuple[str, ...], ...]] = {
         ("name", "itemname", "productname", "prodname", "trackname"),
     ),
 }
-# How an error names the way out: an option of the command line, or (titles) an argument.
-OPTIONS = {"user": "--user_column", "item": "--item_column", "time": "--time_column", "title": "title_column"}
+# How an error names the way out.
+OPTIONS = {"user": "--user_column", "item": "--item_column", "time": "--time_column", "title": "--title_column"}
 RECBOLE_TYPES = ("token", "float", "token_seq", "float_seq")
 
 
