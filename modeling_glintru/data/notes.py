@@ -84,8 +84,8 @@ def note_on_ties(ties: dict[str, float]) -> list[str]:
     if share <= FEW_TIES:
         return []
     return [
-        f"{100 * share:.1f} % of the test targets share their time with another item of the same user: their order is the "
-        "file's; --order_column sorts within a time"
+        f"{100 * share:.1f} % of the test targets share their time with another item of the same user: their order is "
+        "the file's; --order_column sorts within a time"
     ]
 
 
