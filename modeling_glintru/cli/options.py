@@ -102,12 +102,14 @@ def chosen_recipe(
     overrides = all_overrides(changes, seed, model)
     if name is not None:
         return with_data(load_recipe(name, overrides), data, options)
+    from ..data_recipe import GivenSplit
     from ..errors import RecipeError
     from ..presets import blank_recipe
     from ..recipes import list_recipes
 
     recipe = change_recipe(blank_recipe(), overrides)
-    if data is None and recipe.data.source is None and "train_data" not in options:
+    split_files = any(item.name in options for item in fields(GivenSplit))
+    if data is None and recipe.data.source is None and not split_files:
         raise RecipeError(
             f"say what to learn from with --data FILE, or take a recipe with --recipe: {', '.join(list_recipes())}"
         )
