@@ -14,25 +14,26 @@ __all__ = ["note_on_repeated_rows", "note_on_ties", "notes_on_given_split", "tie
 FEW_TIES = 0.01  # of the test targets; up to here the order of the file decides nothing that matters
 
 REPEATED = {
-    "keep": "exact copies of another row (the same user, item and time): {:,}; they stay, as duplicates=keep asks, and "
-    "--set duplicates=exact leaves them out",
-    "exact": "rows left out as exact copies of another row (the same user, item and time): {:,}; --set duplicates=keep "
-    "keeps them",
-    "consecutive": "rows left out because they repeat the item directly before them, or are exact copies of another "
-    "row: {:,} (duplicates=consecutive)",
-    "first": "rows left out because the user had the item before: {:,} (duplicates=first)",
-    "last": "rows left out because the user had the item again later: {:,} (duplicates=last)",
+    "keep": "are exact copies of another row (the same user, item and time); they stay, because duplicates is keep: "
+    "--set duplicates=exact leaves them out.",
+    "exact": "are exact copies of another row (the same user, item and time) and were left out; --set duplicates=keep "
+    "keeps them.",
+    "consecutive": "repeat the item directly before them, or are exact copies of another row, and were left out "
+    "(duplicates=consecutive).",
+    "first": "hold an item that the user had before and were left out (duplicates=first).",
+    "last": "hold an item that the user had again later and were left out (duplicates=last).",
 }
 
 
-def note_on_repeated_rows(policy: str, rows: int) -> list[str]:
+def note_on_repeated_rows(policy: str, repeated: int, rows: int) -> list[str]:
     """A sentence, where there are such rows.
 
     Args:
         policy: See `filter_interactions`.
-        rows: Rows that it left out; for `"keep"`, exact copies.
+        repeated: Rows that it left out; for `"keep"`, exact copies.
+        rows: Rows of the table.
     """
-    return [REPEATED[policy].format(rows)] if rows else []
+    return [f"{repeated:,} of {rows:,} rows {REPEATED[policy]}"] if repeated else []
 
 
 def trained_positions(sequences: Sequences, splits: Splits) -> np.ndarray:
@@ -101,21 +102,25 @@ def notes_on_given_split(interactions: Interactions, sequences: Sequences, split
     notes = []
     per_part = np.bincount(sequences.parts, minlength=3)
     if not per_part[1]:
-        notes.append("no --validation_data: the last training item of each user validates and is not trained on")
+        notes.append(
+            "There is no --validation_data: the last training item of each user validates and is not trained on."
+        )
     for part, (name, rows) in enumerate((("validation", splits.validation), ("test", splits.test)), start=1):
         if (left_out := per_part[part] - len(rows)) > 0:
             notes.append(
-                f"rows of the {name} file left out because their user has no row in the training file: {left_out:,}"
+                f"{left_out:,} of {per_part[part]:,} rows of the {name} file were left out: their users have no row in "
+                "the training file."
             )
         assert rows.targets is not None
         earlier = int((sequences.timestamps[rows.targets] < sequences.timestamps[rows.stops - 1]).sum())
         if earlier:
             notes.append(
-                f"users with an item in the {name} file that is older than the newest item of their history: "
-                f"{earlier:,}; this split does not follow time"
+                f"{earlier:,} of {len(np.unique(rows.users)):,} users have an item in the {name} file that is older "
+                "than the newest item of their history: this split does not follow time."
             )
     if both := int(exact_copies(interactions.frame.drop("part")).sum()):
         notes.append(
-            f"rows that stand in more than one of the files, or twice in one: {both:,}; such targets were trained on"
+            f"{both:,} of {len(interactions):,} rows stand in more than one of the files, or twice in one: such "
+            "targets were trained on."
         )
     return notes

@@ -215,7 +215,7 @@ def prepare(
         options["hold_out"] = hold_out
     if split in ("temporal", "user"):
         options |= {"validation_fraction": validation_fraction, "test_fraction": test_fraction}
-    notes = [*interactions.notes, *note_on_repeated_rows(duplicates, copies)]
+    notes = [*interactions.notes, *note_on_repeated_rows(duplicates, copies, len(interactions))]
     if split == "given":
         notes += notes_on_given_split(kept, sequences, splits)
     summary = _summary(interactions, kept, sequences, splits)

@@ -30,7 +30,7 @@ class ReadingOptions:
         order_column: Column by which the rows of one user at one time are sorted; None keeps the order of the file.
         session_column: Column of sessions: a history is then that of a user in one session.
         session_gap: Pause after which a user's next session begins, such as `"30m"`.
-        time_format: How times are written, in the notation of strftime, such as `"%d.%m.%Y"`.
+        time_format: How times are written: `"day_first"`, `"month_first"`, or signs such as `"%d.%m.%Y"`.
         in_file_order: Whether the order of the rows stands for the time.
         where: Conditions that rows must meet, such as `"rating >= 4"`; all of them.
         drop_missing: Whether rows without user, item or time are left out and counted, instead of refused.
@@ -46,7 +46,9 @@ class ReadingOptions:
     order_column: str | None = _option(None, "Column that sorts a user's rows of one time.")
     session_column: str | None = _option(None, "Column of sessions: each session of a user is a history.")
     session_gap: str | None = _option(None, "A pause this long begins a new history, such as 30m.", "TIME")
-    time_format: str | None = _option(None, "How times are written, such as %d.%m.%Y.", "FORMAT")
+    time_format: str | None = _option(
+        None, "How times are written: day_first, month_first, or such as %d.%m.%Y.", "FORMAT"
+    )
     in_file_order: bool = _option(False, "There is no time: the rows are in order.")
     where: tuple[str, ...] = _option((), "Only rows such as \"event == 'buy'\"; may be repeated.", "CONDITION")
     drop_missing: bool = _option(False, "Leave out rows without user, item or time.")
@@ -68,9 +70,11 @@ class ReadingOptions:
             names: The columns of that table; options that name a column which is not there are left out.
             same_form: Whether it is a file of the same kind, which is then written in the same way.
         """
+        # A name such as events.aid is that of a field in the column events.
         there = {*names, *map(base_name, names)}
         return {
             name: value
             for name, value in self.given().items()
-            if (name not in COLUMNS or value in there) and (name not in FILE_FORM or same_form)
+            if (name not in COLUMNS or value in there or value.partition(".")[0] in there)
+            and (name not in FILE_FORM or same_form)
         }

@@ -226,3 +226,54 @@ def test_a_given_split_is_not_uploaded_as_one_table(parts, glintru, tmp_path):
     result = glintru(*words, "--push_to_hub", "me/data")
     assert result.exit_code == 2 and "--push_to_hub uploads one table" in result.stderr
     assert "no --validation_data: the last training item of each user validates" in result.stdout
+
+
+# ---------------------------------------------------------------- tables as people have them
+
+
+@pytest.fixture
+def case():
+    """A file of `tests/cases`, for readers that know the options."""
+    folder = Path(__file__).parents[1] / "cases"
+    if not folder.is_dir() or "order_column" not in inspect.signature(sources.read_interactions).parameters:
+        pytest.skip("the cases, or the reader of their options, are not here yet")
+    return lambda *names: folder.joinpath(*names)
+
+
+def test_an_order_column_sorts_within_the_day(case, glintru, tmp_path):
+    file = case("day_ties_with_order_column", "clicks.csv")
+    words = ("prepare", "--data", file, "--output_dir")
+    plain = glintru(*words, tmp_path / "plain")
+    assert "of the test targets share their time" in plain.stdout and "--order_column" in plain.stdout
+    ordered = glintru(*words, tmp_path / "ordered", "--order_column", "timeframe")
+    assert ordered.exit_code == 0 and "share their time" not in ordered.stdout, ordered.output
+    prepared = load_prepared(tmp_path / "ordered")
+    last = pl.read_csv(file).sort("date", "timeframe").group_by("user_id").agg(pl.col("item_id").last())
+    found = {row["user_id"]: prepared.processor.raw_id(row["target"]) for row in prepared.dataset["test"]}
+    assert found == dict(last.iter_rows())
+
+
+def test_titles_whose_column_has_the_name_of_the_interactions(case, glintru, tmp_path):
+    words = ["prepare", "--data", case("titles_other_column", "clicks.csv"), "--output_dir", tmp_path / "out"]
+    words += ["--user_column", "who", "--item_column", "prod", "--time_column", "when", "--item_titles"]
+    result = glintru(*words, case("titles_other_column", "titles_prod.csv"))
+    assert result.exit_code == 0, result.output
+    assert load_prepared(tmp_path / "out").processor.title("sku00") == "T zero"
+    assert glintru(*words, case("titles_other_column", "catalogue.csv"), "--overwrite").exit_code == 0
+    assert load_prepared(tmp_path / "out").processor.title("sku00") == "T sku00"
+
+
+def test_sessions_of_two_clicks(case, glintru, tmp_path):
+    words = ("prepare", "--data", case("short_sessions", "clicks.csv"), "--output_dir", tmp_path / "out")
+    refused(glintru(*words), "--set split=user")
+    assert glintru(*words, "--set", "split=user").exit_code == 0
+
+
+def test_a_model_of_some_rows_is_measured_on_them(case, glintru, tmp_path):
+    words = ("--data", case("event_weights", "events.csv"), "--output_dir", tmp_path / "out", "--recipe", "ml-100k")
+    done = glintru("train", *words, "--where", "event == 'view'", "--set", "reference_models=[]", *EPOCHS)
+    assert done.exit_code == 0, done.output
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert load_recipe(tmp_path / "out" / "recipe.yaml").data.where == ("event == 'view'",)
+    again = glintru("evaluate", tmp_path / "out", *words[:2], "--json")
+    assert json.loads(again.stdout)["test"] == metrics["test"]

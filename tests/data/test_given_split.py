@@ -86,7 +86,7 @@ def test_without_validation_file_the_last_training_item_validates() -> None:
     assert rows(prepared, "validation") == [("a", "xy", "z"), ("b", "y", "x")]
     assert rows(prepared, "test")[0] == ("a", "xyz", "v")
     assert prepared.summary["notes"] == [
-        "no --validation_data: the last training item of each user validates and is not trained on"
+        "There is no --validation_data: the last training item of each user validates and is not trained on."
     ]
 
 
@@ -96,17 +96,17 @@ def test_users_without_training_history_are_left_out_and_counted() -> None:
     )
     assert {row[0] for row in rows(prepared, "test")} == {row[0] for row in TEST}
     assert prepared.summary["notes"] == [
-        "rows of the validation file left out because their user has no row in the training file: 1",
-        "rows of the test file left out because their user has no row in the training file: 2",
+        "1 of 3 rows of the validation file were left out: their users have no row in the training file.",
+        "2 of 6 rows of the test file were left out: their users have no row in the training file.",
     ]
 
 
 def test_what_a_split_in_time_never_has_is_said() -> None:
     prepared = prepare(read(test=[("a", "x", 0), ("b", "z", 3), ("c", "x", 10)]), split="given")
     assert prepared.summary["notes"] == [
-        "users with an item in the test file that is older than the newest item of their history: 1; this split does "
-        "not follow time",
-        "rows that stand in more than one of the files, or twice in one: 1; such targets were trained on",
+        "1 of 3 users have an item in the test file that is older than the newest item of their history: this split "
+        "does not follow time.",
+        "1 of 11 rows stand in more than one of the files, or twice in one: such targets were trained on.",
     ]
 
 

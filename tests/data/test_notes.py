@@ -71,15 +71,15 @@ def test_ties_are_said_above_one_percent(tied: int, said: str | None) -> None:
 @pytest.mark.parametrize(
     ("policy", "rows", "said"),
     [
-        ("keep", 2, "exact copies of another row (the same user, item and time): 2; they stay"),
-        ("exact", 2, "rows left out as exact copies of another row (the same user, item and time): 2; --set"),
+        ("keep", 2, "2 of 12 rows are exact copies of another row (the same user, item and time); they stay"),
+        ("exact", 2, "2 of 12 rows are exact copies of another row (the same user, item and time) and were left out; "),
         (
             "consecutive",
             3,
-            "repeat the item directly before them, or are exact copies of another row: 3 (duplicates=consecutive)",
+            "3 of 12 rows repeat the item directly before them, or are exact copies of another row, and were left out",
         ),
-        ("first", 4, "rows left out because the user had the item before: 4 "),
-        ("last", 4, "rows left out because the user had the item again later: 4 "),
+        ("first", 4, "4 of 12 rows hold an item that the user had before and were left out"),
+        ("last", 4, "4 of 12 rows hold an item that the user had again later and were left out"),
     ],
 )
 def test_repeated_rows_are_counted_and_said(policy: str, rows: int, said: str) -> None:

@@ -52,6 +52,11 @@ def test_what_fits_another_table(names: list[str], same_form: bool, left_out: se
     assert ALL.fitting(names, same_form) == {name: given[name] for name in given if name not in left_out}
 
 
+def test_a_field_of_a_column_fits_where_the_column_is() -> None:
+    options = ReadingOptions(item_column="events.aid", time_column="when.ts")
+    assert options.fitting(["session", "events"], same_form=True) == {"item_column": "events.aid"}
+
+
 def test_the_options_of_a_recipe_for_a_later_table(tmp_path: Path) -> None:
     options = ReadingOptions(user_column="shopper", item_column="sku", where=("n > 1",))
     pl.DataFrame({"shopper": [1], "item_id": [2], "timestamp": [3]}).write_csv(tmp_path / "november.csv")
