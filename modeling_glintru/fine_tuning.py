@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 from .data import PreparedData
+from .data.reading import ReadingOptions
+from .data.sources import options_for
+from .data_recipe import GivenSplit
 from .errors import RecipeError
 from .fine_tuning_recipe import FineTuningRecipe
 from .loading import find_model_recipe, load_model_folder
@@ -23,7 +26,11 @@ EPOCHS, PATIENCE = 0.25, 3
 
 
 def fine_tuning_recipe(
-    from_model: str | None, recipe: str | None, items: str | None, overrides: Sequence[str]
+    from_model: str | None,
+    recipe: str | None,
+    items: str | None,
+    overrides: Sequence[str],
+    source: str | None = None,
 ) -> tuple[Recipe, Callable[[Recipe, PreparedData], Recipe] | None]:
     """What a run that starts from a model is made of.
 
@@ -35,6 +42,8 @@ def fine_tuning_recipe(
         recipe: Name or file.
         items: See `FineTuningRecipe`.
         overrides: `key=value` texts.
+        source: The new interactions, where they are one table; what the model's recipe says on how to read its own
+            counts for them too, as far as it can (see `data.sources.options_for`).
 
     Returns:
         The recipe, without data source unless `recipe` has one, and how to complete it from the data, if it has to be.
@@ -57,9 +66,13 @@ def fine_tuning_recipe(
         blank = change_recipe(_starting(chosen, from_model, items), overrides)
         return blank, lambda known, data: gentler(preset(data_shape(data), known, given)[0], given)
     # Its data is another one; columns are recognised anew where the shop is another one.
-    data = replace(trained.data, source=None, item_titles=None)
-    if items == "new":
-        data = replace(data, user_column=None, item_column=None, time_column=None)
+    files: dict[str, Any] = dict.fromkeys(item.name for item in fields(GivenSplit))
+    data = replace(trained.data, source=None, item_titles=None, title_column=None, **files)
+    if data.split == "given":
+        data = replace(data, split="leave_one_out")
+    if items == "new" or source is not None:
+        fitting = {} if items == "new" else options_for(source, trained.data, trained.data.source)
+        data = replace(data, **asdict(ReadingOptions()) | fitting)
     chosen = replace(
         trained,
         name=trained.name.removesuffix("-tuned") + "-tuned",

@@ -23,8 +23,10 @@ from huggingface_hub.errors import StrictDataclassError
 
 from .auto import MODELS
 from .configuration_glintru import NextItemConfig
+from .data_recipe import DataRecipe
 from .errors import GlintRUError, RecipeError, nearest_names
 from .fine_tuning_recipe import FineTuningRecipe
+from .recipe_checks import at_least, one_of
 from .yaml_text import configuration_folder, find_yaml, parse_yaml, read_yaml, yaml_files
 
 __all__ = [
@@ -40,8 +42,6 @@ __all__ = [
     "model_fields",
 ]
 
-DUPLICATES = ("keep", "first", "last")
-SPLITS = ("leave_one_out", "temporal", "user")
 PROTOCOLS = ("full", "pop100", "uni100")
 DEFAULT_MODEL = "glintru"
 REFERENCE_MODELS = ("popularity", "item_knn", "own_newest", "own_frequent")
@@ -51,50 +51,6 @@ NEW_WEIGHTS = ("cooccurrence_start", "cooccurrence_smoothing")  # training setti
 SCHEDULERS = tuple(
     "linear cosine cosine_with_restarts polynomial constant constant_with_warmup inverse_sqrt".split()  # noqa: SIM905
 )
-
-
-@dataclass(frozen=True)
-class DataRecipe:
-    """Where the interactions come from, and how they are filtered and split.
-
-    Args:
-        source: A file, a Hub data set name, `"ml-100k"` or `"demo"`; None when it is given on the command line.
-        user_column: Name of the user column; None recognises the usual names.
-        item_column: Name of the item column; None recognises the usual names.
-        time_column: Name of the time column; None recognises the usual names.
-        item_titles: A file with titles of items, or None.
-        duplicates: Repeated (user, item) pairs: `"keep"`, or only the `"first"` or the `"last"`.
-        min_user_interactions: Users with fewer interactions are left out (0: none).
-        min_item_interactions: Items with fewer interactions are left out (0: none).
-        split: `"leave_one_out"`, `"temporal"` or `"user"`.
-        validation_fraction: Share of the validation part in the temporal and the user split.
-        test_fraction: Share of the test part in the temporal and the user split.
-        split_seed: Which users the user split holds out; apart from `seed`, so that runs share their test users.
-    """
-
-    source: str | None = None
-    user_column: str | None = None
-    item_column: str | None = None
-    time_column: str | None = None
-    item_titles: str | None = None
-    duplicates: str = "keep"
-    min_user_interactions: int = 0
-    min_item_interactions: int = 0
-    split: str = "leave_one_out"
-    validation_fraction: float = 0.1
-    test_fraction: float = 0.1
-    split_seed: int = 42
-
-    def __post_init__(self) -> None:
-        _one_of("data.duplicates", self.duplicates, DUPLICATES)
-        _one_of("data.split", self.split, SPLITS)
-        _at_least("data.split_seed", self.split_seed, 0)
-        _at_least("data.min_user_interactions", self.min_user_interactions, 0)
-        _at_least("data.min_item_interactions", self.min_item_interactions, 0)
-        if not (self.validation_fraction > 0 and self.test_fraction > 0):
-            raise RecipeError("data.validation_fraction and data.test_fraction must be above 0.")
-        if not self.validation_fraction + self.test_fraction < 1:
-            raise RecipeError("data.validation_fraction and data.test_fraction must leave something to train on.")
 
 
 @dataclass(frozen=True)
@@ -150,9 +106,9 @@ class TrainingRecipe:
 
     def __post_init__(self) -> None:
         for name in ("max_length", "num_train_epochs", "train_batch_size", "eval_batch_size", "logging_steps"):
-            _at_least(f"training.{name}", getattr(self, name), 1)
+            at_least(f"training.{name}", getattr(self, name), 1)
         for name in ("warmup_steps", "weight_decay", "dataloader_num_workers", "cooccurrence_smoothing"):
-            _at_least(f"training.{name}", getattr(self, name), 0)
+            at_least(f"training.{name}", getattr(self, name), 0)
         for name in ("learning_rate", "max_grad_norm"):
             if not 0 < getattr(self, name) < math.inf:
                 raise RecipeError(f"training.{name} must be above 0, but got {getattr(self, name)}.")
@@ -161,11 +117,11 @@ class TrainingRecipe:
         if not 0 <= self.cooccurrence_start <= 1:
             raise RecipeError(f"training.cooccurrence_start must be between 0 and 1, got {self.cooccurrence_start}.")
         if self.train_batch_targets is not None:
-            _at_least("training.train_batch_targets", self.train_batch_targets, self.max_length)
+            at_least("training.train_batch_targets", self.train_batch_targets, self.max_length)
         if self.early_stopping_patience is not None:
-            _at_least("training.early_stopping_patience", self.early_stopping_patience, 1)
-        _one_of("training.lr_scheduler_type", self.lr_scheduler_type, SCHEDULERS)
-        _one_of("training.precision", self.precision, PRECISIONS)
+            at_least("training.early_stopping_patience", self.early_stopping_patience, 1)
+        one_of("training.lr_scheduler_type", self.lr_scheduler_type, SCHEDULERS)
+        one_of("training.precision", self.precision, PRECISIONS)
         if not re.fullmatch(r"(ndcg|hr|recall|mrr)@[1-9][0-9]*", self.metric):
             raise RecipeError(f"training.metric must be ndcg@K, hr@K, recall@K or mrr@K, but got {self.metric!r}.")
 
@@ -195,12 +151,12 @@ class EvaluationRecipe:
         if not self.top_k or min(self.top_k) < 1:
             raise RecipeError(f"evaluation.top_k must be positive integers, but got {list(self.top_k)}.")
         for protocol in self.protocols:
-            _one_of("evaluation.protocols", protocol, PROTOCOLS)
+            one_of("evaluation.protocols", protocol, PROTOCOLS)
         if "full" not in self.protocols:
             raise RecipeError("evaluation.protocols must contain 'full': the sampled protocols are an addition to it.")
         for model in self.reference_models:
-            _one_of("evaluation.reference_models", model, REFERENCE_MODELS)
-        _at_least("evaluation.num_bootstrap", self.num_bootstrap, 1)
+            one_of("evaluation.reference_models", model, REFERENCE_MODELS)
+        at_least("evaluation.num_bootstrap", self.num_bootstrap, 1)
 
 
 @dataclass(frozen=True)
@@ -485,7 +441,7 @@ def _typed(name: str, hint: Any, value: Any) -> Any:
 
 def _described(kind: Any) -> str:
     if typing.get_origin(kind) is tuple:
-        return "a list such as " + ("[10, 20]" if typing.get_args(kind)[0] is int else "[full, pop100]")
+        return "a list such as " + ("[10, 20]" if typing.get_args(kind)[0] is int else "[one, two]")
     return _NAMES[typing.get_origin(kind) or kind]
 
 
@@ -493,13 +449,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(element) for key, element in value.items()}
     return [_plain(element) for element in value] if isinstance(value, (list, tuple)) else value
-
-
-def _one_of(name: str, value: str, allowed: Sequence[str]) -> None:
-    if value not in allowed:
-        raise RecipeError(f"{name} must be one of {', '.join(allowed)}, but got {value!r}.")
-
-
-def _at_least(name: str, value: float, least: int) -> None:
-    if not least <= value < math.inf:
-        raise RecipeError(f"{name} must be at least {least}, but got {value}.")

@@ -6,18 +6,21 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
 from .auto import model_label
 from .baselines import ItemKNNScorer, OwnItemsScorer, PopularityScorer
 from .data import Interactions, PreparedData, load_prepared, load_source, load_titles
+from .data.given_split import read_given_split
 from .data.prepare import prepare
+from .data.reading import FILE_FORM, ReadingOptions
 from .data.recurrence import RECURRING
-from .data.sources import NAMED_SOURCES
-from .data.storage import SUMMARY_FILE
+from .data.sources import NAMED_SOURCES, options_for
+from .data.storage import is_prepared
 from .data.whole import with_everything
+from .data_recipe import GivenSplit
 from .errors import DataError, RecipeError
 from .evaluation import (
     Evaluation,
@@ -48,29 +51,79 @@ __all__ = ["evaluate_model", "prepare_data", "push_data", "train_and_evaluate", 
 
 Say = Callable[[str], None]
 # What only says where the table is and how it is read: it changes no target.
-HOW_TO_READ = ("source", "user_column", "item_column", "time_column", "item_titles")
+HOW_TO_READ = (
+    *("source", "train_data", "validation_data", "test_data", "item_titles", "title_column"),
+    *("user_column", "item_column", "time_column", "time_format", *FILE_FORM),
+)
 
 
-def with_data(recipe: Recipe, source: str | None, columns: Mapping[str, str | None]) -> Recipe:
-    """The recipe with another source, and other columns or titles, where they are given.
+def with_data(recipe: Recipe, source: str | None, options: Mapping[str, Any]) -> Recipe:
+    """The recipe with another source, and other options of its `data` section, where they are given.
+
+    Args:
+        recipe: What stands where nothing is given.
+        source: A file, a Hub data set or prepared data.
+        options: Fields of `DataRecipe` such as `user_column` or `item_titles`; None for what is not given. With
+            `train_data` the files of a given split take the place of the source.
 
     Raises:
-        DataError: Neither the recipe nor the call names a source.
+        DataError: Neither the recipe nor the call names a source, or both a source and the files of a split.
     """
-    given: dict[str, Any] = {name: value for name, value in columns.items() if value is not None}
+    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    files = [item.name for item in fields(GivenSplit)]
     if source is not None:
-        given["source"] = source
-    recipe = replace(recipe, data=replace(recipe.data, **given))
-    if recipe.data.source is None:
+        if any(name in given for name in files):
+            raise DataError("--data is one table and --train_data a part of a split: give one of the two")
+        given |= {"source": source, **dict.fromkeys(files)}
+    elif any(name in given for name in files):
+        given |= {"source": None, "split": "given", "hold_out": "item"}
+        if "train_data" in given:  # another split, with or without a validation file
+            given.setdefault("validation_data", None)
+    data = replace(recipe.data, **given)
+    if data.split == "given":
+        if not (data.train_data and data.test_data) and not is_prepared(data.source):
+            raise DataError("a split that is given needs both --train_data FILE and --test_data FILE")
+    elif data.source is None:
         raise DataError(f"the recipe {recipe.name!r} needs interactions: --data FILE (csv, tsv, parquet, jsonl, inter)")
-    return recipe
+    return replace(recipe, data=data)
+
+
+def for_another_table(recipe: Recipe, source: str | None) -> Recipe:
+    """The recipe of a trained model with those of its reading options that can hold for another table of the same shop.
+
+    See `options_for`. Without a source, the table is the recipe's own and nothing changes.
+    """
+    if source is None:
+        return recipe
+    fitting = options_for(source, recipe.data, recipe.data.source)
+    return replace(recipe, data=replace(recipe.data, **asdict(ReadingOptions()) | fitting))
 
 
 def read_data(data: DataRecipe) -> Interactions:
-    """The interactions that a recipe names."""
-    return load_source(
-        data.source, user_column=data.user_column, item_column=data.item_column, time_column=data.time_column
+    """The interactions that a recipe names; of a given split, with the part that each belongs to."""
+    if data.split == "given":
+        return read_given_split(data.train_data, data.validation_data, data.test_data, **data.reading)
+    return load_source(data.source, **data.reading)
+
+
+def read_titles(data: DataRecipe) -> dict[Any, str] | None:
+    """The titles that a recipe names, or that stand beside its interactions; None where there are none.
+
+    Raises:
+        DataError: As `load_titles`, or a table of titles has none.
+    """
+    form = {}
+    if data.item_titles is None:
+        form = {name: value for name, value in data.reading.items() if name in FILE_FORM}
+    titles = load_titles(
+        data.item_titles or data.source or data.train_data,
+        item_column=data.item_column,
+        title_column=data.title_column,
+        **form,
     )
+    if titles is None and data.item_titles is not None:
+        raise DataError(f"{Path(data.item_titles).name} has no column of titles; name it with --title_column.")
+    return titles
 
 
 def prepare_data(
@@ -98,7 +151,7 @@ def prepare_data(
         DataError: As `prepare` and `load_prepared`, or prepared data where it cannot be used.
     """
     data = recipe.data
-    if data.source is not None and _is_prepared(data.source):
+    if data.source is not None and is_prepared(data.source):
         if output_dir is not None:
             raise DataError(f"{data.source} is prepared already; train on it with --data {data.source}")
         prepared = load_prepared(data.source)
@@ -114,18 +167,20 @@ def prepare_data(
             interactions,
             output_dir,
             split=data.split,
+            hold_out=data.hold_out,
             validation_fraction=data.validation_fraction,
             test_fraction=data.test_fraction,
             duplicates=data.duplicates,
             min_user_interactions=data.min_user_interactions,
             min_item_interactions=data.min_item_interactions,
             max_length=recipe.training.max_length,
-            item_titles=load_titles(data.item_titles or data.source) if add_items or processor is None else None,
+            item_titles=read_titles(data) if add_items or processor is None else None,
             processor=processor,
             add_items=add_items,
             time_gaps=time_gaps or bool(recipe.model.get("use_time_gaps")),
             recommend_seen=recipe.evaluation.recommend_seen,
             seed=data.split_seed,
+            reading=data.reading,
             overwrite=overwrite,
         )
     if recipe.evaluation.recommend_seen is not None:
@@ -139,10 +194,6 @@ def _has_vocabulary(data: PreparedData, processor: Any, may_have_more: bool) -> 
     return (found[: len(processor)] if may_have_more else found) == processor.item_ids
 
 
-def _is_prepared(source: str) -> bool:
-    return (Path(source) / SUMMARY_FILE).is_file()
-
-
 def push_data(data: DataRecipe, repo_id: str, *, private: bool = True) -> PushResult:
     """Uploads the interactions that a recipe names, as they are before filters and split, with titles where known.
 
@@ -150,17 +201,23 @@ def push_data(data: DataRecipe, repo_id: str, *, private: bool = True) -> PushRe
         DataError: As `read_data`, or the data is prepared already and has no times any more.
         HubError: As `push_interactions`.
     """
-    if _is_prepared(str(data.source)):
+    if is_prepared(data.source):
         raise DataError(f"{data.source} is prepared already; --push_to_hub wants the interactions themselves")
-    titles = load_titles(data.item_titles or data.source)
-    return push_interactions(read_data(data), repo_id, item_titles=titles, private=private)
+    if data.split == "given":
+        raise DataError("--push_to_hub uploads one table, --data FILE, not the files of a split that is given")
+    return push_interactions(read_data(data), repo_id, item_titles=read_titles(data), private=private)
 
 
 def as_prepared(recipe: Recipe, data: PreparedData) -> Recipe:
-    """The recipe with the split and the filters that the data really has: a prepared folder may have others."""
-    options = dict(data.summary["options"])
+    """The recipe with what the data really has: a prepared folder may be read, filtered and split in another way."""
+    options = {"hold_out": "item", **data.summary["options"]}
     options["split_seed"] = options.pop("seed")
-    known = {name: options[name] for name in asdict(recipe.data) if name in options}
+    if "reading" in data.summary:  # data that an older version prepared does not say it
+        options |= asdict(ReadingOptions()) | data.summary["reading"]
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in options.items()
+    }
+    known = {name: values[name] for name in asdict(recipe.data) if name in values}
     evaluation = replace(recipe.evaluation, recommend_seen=data.processor.recommend_seen)
     return replace(recipe, data=replace(recipe.data, split=data.summary["split"], **known), evaluation=evaluation)
 
@@ -269,7 +326,7 @@ def train_and_evaluate(
     recipe = as_prepared(recipe, data)
     if complete is not None:
         recipe = complete(recipe, data)
-        if not _is_prepared(str(recipe.data.source)):  # as if it had been prepared with the whole recipe
+        if not is_prepared(recipe.data.source):  # as if it had been prepared with the whole recipe
             data.summary["options"]["max_length"] = recipe.training.max_length
     if start is not None:
         recipe = start.fitted(recipe)
@@ -437,12 +494,13 @@ def _validation_ks(recipe: Recipe) -> tuple[int, ...]:
 
 def _without_folders(recipe: Recipe) -> Recipe:
     """The recipe as it is written down: files by their names alone, since a folder says more than it should."""
-    source, titles = recipe.data.source, recipe.data.item_titles
+    source = recipe.data.source
     if source is not None and source not in NAMED_SOURCES and Path(source).exists():
         source = Path(source).name
-    titles = None if titles is None else Path(titles).name
+    names = {"item_titles": recipe.data.item_titles, **recipe.data.split_files}
+    files: dict[str, Any] = {name: None if file is None else Path(file).name for name, file in names.items()}
     fine_tuning = recipe.fine_tuning
     if fine_tuning is not None and Path(fine_tuning.from_model).is_dir():
         fine_tuning = replace(fine_tuning, from_model=Path(fine_tuning.from_model).resolve().name)
-    data = replace(recipe.data, source=source, item_titles=titles)
+    data = replace(recipe.data, source=source, **files)
     return replace(recipe, data=data, fine_tuning=fine_tuning)

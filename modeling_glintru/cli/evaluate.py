@@ -5,33 +5,27 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from ..data.reading import ReadingOptions
+from ..data_recipe import GivenSplit
 from ..errors import DataError
-from .options import (
-    DataOption,
-    DeviceOption,
-    ItemColumn,
-    JsonOption,
-    ModelArgument,
-    SetOption,
-    TimeColumn,
-    UserColumn,
-    column_names,
-)
+from .options import DataOption, DeviceOption, JsonOption, ModelArgument, SetOption, with_options_of
 from .printing import print_evaluations
 
 
+@with_options_of(GivenSplit, into="split_files")
+@with_options_of(ReadingOptions, into="reading")
 def evaluate(
     model: ModelArgument,
     data: DataOption = None,
     split: Annotated[str, typer.Option("--split", help="test or validation.")] = "test",
     changes: SetOption = None,
-    user_column: UserColumn = None,
-    item_column: ItemColumn = None,
-    time_column: TimeColumn = None,
+    *,
+    split_files: dict[str, Any],
+    reading: dict[str, Any],
     output: Annotated[Path | None, typer.Option("--output", help="Also write the numbers to this JSON file.")] = None,
     as_json: JsonOption = False,
     as_is: Annotated[
@@ -47,7 +41,7 @@ def evaluate(
     from ..errors import RecipeError
     from ..evaluation import write_metrics_json
     from ..recipes import change_recipe
-    from ..runs import evaluate_model, with_data
+    from ..runs import evaluate_model, for_another_table, with_data
 
     if split not in ("test", "validation"):
         raise RecipeError(f"--split must be test or validation, but got {split!r}")
@@ -55,10 +49,11 @@ def evaluate(
         raise DataError(f"there is no folder {output.parent} for --output {output}")
     if output is not None and output.is_dir():
         raise DataError(f"--output must be a file, but {output} is a folder")
-    columns = column_names(user_column, item_column, time_column)
     evaluations, metrics = evaluate_model(
         model,
-        lambda recipe: with_data(change_recipe(recipe, changes or []), data, columns),
+        lambda trained: with_data(
+            change_recipe(for_another_table(trained, data), changes or []), data, {**split_files, **reading}
+        ),
         split,
         as_is=as_is,
         device=device,

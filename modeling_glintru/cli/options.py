@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
-from typing import Annotated, Any
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import Field, fields
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
@@ -24,10 +27,8 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", help="Change one value of the recipe; may be repeated.", metavar="KEY=VALUE"),
 ]
-UserColumn = Annotated[str | None, typer.Option("--user_column", help="Column of user ids.")]
-ItemColumn = Annotated[str | None, typer.Option("--item_column", help="Column of item ids.")]
-TimeColumn = Annotated[str | None, typer.Option("--time_column", help="Column of times.")]
 TitlesOption = Annotated[str | None, typer.Option("--item_titles", help="Table with item ids and titles.")]
+TitleColumn = Annotated[str | None, typer.Option("--title_column", help="Its column of titles.")]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier run wrote.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 DeviceOption = Annotated[
@@ -36,6 +37,7 @@ DeviceOption = Annotated[
         "--device", help="Where to compute: auto is a CUDA GPU where there is one, else cpu; or a name as torch has it."
     ),
 ]
+REPEATED, SEVERAL = ("where",), ("columns",)  # options that stand once for each text, and that hold several names
 ModelArgument = Annotated[str, typer.Argument(help="Model folder or Hub repository.", metavar="MODEL")]
 
 
@@ -48,18 +50,54 @@ def parse_ids(text: str, option: str) -> list[str]:
     return [stripped for row in rows for part in row if (stripped := part.strip())]
 
 
-def column_names(
-    user: str | None, item: str | None, time: str | None, titles: str | None = None
-) -> dict[str, str | None]:
-    """The columns, by the names that the readers of data know."""
-    return {"user_column": user, "item_column": item, "time_column": time, "item_titles": titles}
+def with_options_of(kind: Any, into: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Gives a verb an option for each field of a dataclass, and hands it those that were given, in one mapping.
+
+    Args:
+        kind: Its fields are text, texts (tuples) or switches; their metadata hold `help` and `metavar`.
+        into: The parameter of the verb that takes the mapping; the options stand in its place in `--help`.
+    """
+    options = [_parameter(item, get_type_hints(kind)[item.name]) for item in fields(kind)]
+
+    def decorate(verb: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(verb)
+        def wrapped(**arguments: Any) -> None:
+            values = {option.name: arguments.pop(option.name) for option in options}
+            given = {name: _value(name, value) for name, value in values.items() if value not in (None, False)}
+            verb(**arguments, **{into: given})
+
+        parameters = []
+        for parameter in inspect.signature(verb, eval_str=True).parameters.values():
+            parameters += options if parameter.name == into else [parameter]
+        wrapped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        wrapped.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return wrapped
+
+    return decorate
+
+
+def _parameter(item: Field[Any], hint: Any) -> inspect.Parameter:
+    names = {"metavar": item.metadata["metavar"]} if item.metadata["metavar"] else {}
+    option = typer.Option(f"--{item.name}", help=item.metadata["help"], **names)
+    kind: Any = bool if hint is bool else list[str] | None if item.name in REPEATED else str | None
+    default = False if kind is bool else None
+    return inspect.Parameter(
+        item.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option]
+    )
+
+
+def _value(name: str, value: Any) -> Any:
+    """What a field of the dataclass holds: conditions as they were given, names apart."""
+    if name in REPEATED:  # one that is empty lifts those of a recipe
+        return tuple(text for text in value if text.strip())
+    return tuple(parse_ids(value, f"--{name}")) if name in SEVERAL else value
 
 
 def chosen_recipe(
     name: str | None,
     changes: Sequence[str] | None,
     data: str | None,
-    columns: dict[str, str | None],
+    options: dict[str, Any],
     seed: int | None = None,
     model: str | None = None,
 ) -> Any:
@@ -69,17 +107,19 @@ def chosen_recipe(
 
     overrides = all_overrides(changes, seed, model)
     if name is not None:
-        return with_data(load_recipe(name, overrides), data, columns)
+        return with_data(load_recipe(name, overrides), data, options)
+    from ..data_recipe import GivenSplit
     from ..errors import RecipeError
     from ..presets import blank_recipe
     from ..recipes import list_recipes
 
     recipe = change_recipe(blank_recipe(), overrides)
-    if data is None and recipe.data.source is None:
+    split_files = any(item.name in options for item in fields(GivenSplit))
+    if data is None and recipe.data.source is None and not split_files:
         raise RecipeError(
             f"say what to learn from with --data FILE, or take a recipe with --recipe: {', '.join(list_recipes())}"
         )
-    return with_data(recipe, data, columns)
+    return with_data(recipe, data, options)
 
 
 def all_overrides(changes: Sequence[str] | None, seed: int | None = None, model: str | None = None) -> list[str]:

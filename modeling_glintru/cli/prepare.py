@@ -3,33 +3,36 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from ..data.reading import ReadingOptions
+from ..data_recipe import GivenSplit
 from .options import (
     DataOption,
-    ItemColumn,
     OverwriteOption,
     RecipeOption,
     SetOption,
-    TimeColumn,
+    TitleColumn,
     TitlesOption,
-    UserColumn,
     chosen_recipe,
-    column_names,
+    with_options_of,
 )
 
 
+@with_options_of(GivenSplit, into="split_files")
+@with_options_of(ReadingOptions, into="reading")
 def prepare(
     output_dir: Annotated[Path, typer.Option("--output_dir", help="Where to write the prepared data.")],
     recipe: RecipeOption = None,
     data: DataOption = None,
     changes: SetOption = None,
-    user_column: UserColumn = None,
-    item_column: ItemColumn = None,
-    time_column: TimeColumn = None,
+    *,
+    split_files: dict[str, Any],
+    reading: dict[str, Any],
     item_titles: TitlesOption = None,
+    title_column: TitleColumn = None,
     overwrite: OverwriteOption = False,
     push_to_hub: Annotated[
         str | None,
@@ -43,8 +46,8 @@ def prepare(
     """
     from ..runs import prepare_data, push_data
 
-    columns = column_names(user_column, item_column, time_column, item_titles)
-    chosen = chosen_recipe(recipe, changes, data, columns)
+    options = {**split_files, **reading, "item_titles": item_titles, "title_column": title_column}
+    chosen = chosen_recipe(recipe, changes, data, options)
     prepare_data(chosen, output_dir, overwrite=overwrite)
     print(f"Written to {output_dir}; train on it with --data {output_dir}")
     if push_to_hub is not None:

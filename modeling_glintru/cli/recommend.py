@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from ..data.reading import ReadingOptions
 from ..errors import DataError
+from .histories import load_like_the_training
 from .interactive import recommend_interactively
 from .item_files import read_filters
-from .options import (
-    DeviceOption,
-    ItemColumn,
-    JsonOption,
-    ModelArgument,
-    OverwriteOption,
-    TimeColumn,
-    UserColumn,
-    parse_ids,
-)
+from .options import DeviceOption, JsonOption, ModelArgument, OverwriteOption, parse_ids, with_options_of
 from .printing import print_recommendation
 from .recommend_all import recommend_everyone
 
 
+@with_options_of(ReadingOptions, into="reading")
 def recommend(
     model: ModelArgument,
     history: Annotated[
@@ -69,9 +64,8 @@ def recommend(
             metavar="TIME",
         ),
     ] = None,
-    user_column: UserColumn = None,
-    item_column: ItemColumn = None,
-    time_column: TimeColumn = None,
+    *,
+    reading: dict[str, Any],
     as_json: JsonOption = False,
     everyone: Annotated[
         bool, typer.Option("--all", help="For all users of --data, into the file --output, as fast as possible.")
@@ -112,7 +106,7 @@ def recommend(
     if user_ids is not None and users is None:
         raise DataError("--user_ids chooses among the users of --users FILE")
     exclude_seen = None if include_seen is None else not include_seen
-    columns = {"user_column": user_column, "item_column": item_column, "time_column": time_column}
+    item_column = reading.get("item_column")
     if everyone:
         assert data is not None and output is not None
         recommend_everyone(
@@ -125,8 +119,8 @@ def recommend(
             exclude=exclude,
             unknown_items=unknown_items,
             now=now,
-            columns=columns,
             device=device,
+            reading=reading,
             overwrite=overwrite,
             quiet=quiet,
         )
@@ -141,7 +135,9 @@ def recommend(
         names, gaps = [None], None
         histories = [[recommender.processor.parse_item_id(text) for text in parse_ids(history, "--history")]]
     else:
-        names, histories, gaps = _histories(users, user_ids, recommender.processor, now, columns, unknown_items)
+        assert users is not None
+        interactions = load_like_the_training(model, users, reading, sys.stderr if as_json else sys.stdout)
+        names, histories, gaps = _histories(interactions, user_ids, recommender.processor, now, unknown_items)
     if time_gap is not None:
         gaps = [time_gap] * len(histories)
     kind = str if recommender.processor.id_type == "string" else int
@@ -157,12 +153,7 @@ def recommend(
 
 
 def _histories(
-    users: str | None,
-    user_ids: str | None,
-    processor: Any,
-    now: str | None,
-    columns: dict[str, Any],
-    unknown_items: str,
+    interactions: Any, user_ids: str | None, processor: Any, now: str | None, unknown_items: str
 ) -> tuple[list[Any], list[list[Any]], list[float | None] | None]:
     """Raw user ids, their histories in time order, with item ids in the type of the model's own, and times to `now`.
 
@@ -170,10 +161,9 @@ def _histories(
     """
     import polars as pl
 
-    from ..data import load_source
-    from ..serving.offline import UserHistories, ids_of_type, indices_of
+    from ..data.interactions import ids_of_type
+    from ..serving.offline import UserHistories, indices_of
 
-    interactions = load_source(users, **columns)
     frame = interactions.frame
     if user_ids is not None:
         wanted = parse_ids(user_ids, "--user_ids")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
+from .histories import load_like_the_training
 from .item_files import read_filters
 
 
@@ -20,15 +22,14 @@ def recommend_everyone(
     exclude: str | None,
     unknown_items: str,
     now: str | None,
-    columns: dict[str, Any],
     device: str,
+    reading: dict[str, Any],
     overwrite: bool,
     quiet: bool,
 ) -> None:
     """Reads the table, recommends for all of its users, and writes the file whole or not at all."""
     from tqdm.auto import tqdm
 
-    from ..data import load_source
     from ..loading import load_model_folder
     from ..machine import pick_device
     from ..serving.offline import UserHistories, recommend_all
@@ -39,10 +40,10 @@ def recommend_everyone(
     where: Any = pick_device(device)
     recommender, processor = load_model_folder(model)
     recommender.to(where)
-    filters = read_filters(allowed, exclude, columns["item_column"], processor)
+    filters = read_filters(allowed, exclude, reading.get("item_column"), processor)
     if now is not None:
         check_knows_time(recommender)
-    interactions = load_source(data, **columns)
+    interactions = load_like_the_training(model, data, reading, sys.stdout)
     users = UserHistories.of(interactions.frame, processor, unknown_items)
     gaps = None if now is None else users.time_gaps(interactions.read_time(now), interactions.ticks)
     del interactions

@@ -9,23 +9,25 @@ from typing import Annotated, Any
 
 import typer
 
+from ..data.reading import ReadingOptions
+from ..data_recipe import GivenSplit
 from ..launcher import is_main_process
 from .options import (
     DataOption,
-    ItemColumn,
     OverwriteOption,
     RecipeOption,
     SetOption,
-    TimeColumn,
+    TitleColumn,
     TitlesOption,
-    UserColumn,
     all_overrides,
     chosen_recipe,
-    column_names,
+    with_options_of,
 )
 from .printing import print_evaluations, print_recommendation
 
 
+@with_options_of(GivenSplit, into="split_files")
+@with_options_of(ReadingOptions, into="reading")
 def train(
     output_dir: Annotated[Path, typer.Option("--output_dir", help="Where the model folder goes.")],
     recipe: RecipeOption = None,
@@ -48,10 +50,11 @@ def train(
         ),
     ] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of every random number.")] = None,
-    user_column: UserColumn = None,
-    item_column: ItemColumn = None,
-    time_column: TimeColumn = None,
+    *,
+    split_files: dict[str, Any],
+    reading: dict[str, Any],
     item_titles: TitlesOption = None,
+    title_column: TitleColumn = None,
     overwrite: OverwriteOption = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the stopped run in --output_dir.")] = False,
     max_minutes: Annotated[
@@ -79,14 +82,14 @@ def train(
     from ..fine_tuning import fine_tuning_recipe
     from ..runs import train_and_evaluate, with_data
 
-    columns = column_names(user_column, item_column, time_column, item_titles)
+    options = {**split_files, **reading, "item_titles": item_titles, "title_column": title_column}
     overrides = all_overrides(changes, seed, model)
     complete = None
     if from_model is not None or items is not None:
-        chosen, complete = fine_tuning_recipe(from_model, recipe, items, overrides)
-        chosen = with_data(chosen, data, columns)
+        chosen, complete = fine_tuning_recipe(from_model, recipe, items, overrides, data)
+        chosen = with_data(chosen, data, options)
     else:
-        chosen = chosen_recipe(recipe, changes, data, columns, seed, model)
+        chosen = chosen_recipe(recipe, changes, data, options, seed, model)
         if recipe is None:
             complete = functools.partial(_from_the_data, overrides=overrides)
     if complete is not None:

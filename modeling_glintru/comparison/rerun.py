@@ -13,6 +13,7 @@ from ..recipes import DataRecipe, Recipe, TrainingRecipe, list_recipes, load_rec
 __all__ = ["train_command"]
 
 NOT_SET = ("name", "max_position_embeddings", "source", "item_titles")  # `max_length` says how many positions
+KEEP = {"duplicates": "keep"}  # what the comparisons say; the data sets of the recipes have no copies
 
 
 def train_command(line: dict[str, Any]) -> str | None:
@@ -42,4 +43,6 @@ def overrides(recipe: Recipe, base: Recipe) -> list[str]:
             if item.name not in NOT_SET:
                 values = (getattr(getattr(part, section), item.name) for part in (recipe, base))
                 pairs.append((item.name, *values))
-    return [f"{name}={json.dumps(value)}" for name, value, before in pairs if value != before]
+    return [
+        f"{name}={json.dumps(value)}" for name, value, before in pairs if value != before and value != KEEP.get(name)
+    ]

@@ -15,6 +15,14 @@ __all__ = ["ABLATION", "FINAL", "PRESET", "REFERENCE", "TUNE", "Trial"]
 REFERENCE, TUNE, FINAL, PRESET, ABLATION = "reference", "tune", "final", "preset", "ablation"
 
 
+# Where the file lies, what it calls its columns and the titles change no number.
+NO_NUMBERS = ("source", "user_column", "item_column", "time_column", "item_titles", "title_column")
+OLDEST = (
+    *("duplicates", "min_user_interactions", "min_item_interactions"),
+    *("split", "validation_fraction", "test_fraction", "split_seed"),
+)
+
+
 @dataclass(frozen=True)
 class Trial:
     """
@@ -63,9 +71,7 @@ class Trial:
         content = self.recipe.to_dict()
         for name in ("name", "description", "evaluation", *(() if seeded else ("seed",))):
             content.pop(name)
-        # Where the file lies, what it calls its columns and the titles change no number.
-        for name in ("source", "user_column", "item_column", "time_column", "item_titles"):
-            content["data"].pop(name)
+        content["data"] = {name: value for name, value in content["data"].items() if _counts(name, value)}
         del content["training"]["refit"]  # a comparison only measures
         for name in NEW_WEIGHTS:
             if not content["training"][name]:  # keys are older than these settings
@@ -80,3 +86,9 @@ class Trial:
         else:
             what = self.stage if self.stage == REFERENCE else f"{self.stage}, seed {self.recipe.seed}"
         return f"{self.data} {self.row} ({what})"
+
+
+def _counts(name: str, value: Any) -> bool:
+    """Whether a field of the recipe's data is a part of the key; keys are older than most, so not at its default."""
+    is_default = value in (None, False, []) or (name == "hold_out" and value == "item")
+    return name in OLDEST or not (name in NO_NUMBERS or is_default)

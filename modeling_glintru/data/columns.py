@@ -51,12 +51,12 @@ USUAL_NAMES: dict[str, tuple[tuple[str, ...], ...]] = {
     "session": (SESSIONS,),
     "order": (("timeframe", "position", "step", "eventorder", "itemorder", "clickorder", "addtocartorder"),),
 }
-# How an error names the way out: an option of the command line, or (titles) an argument.
+# How an error names the way out.
 OPTIONS = {
     "user": "--user_column",
     "item": "--item_column",
     "time": "--time_column",
-    "title": "title_column",
+    "title": "--title_column",
     "session": "--session_column",
     "order": "--order_column",
 }

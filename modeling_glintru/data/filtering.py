@@ -1,4 +1,4 @@
-"""Optional cleaning of interactions: repeated pairs, k-core, short histories."""
+"""Optional cleaning of interactions: repeated rows, k-core, short histories."""
 
 from __future__ import annotations
 
@@ -8,28 +8,37 @@ import numpy as np
 import polars as pl
 
 from ..errors import DataError
-from .codes import sorted_codes
+from .codes import sorted_codes, time_keys
 from .interactions import Interactions
 
-__all__ = ["DUPLICATE_POLICIES", "drop_duplicates", "drop_short_histories", "filter_interactions", "k_core"]
+__all__ = [
+    "DUPLICATE_POLICIES",
+    "drop_duplicates",
+    "drop_short_histories",
+    "exact_copies",
+    "filter_interactions",
+    "k_core",
+]
 
-DUPLICATE_POLICIES = ("keep", "first", "last")
+DUPLICATE_POLICIES = ("keep", "exact", "consecutive", "first", "last")
 
 
 def filter_interactions(
     interactions: Interactions,
     *,
-    duplicates: str = "keep",
+    duplicates: str = "exact",
     min_user_interactions: int = 0,
     min_item_interactions: int = 0,
     min_history_length: int = 0,
 ) -> Interactions:
-    """Cleans interactions, in this order: repeated pairs, k-core, short histories.
+    """Cleans interactions, in this order: repeated rows, k-core, short histories.
 
     Args:
         interactions: What was read.
-        duplicates: What happens to repeated (user, item) pairs: `"keep"` all, or only the `"first"` or the `"last"` in
-            time (ties: in file order).
+        duplicates: What happens to repeated rows: `"keep"` all; of `"exact"` copies (equal in user, item and time, and
+            order where there is one) only the first row of the file; of `"consecutive"` ones (the same item directly
+            after itself in a user's history, or an exact copy) only the first; of all rows of a (user, item) pair only
+            the `"first"` or the `"last"` in time (ties: in file order).
         min_user_interactions: k of the k-core for users: removed, together with rare items, until nothing changes.
         min_item_interactions: k of the k-core for items.
         min_history_length: Users with fewer interactions leave at the end, once: items are not counted again.
@@ -64,15 +73,45 @@ def filter_interactions(
 
 
 def drop_duplicates(frame: pl.DataFrame, policy: str) -> pl.DataFrame:
-    """Keeps the first or the last interaction of each (user, item) pair, or all (`"keep"`)."""
+    """The rows that a policy of `filter_interactions` leaves; the same object where that is all of them."""
     if policy == "keep" or frame.is_empty():
         return frame
+    if policy in ("exact", "consecutive"):
+        copies = exact_copies(frame)
+        frame = frame.filter(~copies) if copies.any() else frame
+        return frame if policy == "exact" else _drop_consecutive(frame)
     user, (items, item) = sorted_codes(frame["user_id"])[1], sorted_codes(frame["item_id"])
     pair = user.astype(np.int64) * len(items) + item
-    order = np.lexsort((frame["timestamp"].to_numpy(), pair))  # stable: ties in time stay in file order
+    order = np.lexsort((*time_keys(frame), pair))  # stable: ties in time stay in file order
     changes = np.flatnonzero(np.diff(pair[order]))
     kept = np.zeros(frame.height, bool)
     kept[order[np.append(0, changes + 1) if policy == "first" else np.append(changes, len(order) - 1)]] = True
+    return frame.filter(kept)
+
+
+def exact_copies(frame: pl.DataFrame) -> np.ndarray:
+    """bool, a value a row: whether an earlier row is equal to it in all columns."""
+    hashes = frame.hash_rows().to_numpy()
+    ordered = np.sort(hashes)
+    repeated = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+    copies = np.isin(hashes, repeated) if len(repeated) else np.zeros(frame.height, bool)
+    del hashes, ordered
+    if copies.any():  # rows that are equal have equal hashes, but not the other way round
+        places = np.flatnonzero(copies)
+        some = frame[places].with_columns(place=places)
+        copies[some.unique(frame.columns, keep="first")["place"].to_numpy()] = False
+    return copies
+
+
+def _drop_consecutive(frame: pl.DataFrame) -> pl.DataFrame:
+    users, items = sorted_codes(frame["user_id"])[1], sorted_codes(frame["item_id"])[1]
+    order = np.lexsort((*time_keys(frame), users))
+    users, items = users[order], items[order]
+    again = order[1:][(users[1:] == users[:-1]) & (items[1:] == items[:-1])]
+    if not len(again):
+        return frame
+    kept = np.ones(frame.height, bool)
+    kept[again] = False
     return frame.filter(kept)
 
 

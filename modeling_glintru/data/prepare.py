@@ -15,9 +15,10 @@ import polars as pl
 import pyarrow as pa
 
 from ..errors import DataError, GlintRUError
-from .filtering import filter_interactions
+from .filtering import exact_copies, filter_interactions
 from .histories import iterate_flat_histories
-from .interactions import Interactions
+from .interactions import Interactions, ids_of_type
+from .notes import note_on_repeated_rows, note_on_ties, notes_on_given_split, tie_shares, trained_positions
 from .recurrence import RECURRING, recurring_targets, recurring_training_targets
 from .sequences import Sequences, build_sequences
 from .splits import PARTS, Rows, Splits, split_sequences
@@ -81,17 +82,21 @@ class PreparedData:
             f"Data      {s['source']}: {columns}",
             f"          {s['interactions']:,} interactions, {s['users']:,} users, {s['items']:,} items, "
             f"median history {s['median_history_length']:g}",
-            f"Split     {s['split']}: {s['train_histories']:,} training histories with {s['train_interactions']:,} "
-            f"interactions; evaluated: {s['validation_users']:,} validation, {s['test_users']:,} test",
         ]
         if any(dropped.values()):
-            lines.insert(2, "Left out  " + ", ".join(f"{count:,} {what}" for what, count in dropped.items()))
+            left_out = "Left out  " + ", ".join(f"{count:,} {what}" for what, count in dropped.items())
             unknown = s.get("unknown_to_model", {"items": 0})
             if unknown["items"]:
-                lines[2] += (
+                left_out += (
                     f"; the model does not know {unknown['items']:,} of the items "
                     f"({unknown['interactions']:,} interactions)"
                 )
+            lines.append(left_out)
+        lines += [f"Note      {note}" for note in [*s.get("notes", []), *note_on_ties(s.get("ties", {}))]]
+        lines.append(
+            f"Split     {s['split']}: {s['train_histories']:,} training histories with {s['train_interactions']:,} "
+            f"interactions; evaluated: {_targets(s, 'validation')}, {_targets(s, 'test')}"
+        )
         new = s.get("new_to_model", {"items": 0})
         if new["items"]:
             lines.append(
@@ -105,14 +110,21 @@ class PreparedData:
         return "\n".join(lines)
 
 
+def _targets(summary: Mapping[str, Any], part: str) -> str:
+    users = summary[f"{part}_users"]
+    targets = summary.get(f"{part}_targets", users)
+    return f"{users:,} {part}" if targets == users else f"{targets:,} {part} targets of {users:,} users"
+
+
 def prepare(
     interactions: Interactions,
     output_dir: str | Path | None = None,
     *,
     split: str = "leave_one_out",
+    hold_out: str = "item",
     validation_fraction: float = 0.1,
     test_fraction: float = 0.1,
-    duplicates: str = "keep",
+    duplicates: str = "exact",
     min_user_interactions: int = 0,
     min_item_interactions: int = 0,
     min_history_length: int = 0,
@@ -123,18 +135,20 @@ def prepare(
     time_gaps: bool = False,
     recommend_seen: bool | None = None,
     seed: int = 42,
+    reading: Mapping[str, Any] | None = None,
     overwrite: bool = False,
 ) -> PreparedData:
     """Filters, orders, splits and indexes interactions.
 
     Args:
-        interactions: From `read_interactions` or `load_source`.
+        interactions: From `read_interactions`, `load_source` or `read_given_split`.
         output_dir: Where to write; the result is then memory-mapped from there. None keeps it in memory. The folder
             appears only when it is complete.
-        split: `"leave_one_out"`, `"temporal"` or `"user"` (see `splits`).
+        split: `"leave_one_out"`, `"temporal"`, `"user"`, or `"given"` for what `read_given_split` read (see `splits`).
+        hold_out: `"item"` or `"basket"`: what `leave_one_out` holds out of a history.
         validation_fraction: For the splits `temporal` (of interactions) and `user` (of users).
         test_fraction: The same for the test.
-        duplicates: `"keep"`, `"first"` or `"last"` of repeated (user, item) pairs.
+        duplicates: What happens to repeated rows, see `filter_interactions`; exact copies are left out by default.
         min_user_interactions: k-core of users, see `filter_interactions`.
         min_item_interactions: k-core of items.
         min_history_length: Users with fewer interactions are left out.
@@ -149,6 +163,7 @@ def prepare(
             decide: yes where at least `recurrence.RECURRING` of the training targets stood in the history before. The
             vocabulary of an existing model keeps its own.
         seed: Of the split `user`.
+        reading: How the table was read (`ReadingOptions`), for the summary.
         overwrite: Replace prepared data in `output_dir`. Anything else there is refused all the same.
 
     Returns:
@@ -163,28 +178,32 @@ def prepare(
     folder = None if output_dir is None else Path(output_dir)
     if folder is not None:
         check_output_folder(folder, overwrite)
-    filters = {
-        "duplicates": duplicates,
+    limits = {
         "min_user_interactions": min_user_interactions,
         "min_item_interactions": min_item_interactions,
         "min_history_length": min_history_length,
     }
+    if split == "given":
+        _check_nothing_filtered(duplicates, limits)
     _check_several(interactions, "")
-    kept = filter_interactions(interactions, **filters)  # type: ignore[arg-type]
+    kept = filter_interactions(interactions, duplicates=duplicates)
+    copies = int(exact_copies(kept.frame).sum()) if duplicates == "keep" else len(interactions) - len(kept)
+    kept = filter_interactions(kept, duplicates="keep", **limits)
     unknown = {}
     is_new = processor is None
     if processor is not None:
         processor = copy(processor)  # the model's own stays as it is
-        kept, known = _known_items(kept, processor)
-        unknown["new_to_model" if add_items else "unknown_to_model"] = {
-            "interactions": len(kept) - len(known),
-            "items": kept.num_items - known.num_items,
-        }
+        typed, known = _known_items(kept, processor)
+        left = typed if add_items else known
+        if len(left) < len(kept):
+            unknown["unknown_to_model"] = _difference(kept, left)
         if add_items:
-            new = kept.frame["item_id"].unique().sort().to_list()
+            unknown["new_to_model"] = _difference(typed, known)
+            new = typed.frame["item_id"].unique().sort().to_list()
             processor.add_items(new, _fitting_titles(item_titles, new))
         else:
-            kept = known
+            unknown.setdefault("unknown_to_model", {"interactions": 0, "items": 0})
+        kept = left
     _check_several(kept, " after filtering")
     sequences = build_sequences(kept)
     if processor is None:
@@ -195,14 +214,29 @@ def prepare(
         items = pl.Series("item_id", processor.item_ids)
         sequences = replace(sequences, items=items, item_indices=index[sequences.item_indices])
     splits = split_sequences(
-        sequences, split, validation_fraction=validation_fraction, test_fraction=test_fraction, seed=seed
+        sequences,
+        split,
+        hold_out=hold_out,
+        validation_fraction=validation_fraction,
+        test_fraction=test_fraction,
+        seed=seed,
     )
-    options: dict[str, Any] = {**filters, "seed": seed, "max_length": max_length}
+    options: dict[str, Any] = {"duplicates": duplicates, **limits, "seed": seed, "max_length": max_length}
     if time_gaps:
         options[GAPS] = True
-    if split != "leave_one_out":
+    if hold_out != "item":
+        options["hold_out"] = hold_out
+    if split in ("temporal", "user"):
         options |= {"validation_fraction": validation_fraction, "test_fraction": test_fraction}
-    summary = _summary(interactions, kept, sequences, splits) | {"split": split, "options": options} | unknown
+    notes = [*interactions.notes, *note_on_repeated_rows(duplicates, copies, len(interactions))]
+    if split == "given":
+        notes += notes_on_given_split(kept, sequences, splits)
+    summary = _summary(interactions, kept, sequences, splits)
+    summary |= {"repeated_rows": copies, "notes": notes, "split": split, "options": options} | unknown
+    if reading is not None:
+        summary["reading"] = {
+            name: list(value) if isinstance(value, tuple) else value for name, value in reading.items()
+        }
     dataset = _datasets(sequences, splits, time_gaps)
     shares = {"train": recurring_training_targets(dataset["train"])}
     summary["recurring_targets"] = shares | {part: recurring_targets(dataset[part]) for part in PARTS[1:]}
@@ -241,7 +275,8 @@ def load_prepared(folder: str | Path) -> PreparedData:
         processor = GlintRUProcessor.from_pretrained(str(folder))
     except GlintRUError as error:
         raise DataError(f"The item vocabulary of {folder} is missing or damaged; run glintru prepare again.") from error
-    expected = [summary.get(name) for name in ("train_histories", "validation_users", "test_users")]
+    expected = [summary.get("train_histories")]
+    expected += [summary.get(f"{part}_targets", summary.get(f"{part}_users")) for part in ("validation", "test")]
     gaps = [GAPS] if summary.get("options", {}).get(GAPS) else []
     if (
         rows != expected
@@ -332,10 +367,8 @@ def _describe_recurring(shares: Mapping[str, float], recommend_seen: bool) -> st
 def _summary(read: Interactions, kept: Interactions, sequences: Sequences, splits: Splits) -> dict[str, Any]:
     trained = np.zeros(len(sequences.items) + 1, bool)
     lengths = splits.train.stops - splits.train.starts
-    inside = np.zeros(len(kept) + 1, np.int8)  # slices do not overlap: 0 or 1 once summed up
-    np.add.at(inside, splits.train.starts, 1)
-    np.add.at(inside, splits.train.stops, -1)
-    trained[sequences.item_indices[np.cumsum(inside[:-1], dtype=np.int8) > 0]] = True
+    inside = trained_positions(sequences, splits)
+    trained[sequences.item_indices[inside]] = True
 
     def cold(rows: Rows) -> int:
         return int((~trained[sequences.item_indices[rows.targets]]).sum())
@@ -355,8 +388,11 @@ def _summary(read: Interactions, kept: Interactions, sequences: Sequences, split
         "median_history_length": float(np.median(sequences.lengths)),
         "train_histories": len(splits.train),
         "train_interactions": int(lengths.sum()),
-        "validation_users": len(splits.validation),
-        "test_users": len(splits.test),
+        "validation_users": len(np.unique(splits.validation.users)),
+        "test_users": len(np.unique(splits.test.users)),
+        "validation_targets": len(splits.validation),
+        "test_targets": len(splits.test),
+        "ties": tie_shares(sequences, splits, inside),
         "validation_cold_targets": cold(splits.validation),
         "test_cold_targets": cold(splits.test),
     }
@@ -374,26 +410,39 @@ def _check_several(interactions: Interactions, when: str) -> None:
             )
 
 
+def _check_nothing_filtered(duplicates: str, limits: Mapping[str, int]) -> None:
+    """A split that is given is measured as it is, or its figures could not be compared."""
+    if duplicates not in ("keep", "exact"):
+        raise DataError(f"duplicates={duplicates} is not for a split that is given, only keep and exact are.")
+    for name, value in limits.items():
+        if value:
+            raise DataError(f"{name}={value} is not for a split that is given, which is taken as it is: leave it out.")
+
+
 def _known_items(interactions: Interactions, processor: GlintRUProcessor) -> tuple[Interactions, Interactions]:
     """The interactions with ids of the vocabulary's type, and those of them whose items it holds.
 
     Raises:
-        DataError: The ids are text and the vocabulary's are integers, or no item is known.
+        DataError: All ids are text and the vocabulary's are integers, or no item is known.
     """
-    frame = interactions.frame
-    if processor.id_type == "string":
-        frame = frame.with_columns(pl.col("item_id").cast(pl.String))  # a file of plain numbers reads as integers
-    elif frame["item_id"].dtype == pl.String:
+    ids = interactions.frame["item_id"]
+    frame = interactions.frame.with_columns(item_id=ids_of_type(ids, processor.id_type))
+    if frame["item_id"].null_count() == len(ids):
         raise DataError(
-            f"The item ids of {interactions.source} are text such as {frame['item_id'][0]!r}, "
+            f"The item ids of {interactions.source} are text such as {ids[0]!r}, "
             f"but the model's are integers; {ANOTHER_SHOP}."
         )
+    frame = frame.drop_nulls("item_id")
     distinct = frame["item_id"].unique()
     known = distinct.filter(pl.Series(processor.encode_ids(distinct, "drop") > 0))
     if known.is_empty():
         raise DataError(f"The model knows none of the items of {interactions.source}; {ANOTHER_SHOP}.")
     interactions = replace(interactions, frame=frame)
     return interactions, replace(interactions, frame=frame.filter(pl.col("item_id").is_in(known.implode())))
+
+
+def _difference(all_of_them: Interactions, left: Interactions) -> dict[str, int]:
+    return {"interactions": len(all_of_them) - len(left), "items": all_of_them.num_items - left.num_items}
 
 
 def _fitting_titles(titles: Mapping[Any, str | None] | None, item_ids: list[Any]) -> dict[Any, str | None] | None:

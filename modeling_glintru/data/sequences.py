@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from .codes import sorted_codes
+from .codes import sorted_codes, time_keys
 from .interactions import Interactions
 
 __all__ = ["Sequences", "build_sequences"]
@@ -24,6 +24,9 @@ class Sequences:
         timestamps: int64 or float64, length N, beside `item_indices`.
         offsets: int64, length U + 1: user u owns `item_indices[offsets[u] : offsets[u + 1]]`.
         ticks: Steps of `timestamps` in one unit of a time gap, see `Interactions`.
+        tied: bool, length N: whether user and time, and the order column where there is one, are those of the position
+            before: which of the two comes first is then the order of the file.
+        parts: int8, length N: 0, 1 or 2 for the training, validation and test file of a given split; else None.
     """
 
     users: pl.Series
@@ -31,7 +34,9 @@ class Sequences:
     item_indices: np.ndarray
     timestamps: np.ndarray
     offsets: np.ndarray
+    tied: np.ndarray
     ticks: int = 1
+    parts: np.ndarray | None = None
 
     @property
     def lengths(self) -> np.ndarray:
@@ -40,21 +45,36 @@ class Sequences:
 
 
 def build_sequences(interactions: Interactions) -> Sequences:
-    """Sorts interactions by (user, time); ties in time keep file order.
+    """Sorts interactions by (user, time), and by the order column within a time; what is still tied keeps file order.
 
     Items get the indices 1 ... n in the order of their sorted raw ids (integers by value, strings by code point), so
-    an index tells nothing about popularity or about the order of the file.
+    an index tells nothing about popularity or about the order of the file. In a given split the training file of a
+    user comes before the validation file, and that before the test file, whatever their times are.
     """
     frame = interactions.frame
     users, user = sorted_codes(frame["user_id"])
     items, item = sorted_codes(frame["item_id"])
-    timestamps = frame["timestamp"].to_numpy()
-    order = np.lexsort((timestamps, user))  # stable: an unstable sort changes a quarter of ML-1M's targets
+    keys = time_keys(frame)
+    order = np.lexsort((*keys, user))  # stable: an unstable sort changes a quarter of ML-1M's targets
+    timestamps = frame["timestamp"].to_numpy()[order]
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(user))]).astype(np.int64)
+    tied = np.zeros(len(order), bool)
+    tied[1:] = timestamps[1:] == timestamps[:-1]
+    tied[offsets[:-1]] = False
+    if "order" in frame.columns:
+        within = keys[0][order]
+        tied[1:] &= within[1:] == within[:-1]
+    parts = None
+    if "part" in frame.columns:
+        parts = frame["part"].to_numpy()[order]
+        tied[1:] &= parts[1:] == parts[:-1]
     return Sequences(
         users=users,
         items=items,
         item_indices=item[order] + np.int32(1),
-        timestamps=timestamps[order],
-        offsets=np.concatenate([[0], np.cumsum(np.bincount(user))]).astype(np.int64),
+        timestamps=timestamps,
+        offsets=offsets,
+        tied=tied,
         ticks=interactions.ticks,
+        parts=parts,
     )

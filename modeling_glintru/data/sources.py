@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from ..errors import DataError
-from .columns import has_usual_name, recognise_column
+from .columns import base_name, has_usual_name, recognise_column
 from .interactions import Interactions, read_ids, read_interactions
 from .movielens import load_movielens_100k, movielens_100k_titles
-from .readers import open_table
+from .readers import Table, open_table
+from .reading import FILE_FORM, ReadingOptions
+from .storage import is_prepared
 from .synthetic import synthetic_interactions, synthetic_item_titles
 
-__all__ = ["NAMED_SOURCES", "NamedSource", "load_source", "load_titles"]
+__all__ = ["NAMED_SOURCES", "NamedSource", "load_source", "load_titles", "options_for"]
 
 
 @dataclass(frozen=True)
@@ -32,62 +35,100 @@ NAMED_SOURCES = {
 }
 
 
-def load_source(
-    source: Any,
-    *,
-    user_column: str | None = None,
-    item_column: str | None = None,
-    time_column: str | None = None,
-    split: str = "train",
-) -> Interactions:
+def load_source(source: Any, *, split: str = "train", **reading: Any) -> Interactions:
     """Interactions of a named source (`"ml-100k"`, `"demo"`), or of anything that `read_interactions` takes.
 
-    The options are those of `read_interactions`; a named source needs none of them.
+    Args:
+        source: A name or a table.
+        split: Which split of a data set that has several.
+        reading: Options of `read_interactions` (see `ReadingOptions`); a named source needs none of them.
 
     Raises:
-        DataError: As `read_interactions`, or columns were named for a named source.
+        DataError: As `read_interactions`, or there are options for a named source.
     """
+    given = {name: value for name, value in reading.items() if value not in (None, False, (), [])}
     if isinstance(source, str) and source in NAMED_SOURCES:
-        given = [
-            f"--{role}_column"
-            for role, column in (("user", user_column), ("item", item_column), ("time", time_column))
-            if column
-        ]
         if given:
-            raise DataError(f"The source {source!r} has fixed columns: leave {', '.join(given)} out.")
+            options = ", ".join(f"--{name}" for name in given)
+            raise DataError(f"The source {source!r} has fixed columns and rows: leave {options} out.")
         return NAMED_SOURCES[source].interactions()
-    return read_interactions(
-        source, user_column=user_column, item_column=item_column, time_column=time_column, split=split
-    )
+    return read_interactions(source, split=split, **given)
+
+
+def options_for(source: Any, options: ReadingOptions, like: str | None) -> dict[str, Any]:
+    """How a table is read that is of the same shop as another one, whose options are known.
+
+    Columns count where the table has them, and how text is written where the two files have the same suffix; all else
+    counts, so that a model which was trained on purchases meets purchases again.
+
+    Args:
+        source: The table; a named source or prepared data is read without options.
+        options: Those of the other table.
+        like: Name of the other table, None where it is not known.
+
+    Returns:
+        Options for `load_source`.
+
+    Raises:
+        DataError: The table cannot be opened.
+    """
+    given = options.given()
+    if not given or (isinstance(source, str) and (source in NAMED_SOURCES or is_prepared(source))):
+        return {}
+    same_form = isinstance(source, str) and like is not None and _suffix(source) == _suffix(like)
+    form = {name: given[name] for name in FILE_FORM if name in given and same_form}
+    return options.fitting(open_table(source, **form).names, same_form)
+
+
+def _suffix(file: str) -> str:
+    return Path(file.removesuffix(".gz")).suffix.lower()
 
 
 def load_titles(
-    source: Any, *, item_column: str | None = None, title_column: str | None = None, split: str = "train"
+    source: Any,
+    *,
+    item_column: str | None = None,
+    title_column: str | None = None,
+    split: str = "train",
+    **form: Any,
 ) -> dict[Any, str] | None:
     """Titles of items: raw item id to title.
 
     Args:
         source: A named source, or any table (see `read_interactions`) with a column of item ids and one of titles:
             a catalogue, or interactions that carry titles. An item that occurs more than once has its first title.
-        item_column: Name of the column of item ids.
+        item_column: Name of the column of item ids, often that of the interactions; where the table has no such column,
+            one with a usual name is taken.
         title_column: Name of the column of titles.
         split: Which split of a data set that has several.
+        form: How a file of text is written: `encoding`, `separator`, `columns` and `quote` of `ReadingOptions`.
 
     Returns:
         Titles by raw id (rows without id or title left out), or None where the table has no column of titles and
         none was named.
 
     Raises:
-        DataError: The table cannot be read, or a named column is missing.
+        DataError: The table cannot be read, a named column of titles is missing, or no column holds item ids.
     """
     if isinstance(source, str) and source in NAMED_SOURCES:
         return NAMED_SOURCES[source].titles()
-    table = open_table(source, split)
+    table = open_table(source, split, **form)
     if title_column is None and not has_usual_name(table.names, "title"):
         return None
     title = recognise_column(table.names, "title", table.source, title_column)
-    item = recognise_column(table.names, "item", table.source, item_column)
+    item = _item_column_of_titles(table, item_column)
     frame = table.load([item, title]).drop_nulls().unique(item, keep="first", maintain_order=True)
     if frame.height == 0:
         return None
     return dict(zip(read_ids(frame[item], table).to_list(), frame[title].cast(pl.String).to_list(), strict=True))
+
+
+def _item_column_of_titles(table: Table, name: str | None) -> str:
+    there = {*table.names, *map(base_name, table.names)}
+    if name is None or name in there or has_usual_name(table.names, "item"):
+        return recognise_column(table.names, "item", table.source, name if name in there else None)
+    columns = ", ".join(map(repr, table.names))
+    raise DataError(
+        f"{table.source} has no column of item ids: neither {name!r}, as --item_column says, nor a usual name; rename "
+        f"the column of ids in it to {name!r}. It has: {columns}."
+    )

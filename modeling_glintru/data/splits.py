@@ -8,20 +8,36 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from ..errors import DataError
 from .sequences import Sequences
 
-__all__ = ["PARTS", "SPLITS", "Rows", "Splits", "held_out_users", "leave_one_out", "split_sequences", "temporal"]
+__all__ = [
+    "HOLD_OUT",
+    "PARTS",
+    "SPLITS",
+    "Rows",
+    "Splits",
+    "given",
+    "held_out_users",
+    "leave_one_out",
+    "split_sequences",
+    "temporal",
+]
 
 PARTS = ("train", "validation", "test")
+HOLD_OUT = ("item", "basket")
 
 
 @dataclass(frozen=True)
 class Rows:
     """Rows of one part of a split; all arrays are int64 of one length.
+
+    A row of an evaluated part is one target. Where a user has several targets they are several rows, one after the
+    other.
 
     Args:
         users: Places in `Sequences.users`.
@@ -48,27 +64,98 @@ class Splits:
     test: Rows
 
 
-def leave_one_out(sequences: Sequences) -> Splits:
+def leave_one_out(sequences: Sequences, *, hold_out: str = "item") -> Splits:
     """The literature's split: a user's last item is the test target, the one before it the validation target.
 
     Users with fewer than three interactions train only. Along the time axis of all users this split leaks (other
     users' training items may be later than a target); `temporal` does not.
 
+    Args:
+        sequences: The histories.
+        hold_out: `"basket"` holds out all interactions of a user's last time, and of the one before it: each is a
+            target of its own, a row, after the history that ended before the basket. Users with fewer than three
+            times train only.
+
     Raises:
-        DataError: All histories are shorter than three.
+        DataError: An unknown `hold_out`, or all histories are shorter than three.
     """
+    if hold_out not in HOLD_OUT:
+        raise DataError(f"hold_out must be one of {', '.join(map(repr, HOLD_OUT))}, but got {hold_out!r}.")
     starts, ends = sequences.offsets[:-1], sequences.offsets[1:]
-    evaluated = sequences.lengths >= 3
+    if hold_out == "item":
+        steps, test, validation = sequences.lengths, ends - 1, ends - 2
+    else:
+        begins = _baskets(sequences)
+        first = np.searchsorted(begins, sequences.offsets)  # baskets of user u: begins[first[u] : first[u + 1]]
+        steps, test, validation = np.diff(first), begins[first[1:] - 1], begins[np.maximum(first[1:] - 2, 0)]
+    evaluated = steps >= 3
     if not evaluated.any():
+        what = "interactions" if hold_out == "item" else "times"
         raise DataError(
-            f"All {len(starts)} histories are shorter than three interactions, so leave_one_out has nobody to evaluate."
+            f"All {len(starts)} histories are shorter than three {what}, so leave_one_out has nobody to evaluate; "
+            "the split user holds out some users whole and needs two interactions a user: --set split=user."
         )
     users = np.flatnonzero(evaluated)
+    train_ends = np.where(evaluated, validation, ends)
+    validation, test = validation[users], test[users]
     return Splits(
-        train=Rows(np.arange(len(starts)), starts, np.where(evaluated, ends - 2, ends)),
-        validation=Rows(users, starts[users], ends[users] - 2, ends[users] - 2),
-        test=Rows(users, starts[users], ends[users] - 1, ends[users] - 1),
+        train=Rows(np.arange(len(starts)), starts, train_ends),
+        validation=_target_rows(users, starts[users], validation, test, validation),
+        test=_target_rows(users, starts[users], test, ends[users], test),
     )
+
+
+def _baskets(sequences: Sequences) -> np.ndarray:
+    """Where the interactions of one user at one time begin, whatever sorts within a time."""
+    new = np.ones(len(sequences.timestamps), bool)
+    new[1:] = sequences.timestamps[1:] != sequences.timestamps[:-1]
+    new[sequences.offsets[:-1]] = True
+    return np.flatnonzero(new)
+
+
+def _target_rows(
+    users: np.ndarray, starts: np.ndarray, first: np.ndarray, end: np.ndarray, stops: np.ndarray | None = None
+) -> Rows:
+    """A row for each of the positions first ... end - 1 of each user, after the history up to `stops` or to itself."""
+    counts = end - first
+    before = np.cumsum(counts) - counts
+    targets = np.arange(counts.sum()) + np.repeat(first - before, counts)
+    ends = targets if stops is None else np.repeat(stops, counts)
+    return Rows(np.repeat(users, counts), np.repeat(starts, counts), ends, targets)
+
+
+def given(sequences: Sequences) -> Splits:
+    """The split that came with the data, `Sequences.parts`.
+
+    Trained on is the training file. Each interaction of the validation and the test file is a target, after all that
+    the user has in the files before, and in the same file before it in time. Where there is no validation file, the
+    last training item of each user with at least two validates, and is not trained on. Users without an interaction in
+    the training file are not evaluated.
+
+    Raises:
+        DataError: There are no parts, or nobody can be evaluated.
+    """
+    if sequences.parts is None:
+        raise DataError("The split given needs the files of a split: --train_data FILE and --test_data FILE.")
+    starts, ends = sequences.offsets[:-1], sequences.offsets[1:]
+    train_ends, validation_ends = (
+        starts + _count_per_user(sequences.parts < part, sequences.offsets) for part in (1, 2)
+    )
+    trained = np.flatnonzero(train_ends > starts)
+    learned_from = train_ends
+    if (validation_ends == train_ends).all():  # no validation file
+        able = train_ends - starts >= 2
+        learned_from = np.where(able, train_ends - 1, train_ends)
+    begin, middle, end = starts[trained], validation_ends[trained], ends[trained]
+    splits = Splits(
+        train=Rows(trained, begin, learned_from[trained]),
+        validation=_target_rows(trained, begin, learned_from[trained], middle),
+        test=_target_rows(trained, begin, middle, end),
+    )
+    for name, part in (("validation", splits.validation), ("test", splits.test)):
+        if len(part) == 0:
+            raise DataError(f"No user of the {name} file has a history in the training file: is it of the same users?")
+    return splits
 
 
 def temporal(sequences: Sequences, *, validation_fraction: float = 0.1, test_fraction: float = 0.1) -> Splits:
@@ -158,6 +245,7 @@ SPLITS: dict[str, Callable[..., Splits]] = {
     "leave_one_out": leave_one_out,
     "temporal": temporal,
     "user": held_out_users,
+    "given": given,
 }
 
 
@@ -165,6 +253,7 @@ def split_sequences(
     sequences: Sequences,
     split: str,
     *,
+    hold_out: str = "item",
     validation_fraction: float = 0.1,
     test_fraction: float = 0.1,
     seed: int = 42,
@@ -174,16 +263,18 @@ def split_sequences(
     Raises:
         DataError: An unknown split, what the split itself raises, or no training history with two items.
     """
-    if split == "leave_one_out":
-        splits = leave_one_out(sequences)
-    elif split == "temporal":
-        splits = temporal(sequences, validation_fraction=validation_fraction, test_fraction=test_fraction)
-    elif split == "user":
-        splits = held_out_users(
-            sequences, validation_fraction=validation_fraction, test_fraction=test_fraction, seed=seed
-        )
-    else:
+    if split not in SPLITS:
         raise DataError(f"split must be one of {', '.join(map(repr, SPLITS))}, but got {split!r}.")
+    if hold_out != "item" and split != "leave_one_out":
+        raise DataError(f"hold_out {hold_out!r} is for the split leave_one_out, not for {split}.")
+    options: dict[str, Any] = {}
+    if split == "leave_one_out":
+        options["hold_out"] = hold_out
+    if split in ("temporal", "user"):
+        options |= {"validation_fraction": validation_fraction, "test_fraction": test_fraction}
+    if split == "user":
+        options["seed"] = seed
+    splits = SPLITS[split](sequences, **options)
     if not (splits.train.stops - splits.train.starts >= 2).any():
         raise DataError(
             f"No training history of the {split} split holds two items, so there is nothing to learn from; "

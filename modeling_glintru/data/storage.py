@@ -13,11 +13,24 @@ from typing import Any
 
 from ..errors import DataError
 
-__all__ = ["FORMAT", "SUMMARY_FILE", "check_output_folder", "read_summary", "whole_folder", "write_summary"]
+__all__ = [
+    "FORMAT",
+    "SUMMARY_FILE",
+    "check_output_folder",
+    "is_prepared",
+    "read_summary",
+    "whole_folder",
+    "write_summary",
+]
 
 SUMMARY_FILE = "summary.json"
 FORMAT = "glintru-prepared"
 FORMAT_VERSION = 1
+
+
+def is_prepared(source: str | None) -> bool:
+    """Whether a source is a folder of prepared data."""
+    return source is not None and (Path(source) / SUMMARY_FILE).is_file()
 
 
 def check_output_folder(folder: Path, overwrite: bool) -> None:

@@ -32,6 +32,9 @@ SPLITS = {
     "the validation",
     "user": "by users: {test:.0%} of the users are the test and {validation:.0%} the validation, and nothing of theirs "
     "is learnt from",
+    "given": "given with the data, as files for training, validation and test",
+    "basket": "leave-one-out by baskets: all items of the last time of each user are targets of the test, those of the "
+    "time before it of the validation, the rest is learnt from",
 }
 
 
@@ -179,7 +182,8 @@ def _data(data: dict[str, Any], recipe: Recipe) -> str:
     if any(data["dropped"].values()):
         left_out = ", ".join(f"{count:,} {what}" for what, count in data["dropped"].items())
         lines.append(f"Left out by the filters of the recipe: {left_out}.")
-    split = SPLITS[data["split"]].format(test=recipe.data.test_fraction, validation=recipe.data.validation_fraction)
+    name = "basket" if recipe.data.hold_out == "basket" else data["split"]
+    split = SPLITS[name].format(test=recipe.data.test_fraction, validation=recipe.data.validation_fraction)
     lines.append(
         f"Split {split}. {data['train_interactions']:,} interactions were learnt from; {data['validation_users']:,} "
         f"users were evaluated in the validation and {data['test_users']:,} in the test."

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from ..data.ids import ids_of_type
 from ..errors import GlintRUError
 from ..item_sets_glintru import ItemFilter
 from ..kernels_glintru import in_parallel, library
@@ -23,12 +24,11 @@ from ..vocabulary_glintru import UnknownItemError
 from .last_item import LastItemEncoder
 from .top_k import ExactIndex, check_k
 
-__all__ = ["UserHistories", "ids_of_type", "recommend_all"]
+__all__ = ["UserHistories", "recommend_all"]
 
 BLOCK_USERS = 8192  # rows are sorted by length within a block, and handed out a block at a time
 BATCH_ITEMS = 12_800  # of histories, padding counted, that the model reads at once
 SCORES = 2**23  # numbers in one matrix of scores
-INTEGER_TEXT = r"^(0|-?[1-9][0-9]*)$"
 
 
 @dataclass(frozen=True)
@@ -108,21 +108,6 @@ class UserHistories:
         if late := int((gaps[some] < 0).sum()):
             raise GlintRUError(f"users with an item after the time of the request: {late:,}")
         return np.where(some, gaps / ticks, UNKNOWN_GAP).astype(np.float32)
-
-
-def ids_of_type(ids: pl.Series, id_type: str) -> pl.Series:
-    """Raw ids in the type of a vocabulary.
-
-    Args:
-        ids: Integers or text.
-        id_type: `"integer"` or `"string"`, as `GlintRUProcessor.id_type`.
-
-    Returns:
-        Int64 or String; null for a text that is no integer of 64 bits where integers are meant.
-    """
-    if id_type == "string" or ids.dtype != pl.String:
-        return ids.cast(pl.String if id_type == "string" else pl.Int64)
-    return pl.select(pl.when(ids.str.contains(INTEGER_TEXT)).then(ids).cast(pl.Int64, strict=False)).to_series()
 
 
 def indices_of(ids: pl.Series, processor: GlintRUProcessor, unknown_items: str | None = None) -> pl.Series:

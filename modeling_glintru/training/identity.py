@@ -17,7 +17,10 @@ from ..recipes import Recipe
 __all__ = ["check_identity", "run_identity"]
 
 # Names of the same thing: what the data holds is compared by its content.
-NAMES = ("name", "description", "data.source", "data.item_titles", "fine_tuning.from_model")
+NAMES = (
+    *("name", "description", "data.source", "data.train_data", "data.validation_data", "data.test_data"),
+    *("data.item_titles", "fine_tuning.from_model"),
+)
 
 
 def run_identity(recipe: Recipe, data: PreparedData) -> dict[str, Any]:

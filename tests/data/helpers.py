@@ -22,10 +22,12 @@ def make_interactions(users: list, items: list, times: list) -> Interactions:
 def random_interactions(
     seed: int, num_users: int = 30, num_items: int = 15, rows: int = 300, num_times: int = 40
 ) -> Interactions:
-    """Rows in random order with many ties in time."""
+    """Rows in random order with many ties in time, no two of them equal."""
     rng = np.random.default_rng(seed)
     draw = [rng.integers(0, top, rows).tolist() for top in (num_users, num_items, num_times)]
-    return make_interactions([f"u{user}" for user in draw[0]], [item + 100 for item in draw[1]], draw[2])
+    distinct = list(dict.fromkeys(zip(*draw, strict=True)))
+    users, items, times = (list(column) for column in zip(*distinct, strict=True))
+    return make_interactions([f"u{user}" for user in users], [item + 100 for item in items], times)
 
 
 def naive_histories(interactions: Interactions) -> dict:

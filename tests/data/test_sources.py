@@ -32,9 +32,9 @@ def test_anything_else_is_read(tmp_path: Path) -> None:
     assert load_source(FRAME.rename({"user_id": "who"}), user_column="who").frame.equals(FRAME)
 
 
-def test_named_source_refuses_column_options() -> None:
-    with pytest.raises(DataError, match="'demo' has fixed columns: leave --item_column out"):
-        load_source("demo", item_column="x")
+def test_named_source_refuses_options() -> None:
+    with pytest.raises(DataError, match="fixed columns and rows: leave --item_column, --where out"):
+        load_source("demo", item_column="x", where=["y > 1"], in_file_order=False)
 
 
 def test_titles_of_a_catalogue(tmp_path: Path) -> None:
@@ -52,8 +52,22 @@ def test_titles_that_stand_beside_interactions() -> None:
 def test_named_columns_of_a_catalogue() -> None:
     frame = pl.DataFrame({"code": ["a"], "label": ["A"], "title": ["no"]})
     assert load_titles(frame, item_column="code", title_column="label") == {"a": "A"}
-    with pytest.raises(DataError, match=r"no column 'labl' \(title_column\); did you mean 'label'"):
+    with pytest.raises(DataError, match=r"no column 'labl' \(--title_column\); did you mean 'label'"):
         load_titles(frame, item_column="code", title_column="labl")
+
+
+def test_the_item_column_of_the_interactions_is_looked_for_in_the_titles(tmp_path: Path) -> None:
+    path = tmp_path / "titles.csv"
+    path.write_text("prod,label,title\n1,x,One\n")
+    assert load_titles(path, item_column="prod") == {1: "One"}
+    assert load_titles(path, item_column="prod", title_column="label") == {1: "x"}
+    path.write_text("item_id,title\n1,One\n")
+    assert load_titles(path, item_column="prod") == {1: "One"}  # a usual name, where it has another one
+    path.write_text("code,title\n1,One\n")
+    with pytest.raises(DataError, match="neither 'prod', as --item_column says, nor a usual name; rename the column"):
+        load_titles(path, item_column="prod")
+    with pytest.raises(DataError, match="no column that looks like the item"):
+        load_titles(path)
 
 
 def test_tables_without_titles() -> None:

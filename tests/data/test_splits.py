@@ -145,8 +145,55 @@ def test_held_out_users_share_and_seed() -> None:
     assert other.test.users.tolist() != splits.test.users.tolist()
 
 
+@STEADY
+@given(random_tables)
+def test_the_last_baskets_are_held_out_whole(read) -> None:
+    sequences = build_sequences(read)
+    splits = leave_one_out(sequences, hold_out="basket")
+    trained = trained_positions(splits)
+    found: dict[int, list] = {}
+    for name, rows in (("validation", splits.validation), ("test", splits.test)):
+        for user, start, stop, target in evaluated(rows):
+            found.setdefault(user, []).append((name, start, stop, target))
+    assert splits.test.users.tolist() == sorted(splits.test.users)
+    for user, (start, end) in enumerate(zip(sequences.offsets[:-1], sequences.offsets[1:], strict=True)):
+        baskets: dict = {}
+        for position in range(start, end):
+            baskets.setdefault(sequences.timestamps[position], []).append(position)
+        *before, validation, test = [[], [], *baskets.values()]
+        if len(baskets) < 3:
+            assert user not in found
+            assert set(range(start, end)) <= trained
+            continue
+        assert found[user] == [
+            *(("validation", start, validation[0], position) for position in validation),
+            *(("test", start, test[0], position) for position in test),
+        ]
+        own = {position for position in trained if start <= position < end}
+        assert own == {position for basket in before for position in basket}
+
+
+def test_baskets_by_hand() -> None:
+    # User 0: 1 | 2 3 | 4 5. User 1: two times only.
+    read = make_interactions([0, 0, 0, 0, 0, 1, 1], [1, 2, 3, 4, 5, 1, 2], [1, 2, 2, 3, 3, 1, 2])
+    splits = leave_one_out(build_sequences(read), hold_out="basket")
+    assert evaluated(splits.validation) == [(0, 0, 1, 1), (0, 0, 1, 2)]
+    assert evaluated(splits.test) == [(0, 0, 3, 3), (0, 0, 3, 4)]
+    assert splits.train.stops.tolist() == [1, 7]
+
+
+def test_baskets_are_of_leave_one_out() -> None:
+    with pytest.raises(DataError, match="hold_out 'basket' is for the split leave_one_out, not for user"):
+        split_sequences(sequences_of(5, 5, 5), "user", hold_out="basket")
+    with pytest.raises(DataError, match="hold_out must be one of 'item', 'basket', but got 'session'"):
+        split_sequences(sequences_of(5, 5), "leave_one_out", hold_out="session")
+    one_time = make_interactions([1, 1, 1, 2, 2, 2], [1, 2, 3, 1, 2, 3], [5] * 6)
+    with pytest.raises(DataError, match="All 2 histories are shorter than three times"):
+        split_sequences(build_sequences(one_time), "leave_one_out", hold_out="basket")
+
+
 def test_all_histories_too_short() -> None:
-    with pytest.raises(DataError, match="All 4 histories are shorter than three"):
+    with pytest.raises(DataError, match=r"All 4 histories are shorter than three interactions, .*--set split=user"):
         split_sequences(sequences_of(2, 1, 2, 2), "leave_one_out")
 
 
@@ -186,5 +233,5 @@ def test_fractions_out_of_range(split: str, fractions: tuple[float, float]) -> N
 
 
 def test_unknown_split() -> None:
-    with pytest.raises(DataError, match="'leave_one_out', 'temporal', 'user', but got 'random'"):
+    with pytest.raises(DataError, match="'leave_one_out', 'temporal', 'user', 'given', but got 'random'"):
         split_sequences(sequences_of(5, 5), "random")

@@ -13,7 +13,7 @@ from modeling_glintru import GlintRUError, GlintRUProcessor
 from modeling_glintru.auto import MODELS
 from modeling_glintru.errors import DataError
 from modeling_glintru.serving import Recommender, offline
-from modeling_glintru.serving.offline import UserHistories, ids_of_type, recommend_all
+from modeling_glintru.serving.offline import UserHistories, recommend_all
 from modeling_glintru.serving.recommendation_file import check_output, open_output
 from modeling_glintru.vocabulary_glintru import UnknownItemError
 
@@ -109,19 +109,6 @@ def test_a_text_among_integer_ids_is_unknown_and_an_error_names_it_alone():
         UserHistories.of(frame, processor, "error")
     assert "'abc'" in str(caught.value) and "'1e3'" in str(caught.value)
     assert not any(good in str(caught.value) for good in ("50", "172", "181"))
-
-
-@pytest.mark.parametrize(
-    ("ids", "id_type", "expected"),
-    [
-        (["50", "-7", "0", "abc", "", "007", "1.0", "9223372036854775808"], "integer", [50, -7, 0] + [None] * 5),
-        ([50, -7], "integer", [50, -7]),
-        ([50, -7], "string", ["50", "-7"]),
-        (["50", "abc"], "string", ["50", "abc"]),
-    ],
-)
-def test_ids_in_the_type_of_a_vocabulary(ids, id_type, expected):
-    assert ids_of_type(pl.Series(ids), id_type).to_list() == expected
 
 
 @pytest.mark.parametrize("top_k", [0, 31, 2.5, True])

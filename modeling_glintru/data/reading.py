@@ -1,0 +1,80 @@
+"""The options by which a table is read: shared by recipes, the command line and the Python calls."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from .columns import base_name
+
+__all__ = ["COLUMNS", "FILE_FORM", "ReadingOptions"]
+
+COLUMNS = ("user_column", "item_column", "time_column", "order_column", "session_column")
+FILE_FORM = ("encoding", "separator", "columns", "quote")  # of files of text
+
+
+def _option(default: Any, help: str, metavar: str | None = None) -> Any:
+    """A field with what `--help` says about it; `metavar` is the word that stands for its value there."""
+    return field(default=default, metadata={"help": help, "metavar": metavar})
+
+
+@dataclass(frozen=True)
+class ReadingOptions:
+    """What `read_interactions` takes beside the source.
+
+    Args:
+        user_column: Name of the user column; None recognises the usual names.
+        item_column: Name of the item column; None recognises the usual names.
+        time_column: Name of the time column; None recognises the usual names.
+        order_column: Column by which the rows of one user at one time are sorted; None keeps the order of the file.
+        session_column: Column of sessions: a history is then that of a user in one session.
+        session_gap: Pause after which a user's next session begins, such as `"30m"`.
+        time_format: How times are written: `"day_first"`, `"month_first"`, or signs such as `"%d.%m.%Y"`.
+        in_file_order: Whether the order of the rows stands for the time.
+        where: Conditions that rows must meet, such as `"rating >= 4"`; all of them.
+        drop_missing: Whether rows without user, item or time are left out and counted, instead of refused.
+        encoding: Encoding of a file of text, such as `"latin-1"`.
+        separator: What stands between two fields of a file of text.
+        columns: Names of the columns of a file without header.
+        quote: The character around fields that hold a separator; `"none"` where there is none.
+    """
+
+    user_column: str | None = _option(None, "Column of user ids.")
+    item_column: str | None = _option(None, "Column of item ids.")
+    time_column: str | None = _option(None, "Column of times.")
+    order_column: str | None = _option(None, "Column that sorts a user's rows of one time.")
+    session_column: str | None = _option(None, "Column of sessions: each session of a user is a history.")
+    session_gap: str | None = _option(None, "A pause this long begins a new history, such as 30m.", "TIME")
+    time_format: str | None = _option(
+        None, "How times are written: day_first, month_first, or such as %d.%m.%Y.", "FORMAT"
+    )
+    in_file_order: bool = _option(False, "There is no time: the rows are in order.")
+    where: tuple[str, ...] = _option((), "Only rows such as \"event == 'buy'\"; may be repeated.", "CONDITION")
+    drop_missing: bool = _option(False, "Leave out rows without user, item or time.")
+    encoding: str | None = _option(None, "Encoding of a file of text, such as latin-1.")
+    separator: str | None = _option(None, "What separates the fields of a file of text.")
+    columns: tuple[str, ...] = _option((), "Column names of a file without header, separated by commas.", "NAMES")
+    quote: str | None = _option(None, "Character around fields; none where quotes mean nothing.", "CHARACTER")
+
+    def given(self) -> dict[str, Any]:
+        """The options that are not at their defaults, by name."""
+        return {
+            item.name: value for item in fields(ReadingOptions) if (value := getattr(self, item.name)) != item.default
+        }
+
+    def fitting(self, names: Collection[str], same_form: bool) -> dict[str, Any]:
+        """Of the options that are given, those that can hold for another table as well.
+
+        Args:
+            names: The columns of that table; options that name a column which is not there are left out.
+            same_form: Whether it is a file of the same kind, which is then written in the same way.
+        """
+        # A name such as events.aid is that of a field in the column events.
+        there = {*names, *map(base_name, names)}
+        return {
+            name: value
+            for name, value in self.given().items()
+            if (name not in COLUMNS or value in there or value.partition(".")[0] in there)
+            and (name not in FILE_FORM or same_form)
+        }
