@@ -104,3 +104,14 @@ def test_unknown_items_are_added_behind_the_known_ones(tmp_path):
 def test_none_known_is_not_the_same_shop():
     with pytest.raises(DataError, match=r"knows none of the items .* --items new"):
         prepare(table(["x", "y", "z", "x"] * 3), processor=GlintRUProcessor(["1", "2"]), add_items=True)
+
+
+def test_one_text_id_among_integers_is_only_unknown_itself():
+    read = table(["1", "2", "abc", "3", "1", "007"] * 3)
+    prepared = prepare(read, processor=GlintRUProcessor([1, 2, 3, 7]))
+    assert prepared.dataset["test"][0] == {"user_id": "a", "item_ids": [1, 2, 3], "target": 1}
+    assert prepared.summary["unknown_to_model"] == {"interactions": 6, "items": 2}
+    added = prepare(read, processor=GlintRUProcessor([1, 2]), add_items=True)
+    assert added.processor.item_ids == (1, 2, 3)
+    assert added.summary["unknown_to_model"] == {"interactions": 6, "items": 2}
+    assert added.summary["new_to_model"] == {"interactions": 3, "items": 1}
