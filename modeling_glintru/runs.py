@@ -106,21 +106,25 @@ def read_data(data: DataRecipe) -> Interactions:
     return load_source(data.source, **data.reading)
 
 
-def read_titles(data: DataRecipe) -> dict[Any, str] | None:
+def read_titles(data: DataRecipe, say: Say = print) -> dict[Any, str] | None:
     """The titles that a recipe names, or that stand beside its interactions; None where there are none.
+
+    Titles that nobody asked for do not matter: where they cannot be read, `say` gets a note, and there are none.
 
     Raises:
         DataError: As `load_titles`, or a table of titles has none.
     """
-    form = {}
+    form: dict[str, Any] = {}
     if data.item_titles is None:
         form = {name: value for name, value in data.reading.items() if name in FILE_FORM}
-    titles = load_titles(
-        data.item_titles or data.source or data.train_data,
-        item_column=data.item_column,
-        title_column=data.title_column,
-        **form,
-    )
+    table = data.item_titles or data.source or data.train_data
+    try:
+        titles = load_titles(table, item_column=data.item_column, title_column=data.title_column, **form)
+    except DataError as error:
+        if data.item_titles is not None or data.title_column is not None:
+            raise
+        say(f"Note      The model has no titles of items: {error}")
+        return None
     if titles is None and data.item_titles is not None:
         raise DataError(f"{Path(data.item_titles).name} has no column of titles; name it with --title_column.")
     return titles
@@ -174,7 +178,7 @@ def prepare_data(
             min_user_interactions=data.min_user_interactions,
             min_item_interactions=data.min_item_interactions,
             max_length=recipe.training.max_length,
-            item_titles=read_titles(data) if add_items or processor is None else None,
+            item_titles=read_titles(data, say) if add_items or processor is None else None,
             processor=processor,
             add_items=add_items,
             time_gaps=time_gaps or bool(recipe.model.get("use_time_gaps")),

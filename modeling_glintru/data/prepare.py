@@ -77,6 +77,8 @@ class PreparedData:
         """The summary in a few lines for people."""
         s = self.summary
         columns = ", ".join(f"{role} = {name!r}" for role, name in s["columns"].items())
+        if "time" not in s["columns"]:
+            columns += ", time = the order of the rows"
         dropped = s["dropped"]
         lines = [
             f"Data      {s['source']}: {columns}",

@@ -100,7 +100,7 @@ def test_the_options_are_kept_in_the_recipe_and_followed_from_then_on(log, hande
     later = tmp_path / "later.tsv"
     pl.read_csv(log).rename({"who": "user_id"}).write_csv(later, separator="\t")
     handed_on.clear()
-    assert glintru("evaluate", out, "--data", later, "--where", "", "--quiet").exit_code == 0
+    assert glintru("evaluate", out, "--data", later, "--where", "", "--as_is", "--quiet").exit_code == 0
     assert glintru("recommend", out, "--all", "--data", later, "--output", tmp_path / "b.csv", "--quiet").exit_code == 0
     tuned = ("--from", out, "--data", later, "--output_dir", tmp_path / "tuned", "--max_minutes", "1e-9")
     glintru("train", *tuned)
@@ -277,3 +277,16 @@ def test_a_model_of_some_rows_is_measured_on_them(case, glintru, tmp_path):
     assert load_recipe(tmp_path / "out" / "recipe.yaml").data.where == ("event == 'view'",)
     again = glintru("evaluate", tmp_path / "out", *words[:2], "--json")
     assert json.loads(again.stdout)["test"] == metrics["test"]
+
+
+def test_a_title_that_cannot_be_read_does_not_matter(glintru, tmp_path):
+    """Latin-1 in a column of titles that nobody asked for: the interactions are read, and the line says what to do."""
+    rows = [f"{user},{item},{item},Am\xe9lie" for user in range(5) for item in range(4)]
+    (tmp_path / "ratings.csv").write_bytes("\n".join(["user,item,time,title", *rows]).encode("latin-1"))
+    words = ("prepare", "--data", tmp_path / "ratings.csv", "--output_dir")
+    result = glintru(*words, tmp_path / "one")
+    assert result.exit_code == 0 and "20 interactions" in result.stdout, result.output
+    assert "The model has no titles of items: Column 'title'" in result.stdout and "latin-1" in result.stdout
+    assert "no titles" not in glintru(*words, tmp_path / "two", "--encoding", "latin-1").stdout
+    refused = glintru(*words, tmp_path / "three", "--title_column", "title")
+    assert refused.exit_code == 2 and "--encoding latin-1" in refused.stderr
