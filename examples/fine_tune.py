@@ -20,7 +20,7 @@ parser.add_argument("--num_train_epochs", type=int, default=2)
 args = parser.parse_args()
 
 model, processor = AutoModel.from_pretrained(args.model), AutoProcessor.from_pretrained(args.model)
-length = processor.max_length
+length, served = processor.max_length, {"recommend_seen": processor.recommend_seen, "progress": False}
 # Items that the model does not know are added behind its own, which keep their indices.
 data = prepare(load_source(args.data), processor=processor, add_items=True)
 num_new = len(data.processor) - len(processor)
@@ -28,8 +28,7 @@ model.add_items(num_new, init="neighbours", histories=data.dataset["train"]["ite
 
 
 def test_ndcg() -> float:
-    scorer, again = ModelScorer(model, length), processor.recommend_seen  # ranked as the model serves
-    return evaluate(scorer, data.dataset["test"], recommend_seen=again, progress=False).table()["ndcg@10"]["value"]
+    return evaluate(ModelScorer(model, length), data.dataset["test"], **served).table()["ndcg@10"]["value"]
 
 
 print(f"{num_new} new items; before: test ndcg@10 {test_ndcg():.4f}")

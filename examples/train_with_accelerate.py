@@ -33,8 +33,7 @@ sampler = LengthBucketSampler(windows, BATCH_SIZE)  # windows of like length sha
 loader = DataLoader(windows, BATCH_SIZE, sampler=sampler, collate_fn=SequenceCollator(MAX_LENGTH))
 model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
 plain = accelerator.unwrap_model(model)  # without what Accelerate puts around it: for scoring and saving
-scorer, best = ModelScorer(plain, MAX_LENGTH), -1.0
-served = {"recommend_seen": data.processor.recommend_seen, "progress": False}  # ranked as the model will serve
+scorer, best, again = ModelScorer(plain, MAX_LENGTH), -1.0, data.processor.recommend_seen  # ranked as it serves
 for epoch in range(args.num_train_epochs):
     model.train()
     sampler.set_epoch(epoch)  # another order every epoch
@@ -45,7 +44,8 @@ for epoch in range(args.num_train_epochs):
         accelerator.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
-    ndcg = evaluate(scorer, data.dataset["validation"], **served).table()["ndcg@10"]["value"]
+    table = evaluate(scorer, data.dataset["validation"], recommend_seen=again, progress=False).table()
+    ndcg = table["ndcg@10"]["value"]
     accelerator.print(f"epoch {epoch + 1}: validation ndcg@10 {ndcg:.4f}")
     if ndcg > best and accelerator.is_main_process:  # the epoch is chosen on validation, never on test
         best = ndcg
@@ -53,7 +53,7 @@ for epoch in range(args.num_train_epochs):
         data.processor.save_pretrained(args.output_dir)
 if accelerator.is_main_process:
     kept, processor = (auto.from_pretrained(args.output_dir) for auto in (AutoModel, AutoProcessor))
-    test = evaluate(ModelScorer(kept, processor.max_length), data.dataset["test"], **served)
+    test = evaluate(ModelScorer(kept, MAX_LENGTH), data.dataset["test"], recommend_seen=again, progress=False)
     print(f"test ndcg@10 {test.table()['ndcg@10']['value']:.4f}")
     inputs = processor([processor.item_ids[:3]])
     scores = kept(**inputs, exclude_item_ids=inputs["input_ids"]).logits  # nothing that was already taken

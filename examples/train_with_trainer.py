@@ -37,8 +37,7 @@ trainer = Trainer(
         remove_unused_columns=False,  # the collator makes the model's inputs from the rows' own columns
         use_cpu=not torch.accelerator.is_available(),
     ),
-    # Validation ranks as the model will serve: past items stay out unless people take items again in this data.
-    data_collator=SequenceCollator(MAX_LENGTH, exclude_seen=not data.processor.recommend_seen),
+    data_collator=SequenceCollator(MAX_LENGTH, exclude_seen=not data.processor.recommend_seen),  # ranked as served
     train_dataset=TrainingWindows(data.dataset["train"], MAX_LENGTH),  # whole histories: each target once an epoch
     eval_dataset=data.dataset["validation"],
     # Ranks instead of logits leave the model, so nothing of size users x items is ever kept.
@@ -50,11 +49,10 @@ trainer.train()
 trainer.save_model(args.output_dir)
 if trainer.is_world_process_zero():  # one of the processes, where there are several
     data.processor.save_pretrained(args.output_dir)  # weights are of no use without the ids of their items
-
     # Loaded as anyone would; the epoch was chosen on validation, so the test split is seen here for the first time.
     model, processor = AutoModel.from_pretrained(args.output_dir), AutoProcessor.from_pretrained(args.output_dir)
-    scorer, again = ModelScorer(model, processor.max_length), processor.recommend_seen
-    test = evaluate(scorer, data.dataset["test"], recommend_seen=again, progress=False)
+    served = {"recommend_seen": processor.recommend_seen, "progress": False}
+    test = evaluate(ModelScorer(model, processor.max_length), data.dataset["test"], **served)
     print(f"test ndcg@10 {test.table()['ndcg@10']['value']:.4f}")
     inputs = processor([processor.item_ids[:3]])
     scores = model(**inputs, exclude_item_ids=inputs["input_ids"]).logits  # nothing that was already taken

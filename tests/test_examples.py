@@ -132,4 +132,4 @@ def test_push_and_pull(hub, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", [file.name for file in sorted(EXAMPLES.glob("*.py"))])
 def test_examples_are_short(name):
     limit = 75 if name == "train_sharded.py" else 60
-    assert len((EXAMPLES / name).read_text().splitlines()) < limit
+    assert len((EXAMPLES / name).read_text().splitlines()) <= limit

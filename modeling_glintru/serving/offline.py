@@ -114,6 +114,8 @@ def indices_of(ids: pl.Series, processor: GlintRUProcessor, unknown_items: str |
     """Int32 indices of raw ids of either type, 0 for unknown ones; errors as `UserHistories.of`."""
     typed = ids_of_type(ids, processor.id_type)
     stray = typed.is_null()
+    if len(ids) and stray.all():  # not a stray id, but another shop: the vocabulary's own refusal says so
+        processor.encode_ids(ids.head(1), unknown_items)
     if stray.any():
         if (unknown_items or processor.unknown_items) == "error":
             names = ids.filter(stray).unique(maintain_order=True)

@@ -33,7 +33,7 @@ def test_each_gap_is_the_time_to_what_follows(interactions, split, where, tmp_pa
         for row in rows:
             n, own = len(row["item_ids"]), times[row["user_id"]]
             expected = np.diff(own[: n + 1]).tolist()
-            if name == "train":
+            if name in ("train", "whole"):
                 expected = [*np.diff(own[:n]).tolist(), -1]
             assert row["time_gaps"] == expected
     assert "time_gaps" not in prepare(interactions, split=split).dataset["train"].column_names
