@@ -162,9 +162,10 @@ def _histories(
     import polars as pl
 
     from ..data.interactions import ids_of_type
-    from ..serving.offline import UserHistories, indices_of
+    from ..serving.offline import UserHistories, check_type, indices_of
 
     frame = interactions.frame
+    check_type(frame["item_id"], processor)
     if user_ids is not None:
         wanted = parse_ids(user_ids, "--user_ids")
         if not wanted:

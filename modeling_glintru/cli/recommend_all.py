@@ -32,7 +32,7 @@ def recommend_everyone(
 
     from ..loading import load_model_folder
     from ..machine import pick_device
-    from ..serving.offline import UserHistories, recommend_all
+    from ..serving.offline import UserHistories, check_type, recommend_all
     from ..serving.recommendation_file import check_output, open_output
     from ..time_gaps_glintru import check_knows_time
 
@@ -44,6 +44,7 @@ def recommend_everyone(
     if now is not None:
         check_knows_time(recommender)
     interactions = load_like_the_training(model, data, reading, sys.stdout)
+    check_type(interactions.frame["item_id"], processor)
     users = UserHistories.of(interactions.frame, processor, unknown_items)
     gaps = None if now is None else users.time_gaps(interactions.read_time(now), interactions.ticks)
     del interactions

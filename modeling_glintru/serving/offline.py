@@ -110,12 +110,20 @@ class UserHistories:
         return np.where(some, gaps / ticks, UNKNOWN_GAP).astype(np.float32)
 
 
+def check_type(ids: pl.Series, processor: GlintRUProcessor) -> None:
+    """Refuses the ids of a table of which none is of the vocabulary's type: that is another shop, not a stray id.
+
+    Raises:
+        VocabularyError: All ids are text, and the model's are integers.
+    """
+    if len(ids) and ids_of_type(ids, processor.id_type).is_null().all():
+        processor.encode_ids(ids.head(1))
+
+
 def indices_of(ids: pl.Series, processor: GlintRUProcessor, unknown_items: str | None = None) -> pl.Series:
     """Int32 indices of raw ids of either type, 0 for unknown ones; errors as `UserHistories.of`."""
     typed = ids_of_type(ids, processor.id_type)
     stray = typed.is_null()
-    if len(ids) and stray.all():  # not a stray id, but another shop: the vocabulary's own refusal says so
-        processor.encode_ids(ids.head(1), unknown_items)
     if stray.any():
         if (unknown_items or processor.unknown_items) == "error":
             names = ids.filter(stray).unique(maintain_order=True)

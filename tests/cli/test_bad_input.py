@@ -234,6 +234,8 @@ def test_evaluation_of_integers_on_text(demo, glintru, tmp_path):
     GlintRUProcessor(list(range(1, 241))).save_pretrained(folder)
     refused(glintru("evaluate", folder), "text such as 'saga-", "the model's are integers")
     refused(glintru("recommend", folder, "--users", "demo"), "of this model are integers, but got 'saga-")
+    words = ("--all", "--data", "demo", "--output", tmp_path / "x.csv")
+    refused(glintru("recommend", folder, *words), "of this model are integers, but got 'saga-")
 
 
 def test_evaluation_when_the_table_is_gone_or_the_recipe_is(demo, glintru, tmp_path):
