@@ -19,9 +19,10 @@ from .processing_glintru import VOCABULARY_FILE, GlintRUProcessor, VocabularyFil
 from .recipes import Recipe, load_recipe
 from .repository import MODEL_FILES
 
-__all__ = ["find_model_recipe", "load_model_folder", "load_model_recipe"]
+__all__ = ["find_data_checksum", "find_model_recipe", "load_model_folder", "load_model_recipe"]
 
 REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+METRICS_FILE = "metrics.json"
 WEIGHTS_INDEX = "model.safetensors.index.json"
 
 
@@ -79,6 +80,18 @@ def find_model_recipe(name_or_path: str | Path, *, revision: str | None = None) 
     """
     file = _local_folder(str(name_or_path), revision, ("recipe.yaml",)) / "recipe.yaml"
     return load_recipe(file) if file.is_file() else None
+
+
+def find_data_checksum(name_or_path: str | Path, *, revision: str | None = None) -> str | None:
+    """The checksum of the data that a model was trained and measured on, or None where its folder does not tell.
+
+    Raises:
+        ModelFolderError: There is no such folder, or its `metrics.json` is damaged.
+        HubError: The repository cannot be had.
+    """
+    folder = _local_folder(str(name_or_path), revision, (METRICS_FILE,))
+    metrics = _json_object(folder, str(name_or_path), METRICS_FILE) if (folder / METRICS_FILE).is_file() else {}
+    return metrics.get("data_checksum")
 
 
 def load_model_recipe(name_or_path: str | Path, *, revision: str | None = None) -> Recipe:

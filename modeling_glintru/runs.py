@@ -36,13 +36,13 @@ from .evaluation import (
 )
 from .hub import push_interactions, write_card, write_handler
 from .launcher import is_main_process
-from .loading import load_model_folder, load_model_recipe
+from .loading import find_data_checksum, load_model_folder, load_model_recipe
 from .machine import pick_device
 from .recipes import DataRecipe, Recipe
 from .repository import PushResult
 from .training import TrainingResult, check_run_folder, save_model_folder, train
 from .training.folder import RunFolder, run_folder
-from .training.identity import run_identity
+from .training.identity import data_checksum, run_identity
 from .training.refit import refit_in_time, warn_of_refitted, with_refit
 from .training.start import open_start
 from .training.stopping import Interruptions
@@ -76,6 +76,8 @@ def with_data(recipe: Recipe, source: str | None, options: Mapping[str, Any]) ->
             raise DataError("--data is one table and --train_data a part of a split: give one of the two")
         given |= {"source": source, **dict.fromkeys(files)}
     elif any(name in given for name in files):
+        if recipe.data.split not in (DataRecipe.split, "given"):
+            raise DataError(f"the files of a given split are its parts: leave split={recipe.data.split} out")
         given |= {"source": None, "split": "given", "hold_out": "item"}
         if "train_data" in given:  # another split, with or without a validation file
             given.setdefault("validation_data", None)
@@ -313,7 +315,7 @@ def train_and_evaluate(
         DataError: As `prepare_data`, or a refit of prepared data that does not hold all interactions.
         RunStopped: The run was stopped by a signal, after its checkpoint was written: no model then.
     """
-    if (max_minutes is not None and max_minutes <= 0) or save_minutes < 0:
+    if not (max_minutes is None or max_minutes > 0) or not save_minutes >= 0:
         raise RecipeError(f"--max_minutes must be above 0 and --save_minutes at least 0: {max_minutes}, {save_minutes}")
     deadline = None if max_minutes is None else time.monotonic() + 60 * max_minutes
     main = is_main_process()
@@ -386,6 +388,7 @@ def train_and_evaluate(
             recipe=kept.to_dict(),
             seed=recipe.seed,
             data=data.summary,
+            data_checksum=data_checksum(data),
             training=result.summary(),
             **result.outcome(),
         )
@@ -451,19 +454,26 @@ def evaluate_model(
         if value != trained.model.get(name):
             raise RecipeError(f"a trained model is measured as it is: --set cannot change its {name}")
     data = prepare_data(recipe, processor=processor, say=say)
-    recipe = as_prepared(recipe, data)
-    reason = _trained_on(trained, recipe)
+    wanted, recipe = recipe, as_prepared(recipe, data)  # a prepared folder may be split in another way than it is told
+    reason = _trained_on(trained, wanted) or _trained_on(trained, recipe)
     if reason is not None and not as_is:
         raise RecipeError(
             f"{reason}, so it has trained on some of these targets and the figures would be too good; --as_is measures "
             "all the same, and marks the figures"
+        )
+    checksum = find_data_checksum(model_folder)
+    same_data = None if checksum is None else checksum == data_checksum(data)
+    if same_data is False:
+        say(
+            "Note      This is not the data that the model was trained and measured on: if the model learned from some "
+            "of these targets, the figures are too good."
         )
     label = model_label(type(model))
     scorers: dict[str, Scorer] = {label: ModelScorer(model, recipe.training.max_length)}
     evaluations = _evaluations(recipe, data, split, scorers | reference_scorers(recipe, data), progress)
     measured = evaluations[label]
     metrics: dict[str, Any] = {"main": measured.main_table(split), "recurring_targets": measured.recurring}
-    metrics |= {"trained_on_targets": reason is not None} | measured.tables(split)
+    metrics |= {"trained_on_targets": reason is not None, "same_data": same_data} | measured.tables(split)
     references = {name: e for name, e in evaluations.items() if name != label}
     metrics |= {name: e.tables(split) for name, e in references.items()} | {"against": against(measured, references)}
     return evaluations, metrics | {"recipe": _without_folders(recipe).to_dict(), "seed": recipe.seed}

@@ -137,6 +137,9 @@ def _what(label: str, config: dict[str, Any]) -> str:
 
 def _recommend(repo: str, processor: GlintRUProcessor, remote: bool) -> str:
     history = list(processor.item_ids[:3])
+    served = "model(**inputs).logits  # past items may be recommended again"
+    if not processor.recommend_seen:
+        served = 'model(**inputs, exclude_item_ids=inputs["input_ids"]).logits  # what is in the history stays out'
     if not remote:
         return (
             "from modeling_glintru.serving import Recommender  # pip install glintru\n\n"
@@ -153,7 +156,7 @@ def _recommend(repo: str, processor: GlintRUProcessor, remote: bool) -> str:
         "model = AutoModel.from_pretrained(name, trust_remote_code=True)\n"
         "processor = AutoProcessor.from_pretrained(name, trust_remote_code=True)\n\n"
         f"inputs = processor([{history!r}])\n"
-        'scores = model(**inputs, exclude_item_ids=inputs["input_ids"]).logits  # what is in the history stays out\n'
+        f"scores = {served}\n"
         "print(processor.decode_top_k(scores, top_k=5))"
     )
 

@@ -14,7 +14,7 @@ from ..errors import ModelFolderError
 from ..launcher import num_processes
 from ..recipes import Recipe
 
-__all__ = ["check_identity", "run_identity"]
+__all__ = ["check_identity", "data_checksum", "run_identity"]
 
 # Names of the same thing: what the data holds is compared by its content.
 NAMES = (
@@ -30,7 +30,7 @@ def run_identity(recipe: Recipe, data: PreparedData) -> dict[str, Any]:
         values |= {f"{key}.{name}": entry for name, entry in value.items()} if isinstance(value, dict) else {key: value}
     settings = {key: value for key, value in values.items() if key not in NAMES}
     # Through JSON, so that it equals what a file gives back.
-    return json.loads(json.dumps({"recipe": settings, "data": _checksum(data), "processes": num_processes()}))
+    return json.loads(json.dumps({"recipe": settings, "data": data_checksum(data), "processes": num_processes()}))
 
 
 def check_identity(file: Path, identity: dict[str, Any]) -> None:
@@ -62,7 +62,7 @@ def check_identity(file: Path, identity: dict[str, Any]) -> None:
     )
 
 
-def _checksum(data: PreparedData) -> str:
+def data_checksum(data: PreparedData) -> str:
     """Of the vocabulary and of all histories, targets and times between items."""
     checksum = hashlib.sha256(json.dumps([str(item) for item in data.processor.item_ids]).encode())
     for name in sorted(data.dataset):

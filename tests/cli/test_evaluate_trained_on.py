@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 
+from modeling_glintru.data import synthetic_interactions
 from modeling_glintru.evaluation import Evaluation, against, no_better_than
 from modeling_glintru.evaluation.ranking import MISSED
 
@@ -38,6 +40,25 @@ def test_as_is_measures_and_marks(demo, glintru):
     titles = [line for line in result.stdout.splitlines() if line.startswith("test, ")]
     assert len(titles) == 2 and all("TRAINED ON SOME OF THESE TARGETS" in title for title in titles)
     assert json.loads(glintru(*words, "--json").stdout)["trained_on_targets"] is True
+
+
+def test_another_table_is_named(demo, glintru, tmp_path):
+    """An earlier export of the table holds targets that the model has learned from: nobody can know, so it is said."""
+    folder, _ = demo
+    assert json.loads(glintru("evaluate", folder, "--json").stdout)["same_data"] is True
+    frame = synthetic_interactions().frame
+    earlier = frame.filter(pl.col("timestamp").rank("ordinal", descending=True).over("user_id") > 2)
+    earlier.write_csv(tmp_path / "earlier.csv")
+    result = glintru("evaluate", folder, "--data", tmp_path / "earlier.csv", "--json")
+    assert json.loads(result.stdout)["same_data"] is False
+    assert "not the data that the model was trained and measured on" in result.stderr
+
+
+def test_a_prepared_folder_does_not_hide_another_split(demo, glintru, tmp_path):
+    assert glintru("prepare", "--recipe", "demo", "--output_dir", tmp_path / "prepared").exit_code == 0
+    words = ("evaluate", demo[0], "--data", tmp_path / "prepared", "--quiet")
+    assert glintru(*words).exit_code == 0
+    assert "data.split" in glintru(*words, "--set", "split=temporal").stderr
 
 
 def test_a_device_that_is_not_there_is_named(demo, glintru):
