@@ -113,7 +113,8 @@ def test_differences_are_paired_and_their_intervals_decide():
 @pytest.mark.slow
 def test_a_model_that_learned_nothing_is_told_so(glintru, tmp_path):
     """The case no_signal: random draws from a skewed popularity, so there is nothing to learn but the popularity."""
-    words = ("--set", "num_train_epochs=2", "--quiet", "--output_dir", tmp_path / "model")
+    small = ("--set", "num_train_epochs=2", "--set", "hidden_size=32", "--set", "r_drop_alpha=0")
+    words = (*small, "--set", "num_bootstrap=200", "--quiet", "--output_dir", tmp_path / "model")
     result = glintru("train", "--data", CASES / "no_signal" / "clicks.csv", *words)
     assert result.exit_code == 0, result.output
     assert "This model is not better than" in result.stdout and "popularity" in result.stdout
