@@ -11,7 +11,7 @@ import polars as pl
 from ..errors import DataError
 from .columns import OPTIONS
 
-__all__ = ["DAY_FIRST", "MONTH_FIRST", "date_times", "duration_seconds", "read_times"]
+__all__ = ["DAY_FIRST", "ISO_TIME_TEXT", "MONTH_FIRST", "date_times", "duration_seconds", "read_times"]
 
 DAY_FIRST, MONTH_FIRST = "day_first", "month_first"
 ISO_TIME_TEXT = r"^\d{4}-\d{2}-\d{2}($|[T ])"
