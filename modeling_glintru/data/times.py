@@ -24,7 +24,6 @@ UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 FIRST_YEAR = -30_610_224_000  # 1000-01-01 in Unix seconds: an earlier date had a year of two digits
 EXACT_FLOAT32, EXACT_FLOAT64 = 2**24, 2**53
 INTEGER_TEXT = r"^[+-]?[0-9]+$"
-LONGEST_MICROSECONDS = len("2024-05-31T18:00:00.123456")
 
 
 def read_times(
@@ -138,7 +137,7 @@ def _say_what_is_cut(finer: pl.Series, where: str, notes: list[str]) -> None:
 
 def _has_finer_clock(texts: pl.Series) -> pl.Series:
     """Which dates are written with more than microseconds."""
-    if (texts.str.len_bytes().max() or 0) <= LONGEST_MICROSECONDS:  # type: ignore[operator]
+    if not texts.str.contains(".", literal=True).any():  # much faster than the expression
         return pl.repeat(False, len(texts), eager=True)
     return texts.str.contains(r":\d{2}\.\d{6}\d*[1-9]")
 

@@ -152,6 +152,7 @@ def test_times_that_are_cut_are_noted() -> None:
 
     said = ["Time column 'when' holds 1 of 2 times finer than a microsecond: they were cut to it."]
     assert notes(pl.Series(["2024-05-31T18:00:00.123456789", "2024-05-31T18:00:00"])) == said
+    assert notes(pl.Series(["2024-5-1 1:00:00.1234567", "2024-05-31T18:00:00"])) == said
     assert notes(pl.Series(["2024-05-31T18:00:00.123456000", "2024-05-31T18:00:00.123456+02:00"])) == []
     assert notes(pl.Series([1_001, 2_000]).cast(pl.Datetime("ns"))) == said
     assert notes(pl.Series([1_001, 2_000]).cast(pl.Datetime("us"))) == []
