@@ -294,7 +294,9 @@ class _Translation:
             raise self.wants_dates(name)
         cells = self.rows.frame[name]
         if kind == pl.String:
-            cells = self.rows.frame.select(pl.when(~self.missing(name)).then(pl.col(name))).to_series()
+            cells = self.rows.frame.select(
+                pl.when(~self.missing(name) & (pl.col(name) != "")).then(pl.col(name))
+            ).to_series()
         where = f"--where {self.condition.text!r}: column {name!r} of {self.rows.table.source}"
         try:
             times, has_dates = read_times(cells, where, self.rows.place, self.time_format if is_time else None)

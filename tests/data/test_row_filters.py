@@ -130,6 +130,11 @@ def test_dates_in_other_columns_of_text_are_compared_as_moments(tmp_path: Path) 
         read_interactions(path, where="day > '2024-05-31'")
 
 
+def test_dates_in_text_of_a_frame_are_compared_as_moments() -> None:
+    frame = pl.DataFrame({"user": ["a"] * 3, "item": ["x", "y", "z"], "time": ["2024/05/01", "2024-06-01", ""]})
+    assert read_interactions(frame, where="time > '2024-05-31'").frame["item_id"].to_list() == ["y"]
+
+
 def test_times_of_a_given_form_are_compared_as_moments(tmp_path: Path) -> None:
     path = text_file(tmp_path, ["01/06/2024", "30/05/2024"])
     for value in ("2024-05-31", "31/05/2024"):
