@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Sequence
 
 from ..errors import DataError, nearest_names
@@ -15,6 +17,7 @@ __all__ = [
     "is_usual_name",
     "name_in_condition",
     "recognise_column",
+    "where_option",
 ]
 
 
@@ -75,6 +78,15 @@ def name_in_condition(column: str) -> str:
     """A column as it is written in a condition (`row_filters`)."""
     name = base_name(column)
     return name if name.isidentifier() else f"`{name}`"
+
+
+def where_option(condition: str) -> str:
+    """The option `--where` with a condition, as it is typed in a shell.
+
+    Double quotes read best; a condition that holds what a shell replaces in them is quoted by `shlex.quote`.
+    """
+    replaced = re.search(r"[\"$`\\]|!(?!=)", condition)
+    return f"--where {shlex.quote(condition)}" if replaced else f'--where "{condition}"'
 
 
 def recognise_column(columns: Sequence[str], role: str, source: str, given: str | None = None) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import polars as pl
 
 from ..errors import DataError
-from .columns import OPTIONS, name_in_condition
+from .columns import OPTIONS, name_in_condition, where_option
 from .readers import Table
 
 __all__ = ["ids_of_type", "read_ids", "stray_ids"]
@@ -106,7 +106,7 @@ def stray_ids(ids: pl.Series, place: Callable[[int], str]) -> str | None:
     return (
         f"All ids in {ids.name!r} are text because {count:,} of {total:,} {are}, the first is "
         f"{_first(ids, wrong, place)}; "
-        f'to keep integers: --where "{name_in_condition(ids.name)} {left_out}".'
+        f"to keep integers: {where_option(f'{name_in_condition(ids.name)} {left_out}')}."
     )
 
 

@@ -183,7 +183,7 @@ def read_interactions(
     ]
     wanted = [*roles.columns, *(column for condition in conditions for column in condition.columns)]
     rows = Rows(load_fields(table), wanted)
-    filter_rows(rows, conditions)
+    filter_rows(rows, conditions, roles.time, time_format)
     roles = explode_lists(rows, roles)
     if no_time is not None and not rows.exploded:
         raise no_time

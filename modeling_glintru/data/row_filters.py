@@ -11,9 +11,9 @@ from typing import Any
 import polars as pl
 
 from ..errors import DataError, nearest_names
-from .columns import base_name
+from .columns import base_name, name_in_condition
 from .rows import MISSING_TEXT, Rows
-from .times import date_times
+from .times import ISO_TIME_TEXT, date_times, read_times
 
 __all__ = ["Condition", "filter_rows", "parse_condition"]
 
@@ -40,6 +40,7 @@ MIRRORED: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.Gt: ast.Lt,
     ast.GtE: ast.LtE,
 }
+SIGNS: dict[type[ast.cmpop], str] = {ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">="}
 # Quoted values stay as they are; names in backticks may hold any letter.
 QUOTED_OR_BACKTICKED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|`([^`]*)`")
 
@@ -108,11 +109,19 @@ def parse_condition(text: str, columns: Sequence[str], source: str) -> Condition
     return condition
 
 
-def filter_rows(rows: Rows, conditions: Sequence[Condition]) -> None:
+def filter_rows(
+    rows: Rows, conditions: Sequence[Condition], time: str | None = None, time_format: str | None = None
+) -> None:
     """Keeps the rows that meet all conditions.
 
     A row in which a compared cell is missing is left out, whatever the comparison. In text files a column that is
-    compared with a number is read as numbers.
+    compared with a number is read as numbers, and a column of text that is compared with a date is read as dates.
+
+    Args:
+        rows: The rows.
+        conditions: The conditions.
+        time: Name of the column of times, whose cells are read as `times.read_times` reads them.
+        time_format: Of that column.
 
     Raises:
         DataError: A column and its value are of different kinds, or nothing is left.
@@ -120,7 +129,7 @@ def filter_rows(rows: Rows, conditions: Sequence[Condition]) -> None:
     for condition in conditions:
         before = len(rows)
         rows.strip([name for name in condition.columns if rows.table.is_text])
-        translation = _Translation(rows, condition)
+        translation = _Translation(rows, condition, time, time_format)
         try:
             expression = translation.of(condition.tree)
             kept = rows.frame.select(expression.alias("kept")).to_series()
@@ -214,8 +223,9 @@ def _written(node: ast.expr) -> str:
 class _Translation:
     """From the tree of a condition to an expression of polars, for the types that the columns have."""
 
-    def __init__(self, rows: Rows, condition: Condition) -> None:
+    def __init__(self, rows: Rows, condition: Condition, time: str | None, time_format: str | None) -> None:
         self.rows, self.condition = rows, condition
+        self.time, self.time_format = time, time_format
         self.as_numbers: dict[str, None] = {}  # columns of text that were compared with numbers
 
     def of(self, node: ast.expr) -> pl.Expr:
@@ -241,8 +251,15 @@ class _Translation:
             missing = self.missing(self.condition.names[left.id])  # type: ignore[attr-defined]
             return missing if isinstance(operator, ast.Is) else ~missing
         values = value if isinstance(value, list) else [value]
-        column = self.column_for(left, values)
-        values = self.values_for(left, values)
+        ordered = not isinstance(operator, (ast.In, ast.NotIn, ast.Eq, ast.NotEq))
+        if ordered:
+            self.refuse_quoted_numbers(left, values, kind)
+        moments = self.as_moments(left, values, ordered)
+        if moments is None:
+            column = self.column_for(left, values)
+            values = self.values_for(left, values)
+        else:
+            column, values = moments
         if isinstance(operator, (ast.In, ast.NotIn)):
             # One by one, because `is_in` takes no integers for a column of floats.
             inside = pl.any_horizontal([column == pl.lit(value) for value in values])
@@ -254,6 +271,81 @@ class _Translation:
         if kind == pl.String and self.rows.table.is_text:
             return column.is_null() | column.is_in(MISSING_TEXT)
         return column.is_null() | column.is_nan() if kind.is_float() else column.is_null()
+
+    def as_moments(self, node: ast.expr, values: list[Any], ordered: bool) -> tuple[pl.Expr, list[Any]] | None:
+        """A column without a type of dates, and the values, as moments; None where they are to be compared as they are.
+
+        Moments are what the column of times is compared with, and what any column of text is compared with where the
+        values are ISO dates. A column that is not all dates is still compared with a date by == and in, as text.
+        """
+        assert isinstance(node, ast.Name)
+        name = self.condition.names[node.id]
+        kind, is_time = self.rows.frame.schema[name], name == self.time
+        if not all(isinstance(value, str) for value in values) or not (kind == pl.String or kind.is_numeric()):
+            return None
+        texts = pl.Series(values, dtype=pl.String)
+        looks_like_dates = bool(texts.str.contains(ISO_TIME_TEXT).all())
+        if not looks_like_dates and not (is_time and kind == pl.String):
+            return None
+        moments = self.read_values(texts, is_time)
+        if moments.null_count():
+            if not ordered:
+                return None
+            raise self.wants_dates(name)
+        cells = self.rows.frame[name]
+        if kind == pl.String:
+            cells = self.rows.frame.select(
+                pl.when(~self.missing(name) & (pl.col(name) != "")).then(pl.col(name))
+            ).to_series()
+        where = f"--where {self.condition.text!r}: column {name!r} of {self.rows.table.source}"
+        try:
+            times, has_dates = read_times(cells, where, self.rows.place, self.time_format if is_time else None)
+        except DataError:
+            if ordered or is_time:
+                raise
+            return None
+        if not has_dates and cells.null_count() < len(cells):
+            if not (ordered or is_time):
+                return None
+            raise DataError(
+                f"{where} holds numbers, so it cannot be compared with the date {values[0]!r}: compare it with a "
+                "number in the unit of the column, without quotes."
+            )
+        return pl.lit(times.cast(pl.Datetime("us"))), moments.to_list()
+
+    def read_values(self, texts: pl.Series, is_time: bool) -> pl.Series:
+        """Values as dates: ISO dates, or dates in the form of the column of times; null where one is none."""
+        moments = date_times(texts)
+        if not moments.null_count() or not is_time or self.time_format is None:
+            return moments
+        try:
+            times, _ = read_times(texts, "--where", lambda row: f"value {row + 1}", self.time_format)
+        except DataError:
+            return moments
+        return times.cast(pl.Datetime("us"))
+
+    def refuse_quoted_numbers(self, node: ast.expr, values: list[Any], kind: type[ast.cmpop]) -> None:
+        """Refuses to order numbers of a text file as text, by which '10' is less than '4'."""
+        assert isinstance(node, ast.Name)
+        name = self.condition.names[node.id]
+        if self.rows.frame.schema[name] != pl.String or not self.rows.table.is_text or not isinstance(values[0], str):
+            return
+        if name == self.time and self.time_format is not None:  # such as 20240531
+            return
+        if pl.Series(values).cast(pl.Float64, strict=False).null_count():
+            return
+        known = self.rows.frame.filter(~self.missing(name))[name]
+        if len(known) and not known.cast(pl.Float64, strict=False).null_count():
+            raise DataError(
+                f"--where {self.condition.text!r}: {name!r} holds numbers, but {values[0]!r} is text; "
+                f"numbers stand without quotes: {name_in_condition(name)} {SIGNS[kind]} {values[0].strip()}."
+            )
+
+    def wants_dates(self, name: str) -> DataError:
+        return DataError(
+            f"--where {self.condition.text!r}: {name!r} holds dates; write them as '2024-05-31' or "
+            "'2024-05-31T18:00:00'."
+        )
 
     def column_for(self, node: ast.expr, values: list[Any]) -> pl.Expr:
         """The column in the type that these values have."""
@@ -296,10 +388,7 @@ class _Translation:
             return values
         dates = date_times(pl.Series(values, dtype=pl.String))
         if dates.null_count():
-            raise DataError(
-                f"--where {self.condition.text!r}: {name!r} holds dates; write them as '2024-05-31' or "
-                "'2024-05-31T18:00:00'."
-            )
+            raise self.wants_dates(name)
         return dates.to_list()
 
     def count_no_numbers(self) -> str:

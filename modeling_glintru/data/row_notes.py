@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import polars as pl
 
-from .columns import base_name, is_usual_name, name_in_condition
+from .columns import base_name, is_usual_name, name_in_condition, where_option
 
 __all__ = ["giant_note", "looks_like_session", "unused_note"]
 
@@ -38,7 +38,7 @@ def giant_note(ids: pl.Series, role: str, column: str) -> str | None:
     count = int((ids == value).sum())
     if count <= len(ids) * max(GIANT_SHARE, GIANT_TIMES_EVEN / len(counts)):
         return None
-    advice = f' (--where "{name_in_condition(column)} != {value!r}" leaves it out)' if column else ""
+    advice = f" ({where_option(f'{name_in_condition(column)} != {value!r}')} leaves it out)" if column else ""
     return (
         f"The {role} {value!r} has {100 * count / len(ids):.1f} % of all rows: is it a real {role}, or what stands for "
         f"an unknown one?{advice}"
@@ -76,9 +76,11 @@ def _option(name: str, has_times: bool) -> str | None:
     """The option that would use a column of a telling name."""
     letters = "".join(letter for letter in base_name(name).lower() if letter.isalnum())
     if letters in EVENTS:
-        return f"--where \"{name_in_condition(name)} == 'purchase'\""
+        written = name_in_condition(name)
+        # A name in backticks needs single quotes around the condition, so that there are double ones within it.
+        return where_option(f"{written} == " + ('"purchase"' if written.startswith("`") else "'purchase'"))
     if letters in RATINGS:
-        return f'--where "{name_in_condition(name)} >= 4"'
+        return where_option(f"{name_in_condition(name)} >= 4")
     if is_usual_name(name, "session"):
         return f"--session_column {base_name(name)}"
     if has_times and is_usual_name(name, "order"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import json
 from dataclasses import replace
 
 import polars as pl
@@ -16,13 +18,17 @@ __all__ = ["explode_lists"]
 AUGMENTED = 0.9  # of the rows of three items and more: above it a table holds the beginnings of its own sessions
 PROBE = 1000
 BETWEEN = "\x1f"
+EMPTY_BRACKETS = r"^\[[\s,]*\]$"
+QUOTED_LIST = r"^\[\s*['\"]"
+ELEMENT = r"(?s)'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|[^\s,'\"\[\]]+"
 
 
 def explode_lists(rows: Rows, roles: Roles) -> Roles:
     """Makes one row of each item where the items are lists, and says so in the notes.
 
     Lists are columns of lists, and in text files RecBole's `token_seq`, cells in brackets, and columns that are named
-    as lists. A list of times must be as long as that of the items; a single time holds for all of them.
+    as lists (`item_id_list`, `item_seq`). A list of times must be as long as that of the items; a single time holds for
+    all of them.
 
     Returns:
         The roles in the table of one row an item.
@@ -114,21 +120,85 @@ def _as_lists(rows: Rows, name: str, role: str) -> pl.Series | None:
         return column.fill_null([])
     if kind != pl.String or not rows.table.is_text:
         return None
-    named = name != base_name(name) and name.rpartition(":")[2].strip().endswith("_seq")
-    named = named or (not is_usual_name(name, role) and find_list_column([name], role) is not None)
-    if not named and not (_in_brackets(column.head(PROBE)) and _in_brackets(column)):
+    if not _is_named_as_list(name, role) and not (_in_brackets(column.head(PROBE)) and _in_brackets(column)):
         return None
-    texts = column.fill_null("")
-    texts = texts.str.replace_all(r"[\[\]'\",\s]+", " ").str.strip_chars()
-    lists = texts.str.split(" ")
-    return pl.select(
-        pl.when(pl.lit(texts != "")).then(pl.lit(lists)).otherwise(pl.lit([], pl.List(pl.String)))
-    ).to_series()
+    return _lists_of_text(column.fill_null("").str.strip_chars(), name, rows)
+
+
+def _is_named_as_list(name: str, role: str) -> bool:
+    """Whether a name says that cells of text are lists; the plural `items` does not, its cells may be titles."""
+    if name != base_name(name) and name.rpartition(":")[2].strip().endswith("_seq"):
+        return True
+    plural = role == "item" and base_name(name).strip().lower().endswith("s")
+    return not plural and not is_usual_name(name, role) and find_list_column([name], role) is not None
 
 
 def _in_brackets(cells: pl.Series) -> bool:
+    """Whether cells are lists in brackets: with quotes, commas or numbers, and not ids such as `[Deluxe Edition]`."""
     cells = cells.drop_nulls().str.strip_chars()
-    return len(cells) > 0 and bool(cells.str.contains(r"^\[.*\]$").all())
+    if not len(cells) or not cells.str.contains(r"^(?s)\[.*\]$").all():
+        return False
+    filled = cells.filter(~cells.str.contains(EMPTY_BRACKETS))
+    return bool(filled.str.contains(r"^\[\s*['\"]|,").any() or filled.str.contains(r"^\[[\s\d.+-]*\]$").all())
+
+
+def _lists_of_text(cells: pl.Series, name: str, rows: Rows) -> pl.Series:
+    """Lists of the elements that stand in cells of text.
+
+    Elements in quotes (lists of Python, numpy and JSON) may hold blanks and commas. Others are divided by the commas
+    where a column of brackets has any, and else by commas and blanks.
+    """
+    quoted = cells.str.contains(QUOTED_LIST)
+    if not quoted.any():
+        return _bare_lists(cells)
+    numbers = quoted.arg_true()
+    parts = [_quoted_lists(cells.filter(quoted), numbers, name, rows), _bare_lists(cells.filter(~quoted))]
+    return pl.concat(parts).gather(pl.concat([numbers, (~quoted).arg_true()]).arg_sort())
+
+
+def _bare_lists(cells: pl.Series) -> pl.Series:
+    bare = cells.str.replace(r"^\[(?s:(.*))\]$", "$1")
+    in_brackets = bare != cells
+    divided = bare.str.replace_all(r"[,\s]+", ",")
+    if bare.filter(in_brackets).str.contains(",", literal=True).any():
+        divided = pl.select(pl.when(pl.lit(in_brackets)).then(pl.lit(bare)).otherwise(pl.lit(divided))).to_series()
+    return divided.str.split(",").list.eval(pl.element().str.strip_chars("'\" \n\t")).list.eval(_not_empty())
+
+
+def _not_empty() -> pl.Expr:
+    return pl.element().filter(pl.element() != "")
+
+
+def _quoted_lists(cells: pl.Series, numbers: pl.Series, name: str, rows: Rows) -> pl.Series:
+    """Lists of cells such as `["it's", 'a, b', 3]`."""
+    wrong = ~cells.str.replace_all(ELEMENT, "").str.contains(EMPTY_BRACKETS)
+    if wrong.any():
+        row = wrong.arg_true()[0]
+        raise DataError(
+            f"Column {name!r} of {rows.table.source} holds {int(wrong.sum()):,} lists that cannot be read, the first "
+            f"is {cells[row]!r} in {rows.place(int(numbers[row]))}: a list is written as "
+            "['a b', 'c'] or [\"a b\", \"c\"]."
+        )
+    elements = cells.str.extract_all(ELEMENT)
+    in_quotes = pl.element().str.contains(r"^['\"]")
+    plain = pl.when(in_quotes).then(pl.element().str.slice(1, pl.element().str.len_chars() - 2))
+    if not cells.str.contains("\\", literal=True).any():
+        return elements.list.eval(plain.otherwise(pl.element())).list.eval(_not_empty())
+    single = elements.explode().drop_nulls().unique()
+    escaped = single.filter(single.str.contains("\\", literal=True) & single.str.contains(r"^['\"]"))
+    known = {text: _unescaped(text) for text in escaped}
+    by_hand = pl.element().replace_strict(known, default=None, return_dtype=pl.String)
+    return elements.list.eval(pl.coalesce(by_hand, plain.otherwise(pl.element()))).list.eval(_not_empty())
+
+
+def _unescaped(text: str) -> str:
+    """What a text in quotes says, of which letters are written with a backslash, in JSON or in Python."""
+    for read in (json.loads, ast.literal_eval):
+        try:
+            return str(read(text))
+        except (ValueError, SyntaxError):
+            continue
+    return text[1:-1]
 
 
 def _with_next(lists: pl.Series, following: pl.Series | None) -> pl.Series:

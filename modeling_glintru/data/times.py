@@ -11,7 +11,7 @@ import polars as pl
 from ..errors import DataError
 from .columns import OPTIONS
 
-__all__ = ["DAY_FIRST", "MONTH_FIRST", "date_times", "duration_seconds", "read_times"]
+__all__ = ["DAY_FIRST", "ISO_TIME_TEXT", "MONTH_FIRST", "date_times", "duration_seconds", "read_times"]
 
 DAY_FIRST, MONTH_FIRST = "day_first", "month_first"
 ISO_TIME_TEXT = r"^\d{4}-\d{2}-\d{2}($|[T ])"
@@ -22,7 +22,8 @@ CLOCKS = ("", " %H:%M:%S%.f", " %H:%M", " %I:%M:%S %p", " %I:%M %p")
 PROBE, PART = 1000, 500_000
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 FIRST_YEAR = -30_610_224_000  # 1000-01-01 in Unix seconds: an earlier date had a year of two digits
-EXACT_FLOAT32 = 2**24
+EXACT_FLOAT32, EXACT_FLOAT64 = 2**24, 2**53
+INTEGER_TEXT = r"^[+-]?[0-9]+$"
 
 
 def read_times(
@@ -40,14 +41,14 @@ def read_times(
         place: Where a row of the column stands, for people.
         time_format: The form of dates that are not written as ISO dates: `"day_first"`, `"month_first"`, or signs such
             as `"%d/%m/%Y %H:%M"`.
-        notes: Gets a sentence where the numbers have lost digits.
+        notes: Gets a sentence where numbers or dates have lost digits.
 
     Returns:
         Int64 or Float64 (dates: whole microseconds since 1970 in UTC).
 
     Raises:
-        DataError: Values that are neither numbers nor dates, or not finite; dates of which day and month cannot be
-            told apart.
+        DataError: Values that are neither numbers nor dates, or not finite; numbers beside dates; integers that are
+            not exact beside the other numbers; dates of which day and month cannot be told apart.
     """
     if time_format is not None and time_format not in (DAY_FIRST, MONTH_FIRST) and "%" not in time_format:
         raise DataError(
@@ -58,11 +59,16 @@ def read_times(
     if time_format is not None and kind.is_integer():
         column = column.cast(pl.String)  # 20240531
     if column.dtype in (pl.String, pl.Categorical, pl.Enum, pl.Null):
-        column = _from_text(column.cast(pl.String), where, place, time_format)
+        text = column.cast(pl.String)
+        column = _from_text(text, where, place, time_format)
+        if notes is not None and isinstance(column.dtype, pl.Datetime):
+            _say_what_is_cut(_has_finer_clock(text), where, notes)
     elif time_format is not None:
         raise DataError(f"{where} has the type {kind}: only text needs --time_format, leave it out.")
     kind = column.dtype
     if kind == pl.Date or isinstance(kind, pl.Datetime):
+        if notes is not None and kind == pl.Datetime("ns"):
+            _say_what_is_cut(column.dt.epoch("ns") % 1000 != 0, where, notes)
         return (column.cast(pl.Datetime("us")) if kind == pl.Date else column).dt.epoch("us"), True
     if kind.is_integer():
         times = column.cast(pl.Int64, strict=False)
@@ -118,22 +124,54 @@ def _from_text(column: pl.Series, where: str, place: Callable[[int], str], time_
     if 2 * known.cast(pl.Float64, strict=False).null_count() < len(known):
         return _numbers(column, where, place)
     times = date_times(column)
-    wrong = times.is_null() & column.is_not_null()
-    if wrong.any():
-        raise _no_times(column, wrong, where, place)
+    if times.null_count() > column.null_count():
+        raise _no_times(column, where, place)
     return times
+
+
+def _say_what_is_cut(finer: pl.Series, where: str, notes: list[str]) -> None:
+    count = int(finer.sum())
+    if count:
+        notes.append(f"{where} holds {count:,} of {len(finer):,} times finer than a microsecond: they were cut to it.")
+
+
+def _has_finer_clock(texts: pl.Series) -> pl.Series:
+    """Which dates are written with more than microseconds."""
+    if not texts.str.contains(".", literal=True).any():  # much faster than the expression
+        return pl.repeat(False, len(texts), eager=True)
+    return texts.str.contains(r":\d{2}\.\d{6}\d*[1-9]")
 
 
 def _numbers(column: pl.Series, where: str, place: Callable[[int], str]) -> pl.Series:
     """Text as Int64 where every one is a whole number, else as Float64."""
-    for kind in (pl.Int64(), pl.Float64()):
-        times = column.cast(kind, strict=False)
-        if times.null_count() == column.null_count():
-            return times
-    raise _no_times(column, times.is_null() & column.is_not_null(), where, place)
+    integers = column.cast(pl.Int64, strict=False)
+    if integers.null_count() == column.null_count():
+        return integers
+    times = column.cast(pl.Float64, strict=False)
+    if times.null_count() > column.null_count():
+        raise _no_times(column, where, place)
+    inexact = column.str.contains(INTEGER_TEXT) & (times.abs() >= EXACT_FLOAT64)
+    if inexact.any():
+        row = inexact.arg_true()[0]
+        raise DataError(
+            f"{where} holds {int(inexact.sum()):,} of {len(column):,} integers that would lose digits, the first is "
+            f"{column[row]!r} in {place(row)}: integers stay exact where all times are integers of 64 bits. Write all "
+            "times as such integers, in one unit."
+        )
+    return times
 
 
-def _no_times(column: pl.Series, wrong: pl.Series, where: str, place: Callable[[int], str]) -> DataError:
+def _no_times(column: pl.Series, where: str, place: Callable[[int], str]) -> DataError:
+    """What is wrong with text that is not all numbers and not all dates."""
+    numbers, dates = column.cast(pl.Float64, strict=False).is_not_null(), date_times(column).is_not_null()
+    wrong = column.is_not_null() & ~numbers & ~dates
+    if not wrong.any():
+        number, date = numbers.arg_true()[0], dates.arg_true()[0]
+        return DataError(
+            f"{where} mixes numbers and dates: {int(numbers.sum()):,} of {len(column):,} times are numbers, the first "
+            f"is {column[number]!r} in {place(number)}, and {int(dates.sum()):,} are dates, the first is "
+            f"{column[date]!r} in {place(date)}; write them all in one form."
+        )
     row = wrong.arg_true()[0]
     slashed = column.str.contains(SLASHED_DATE)
     if slashed[row]:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+
 import pytest
 
 from modeling_glintru.data.columns import (
@@ -8,6 +10,7 @@ from modeling_glintru.data.columns import (
     has_usual_name,
     name_in_condition,
     recognise_column,
+    where_option,
 )
 from modeling_glintru.errors import DataError
 
@@ -96,3 +99,17 @@ def test_sessions_and_orders_are_known_and_the_way_out_of_no_time_is_named() -> 
 def test_names_in_conditions() -> None:
     assert name_in_condition("rating:float") == "rating"
     assert name_in_condition("Event Type") == "`Event Type`"
+
+
+@pytest.mark.parametrize(
+    "condition", ["""item != "it's\"""", "`Event Type` == 'buy'", "item != '$HOME'", r"item != 'a\\b'", "item != 'a!b'"]
+)
+def test_a_condition_reaches_the_program_through_a_shell(condition: str) -> None:
+    printed = subprocess.run(
+        ["bash", "-c", f"printf '%s\n' {where_option(condition)}"], capture_output=True, text=True, check=True
+    )
+    assert printed.stdout.splitlines() == ["--where", condition]
+
+
+def test_a_plain_condition_stands_in_double_quotes() -> None:
+    assert where_option("item_id != 'unknown'") == """--where "item_id != 'unknown'\""""

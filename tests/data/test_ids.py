@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import polars as pl
@@ -54,7 +55,8 @@ def test_few_strays_are_named(tmp_path: Path) -> None:
 def test_the_advice_on_strays_works(tmp_path: Path) -> None:
     path = table(tmp_path, [str(i % 50) for i in range(300)] + ["it's", "promo", "promo"])
     (note,) = read_interactions(path).notes
-    condition = note.partition('--where "')[2].removesuffix('".')
+    option, condition = shlex.split(note.partition("to keep integers: ")[2].removesuffix("."))
+    assert option == "--where"
     assert read_interactions(path, where=condition).frame["item_id"].dtype == pl.Int64
 
 

@@ -97,6 +97,69 @@ def test_dates() -> None:
         read_interactions(frame, where="day > 'May'")
 
 
+def text_file(folder: Path, cells: list[str], header: str = "user,item,timestamp") -> Path:
+    path = folder / "a.csv"
+    path.write_text(header + "\n" + "".join(f"u,i{at},{cell}\n" for at, cell in enumerate(cells)))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("cells", "condition", "expected"),
+    [
+        (["2024/05/01", "2024-05-30", "2024-06-01"], "timestamp >= '2024-05-31'", ["i2"]),
+        (["2024/05/31", "2024-05-30"], "timestamp == '2024-05-31'", ["i0"]),
+        (["2024-05-31T01:00:00+02:00", "2024-05-30T23:30:00Z"], "timestamp < '2024-05-30T23:15:00Z'", ["i0"]),
+        (["2024-05-30T23:30:00Z", "2024-05-30T20:00:00Z"], "'2024-05-31T01:00:00+02:00' <= timestamp", ["i0"]),
+        (["2024-05-31", "unknown"], "timestamp != 'unknown'", ["i0"]),
+    ],
+)
+def test_times_of_text_files_are_compared_as_moments(
+    cells: list[str], condition: str, expected: list[str], tmp_path: Path
+) -> None:
+    read = read_interactions(text_file(tmp_path, cells), where=condition)
+    assert read.frame["item_id"].to_list() == expected
+
+
+def test_dates_in_other_columns_of_text_are_compared_as_moments(tmp_path: Path) -> None:
+    header = "user,item,timestamp,day"
+    path = text_file(tmp_path, ["1,2024/05/01", "2,2024-06-01", "3,NA"], header)
+    assert read_interactions(path, where="day > '2024-05-31'").frame["item_id"].to_list() == ["i1"]
+    path = text_file(tmp_path, ["1,soon", "2,2024-06-01"], header)
+    assert read_interactions(path, where="day == '2024-06-01'").frame["item_id"].to_list() == ["i1"]
+    with pytest.raises(DataError, match=r"column 'day' of a\.csv holds 1 of 2 .*'soon' in line 2"):
+        read_interactions(path, where="day > '2024-05-31'")
+
+
+def test_dates_in_text_of_a_frame_are_compared_as_moments() -> None:
+    frame = pl.DataFrame({"user": ["a"] * 3, "item": ["x", "y", "z"], "time": ["2024/05/01", "2024-06-01", ""]})
+    assert read_interactions(frame, where="time > '2024-05-31'").frame["item_id"].to_list() == ["y"]
+
+
+def test_times_of_a_given_form_are_compared_as_moments(tmp_path: Path) -> None:
+    path = text_file(tmp_path, ["01/06/2024", "30/05/2024"])
+    for value in ("2024-05-31", "31/05/2024"):
+        read = read_interactions(path, where=f"timestamp > '{value}'", time_format="day_first")
+        assert read.frame["item_id"].to_list() == ["i0"]
+    path = text_file(tmp_path, ["20240601", "20240530"])
+    read = read_interactions(path, where="timestamp > '20240531'", time_format="%Y%m%d")
+    assert read.frame["item_id"].to_list() == ["i0"]
+
+
+def test_a_date_is_not_compared_with_numbers(tmp_path: Path) -> None:
+    for source in (text_file(tmp_path, ["1700000000", "5"]), pl.DataFrame(ROWS)):
+        with pytest.raises(DataError, match=r"'timestamp' of .* holds numbers, so it cannot be compared with the date"):
+            read_interactions(source, where="timestamp >= '2024-05-31'")
+
+
+def test_numbers_in_quotes_are_not_put_in_order(tmp_path: Path) -> None:
+    path = text_file(tmp_path, ["1,5", "2,10", "3,NA"], "user,item,timestamp,rating")
+    with pytest.raises(DataError, match="numbers stand without quotes: rating >= 4"):
+        read_interactions(path, where="rating >= '4'")
+    with pytest.raises(DataError, match="numbers stand without quotes: rating > 4"):
+        read_interactions(path, where="'4' < rating")
+    assert read_interactions(path, where="rating == '10'").frame["item_id"].to_list() == ["i1"]
+
+
 @pytest.mark.parametrize(
     "text",
     [

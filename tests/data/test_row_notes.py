@@ -40,7 +40,7 @@ def test_unused_columns() -> None:
     names = ["user_id", "item_id", "time", "price", "Event Type", "rating", "user_session", "timeframe", "title"]
     used = ["user_id", "item_id", "time"]
     assert unused_note(names, used, has_times=True) == (
-        "Not used: 'Event Type' (--where \"`Event Type` == 'purchase'\"), 'rating' (--where \"rating >= 4\"), "
+        "Not used: 'Event Type' (--where '`Event Type` == \"purchase\"'), 'rating' (--where \"rating >= 4\"), "
         "'user_session' (--session_column user_session) and 2 more."
     )
     assert unused_note(["user_id", "item_id", "time", "price", "brand"], used, True) == (

@@ -55,6 +55,49 @@ def test_lists_in_cells_of_text(cell: str, tmp_path: Path) -> None:
     assert not read.has_times
 
 
+@pytest.mark.parametrize("name", ["item_list", "items", "item"])
+@pytest.mark.parametrize(
+    ("cell", "expected"),
+    [
+        ("['a b', 'c']", ["a b", "c"]),
+        ('["a, b", "c"]', ["a, b", "c"]),
+        ("[\"it's\", 'c']", ["it's", "c"]),
+        ("['a b' 'c']", ["a b", "c"]),  # as numpy prints it
+        (r"['it\'s \"x\"', 'c']", ['it\'s "x"', "c"]),
+        (r'["caf\u00e9 \ud83d\ude00", "c"]', ["café \U0001f600", "c"]),
+        ("['a', 3]", ["a", "3"]),
+        ("[a b, c]", ["a b", "c"]),
+    ],
+)
+def test_elements_of_lists_in_cells_of_text_stay_whole(
+    name: str, cell: str, expected: list[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "a.csv"
+    pl.DataFrame({"user": ["a", "b"], name: [cell, "[]"], "time": [1, 2]}).write_csv(path)
+    assert read_interactions(path).frame["item_id"].to_list() == expected
+
+
+def test_a_list_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    pl.DataFrame({"user": ["a", "b"], "item_list": ["['x']", "['x', ['y']]"], "time": [1, 2]}).write_csv(path)
+    with pytest.raises(DataError, match=r"holds 1 lists that cannot be read, the first is .* in line 3"):
+        read_interactions(path)
+
+
+@pytest.mark.parametrize("name", ["item", "items", "item_ids"])
+@pytest.mark.parametrize("ids", [["[Deluxe Edition]", "[X Y]"], ["Toy Story", "Heat"]])
+def test_text_of_several_words_is_no_list(name: str, ids: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    pl.DataFrame({"user": ["a", "b"], name: ids, "time": [1, 2]}).write_csv(path)
+    assert read_interactions(path).frame["item_id"].to_list() == ids
+
+
+def test_times_of_lists_in_cells_of_text_may_have_a_plural_name(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("user,item_list,timestamps\na,3 1,7 8\n")
+    assert read_interactions(path).frame.rows() == [("a", 3, 7), ("a", 1, 8)]
+
+
 def test_brackets_tell_a_list_whatever_the_name(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text('user,item,time\na,"[x, y]",1\nb,[],2\nb,[y],3\n')

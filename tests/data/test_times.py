@@ -132,3 +132,41 @@ def test_durations() -> None:
     for wrong in ("0m", "-5", "half an hour", "", "5y"):
         with pytest.raises(DataError, match="--x must be a length of time"):
             duration_seconds(wrong, "--x")
+
+
+def test_large_integers_stay_exact() -> None:
+    assert read(["1600000000123456789", "5"]) == [1600000000123456789, 5]
+    assert read(["9007199254740991", "0.5"]) == [2**53 - 1, 0.5]
+    for texts in (["1.6e9", "1600000000123456789"], ["5", "9" * 20]):
+        with pytest.raises(
+            DataError, match=rf"holds 1 of 2 integers that would lose digits, the first is '{texts[1]}'"
+        ):
+            read(texts)
+
+
+def test_times_that_are_cut_are_noted() -> None:
+    def notes(column: pl.Series) -> list[str]:
+        found: list[str] = []
+        read_times(column, "Time column 'when'", place, None, found)
+        return found
+
+    said = ["Time column 'when' holds 1 of 2 times finer than a microsecond: they were cut to it."]
+    assert notes(pl.Series(["2024-05-31T18:00:00.123456789", "2024-05-31T18:00:00"])) == said
+    assert notes(pl.Series(["2024-5-1 1:00:00.1234567", "2024-05-31T18:00:00"])) == said
+    assert notes(pl.Series(["2024-05-31T18:00:00.123456000", "2024-05-31T18:00:00.123456+02:00"])) == []
+    assert notes(pl.Series([1_001, 2_000]).cast(pl.Datetime("ns"))) == said
+    assert notes(pl.Series([1_001, 2_000]).cast(pl.Datetime("us"))) == []
+
+
+def test_numbers_beside_dates_are_both_named() -> None:
+    refused(
+        ["5", "2024-01-01", "6"],
+        "mixes numbers and dates: 2 of 3 times are numbers, the first is '5' in line 2, and 1 are dates, the first is "
+        "'2024-01-01' in line 3",
+    )
+    refused(["2024-01-01", "2024-01-02", "6"], "mixes numbers and dates: 1 of 3 times are numbers")
+
+
+def test_only_bad_times_are_named_as_bad() -> None:
+    refused(["5", "0x10"], r"holds 1 of 2 times that are neither .*the first is '0x10' in line 3")
+    refused(["5", "2024-01-01", "soon"], r"holds 1 of 3 times that are neither .*the first is 'soon' in line 4")
