@@ -203,7 +203,8 @@ class _TextFile:
         if shape.quote is not None and shape.quote in block:
             advice = f"--separator and {QUOTES_AS_TEXT}"
         refusal = DataError(
-            f"{self._name_line(error.line)} has {error.cells} cells where {where} has {shape.cells}: "
+            f"{self._name_line(error.line)} has {error.cells} cell{'' if error.cells == 1 else 's'} where {where} has "
+            f"{shape.cells}: "
             f"{self._shown(block, error.line)}; repair this line (a cell that holds the separator "
             f"{self.layout.separator!r} needs quotes), or say how the file is written ({advice})."
         )

@@ -131,7 +131,9 @@ def test_parts_with_columns_in_another_order(tmp_path: Path) -> None:
 def test_parts_whose_types_differ(tmp_path: Path) -> None:
     FRAME.write_parquet(tmp_path / "a.parquet")
     FRAME.with_columns(item_id=pl.lit(1)).write_parquet(tmp_path / "b.parquet")
-    with pytest.raises(DataError, match=r"'item_id' of .* \(2 files\) has several types \(Int32, String\)"):
+    with pytest.raises(
+        DataError, match=r"'item_id' of .* \(2 files\) has several types: String in a.parquet, but Int32 in b.parquet"
+    ):
         open_table(tmp_path).load(["item_id"])
 
 

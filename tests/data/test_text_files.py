@@ -332,6 +332,12 @@ def test_places_count_empty_lines_and_broken_rows_across_blocks(tmp_path: Path) 
             assert [table.place(place) for place in range(40)] == [f"line {line}" for line in expected]
 
 
+def test_a_line_of_one_cell(tmp_path: Path) -> None:
+    refused(
+        write(tmp_path / "a.csv", "a,b\n1,2\n3\n"), "^Line 3 of a.csv has 1 cell where the header has 2: '3'", ["b"]
+    )
+
+
 def test_a_carriage_return_within_a_line(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", "a,b\nx\ry,2\nz,3\n")
     assert read(path)[1] == [("x\ry", "2"), ("z", "3")]
