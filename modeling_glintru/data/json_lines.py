@@ -41,7 +41,7 @@ def open_json_lines(paths: Sequence[Path], source: str, encoding: str | None) ->
     """
     table = _JsonTable(paths, source, encoding)
     files = tuple(path.name for path in paths) if len(paths) > 1 else ()
-    return Table(table.names, table.load, source, files=files, place=table.place)
+    return Table(table.names, table.load, source, files=files, place=table.place, paths=table.field_paths)
 
 
 class _LongIntegers(Exception):
@@ -63,6 +63,7 @@ class _JsonTable:
         ]
         self.nested = nested[0] if len(nested) == 1 else None
         names = [name for name in types.values if name != self.nested]
+        self.field_paths: dict[str, str] = {}
         if self.nested is not None:
             inner = list(types.objects[self.nested].values)
             if twice := [name for name in inner if name in names]:
@@ -70,6 +71,7 @@ class _JsonTable:
                     f"{source} has {twice[0]!r} beside the list {self.nested!r} and in its objects; rename one of them."
                 )
             names += inner
+            self.field_paths = {f"{self.nested}.{name}": name for name in inner}
         self.names = tuple(names)
 
     def _probe(self, path: Path) -> None:
