@@ -155,7 +155,7 @@ def find_fault(
     name, found = min(odd.items(), key=lambda item: item[1][0][1])
     value, number = found[0]
     expected = next(field.type for field in _flat(schema) if field.name == name)
-    lines = f"lines {lines_before + 1:,} to {lines_before + block.count(10):,}"
+    lines = f"lines {lines_before + 1} to {lines_before + block.count(10)}"
     return DataError(
         f"Column {name!r} of {path.name} mixes types: {_shown(value)} on line {number} does not fit the first values, "
         f"which are {_words(expected)} ({len(found):,} such value{'s' * (len(found) > 1)} on {lines}); {ONE_TYPE}."

@@ -144,7 +144,7 @@ def test_mixed_types_are_counted(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", [{"i": 1}, {"i": None}, {"i": 2.5}, {"i": "x"}, {"i": "y"}, {"i": 3}])
     refused(path, r"of the first 5 values 2 are text \(the first is \"x\" on line 4\), the others are integers or num")
     path = write(path, [*[{"e": [{"i": 1}, {"i": 2}]}] * 1000, {"e": [{"i": 1}, {"i": "x"}]}, {"e": [{"i": "y"}]}])
-    refused(path, r"'i' of a\.jsonl .* \"x\" on line 1001 .*integers \(2 such values on lines 1 to 1,002\)")
+    refused(path, r"'i' of a\.jsonl .* \"x\" on line 1001 .*integers \(2 such values on lines 1 to 1002\)")
     refused(write(path, [{"i": 1}, {"i": {"a": 1}}, {"i": 2}]), r"1 is an object \({\"a\": 1} on line 2\)")
     refused(write(path, [{"i": {"a": 1}}]), r"'i' of a\.jsonl nests objects, the first is {\"a\": 1} on line 1")
 
