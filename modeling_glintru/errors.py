@@ -59,7 +59,7 @@ class StateError(StoreError):
 
 
 def nearest_names(name: str, known: Iterable[str], count: int = 3) -> str:
-    """A sentence fragment that offers the nearest known names.
+    """The end of a sentence, with its mark, that offers the nearest known names.
 
     Args:
         name: What was typed.
@@ -67,10 +67,10 @@ def nearest_names(name: str, known: Iterable[str], count: int = 3) -> str:
         count: How many suggestions at most.
 
     Returns:
-        `"did you mean 'a' or 'b'?"`, or the whole list when nothing is near.
+        `"did you mean 'a' or 'b'?"`, or the whole list (`"known: a, b."`) when nothing is near.
     """
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=count, cutoff=0.5)
     if near:
         return "did you mean " + " or ".join(repr(n) for n in near) + "?"
-    return "known: " + ", ".join(known)
+    return "known: " + ", ".join(known) + "."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ class NamedFiles:
     Args:
         paths: One file, or the part files in the order of their names.
         suffix: What they have in common, one of `SUFFIXES`.
-        source: Display name: the file's name, or how many files there are and where.
+        source: Display name: the file's name, or that of the folder or pattern and how many files it means.
     """
 
     paths: tuple[Path, ...]
@@ -47,13 +48,14 @@ def find_files(name: str) -> NamedFiles | None:
     Args:
         name: A file, taken literally even with `[`, `*` or `?` in it; or a folder of part files; or a pattern with `*`
             or `?`, where there is no file of this very name. Of a folder and a pattern, names that begin with a dot or
-            an underscore are left out, and so are files of no bytes.
+            an underscore are left out, and so are files of no bytes; a folder is not read with its sub-folders.
 
     Returns:
         The files, or None where the name means none.
 
     Raises:
-        DataError: A file is empty, or its suffix is not known; or there are part files of several kinds, or none.
+        DataError: A file is empty, or its suffix is not known; or there are part files of several kinds, or none, or
+            sub-folders with tables beside them.
     """
     path = Path(name).expanduser()
     if path.is_file():
@@ -64,6 +66,14 @@ def find_files(name: str) -> NamedFiles | None:
         # Brackets stay names: of the marks of a pattern only these two are meant.
         pattern = str(path).replace("[", "[[]")
         found = [Path(match) for match in sorted(glob.glob(pattern, recursive=True))]
+        # Spark's `_temporary/` and the like are left out, unless the pattern itself names them.
+        named = [any(mark in part for mark in PATTERN_MARKS) for part in path.parts].index(True)
+        spelt = set(path.parts)
+        found = [
+            match
+            for match in found
+            if not any(part.startswith(HIDDEN) for part in match.parts[named:-1] if part not in spelt)
+        ]
         shown = Path(name).name
         if not found:
             raise DataError(f"No file is named like {name!r}.")
@@ -84,11 +94,15 @@ def _known_suffix(path: Path) -> str:
 
 
 def _part_files(entries: Sequence[Path], shown: str) -> NamedFiles:
-    files = [path for path in entries if not path.name.startswith(HIDDEN) and path.is_file()]
+    entries = [path for path in entries if not path.name.startswith(HIDDEN)]
+    files = [path for path in entries if path.is_file()]
+    folders = [path for path in entries if path.is_dir()]
     if not files:
-        folders = sum(path.is_dir() for path in entries)
-        hint = f" only {folders} folders (a pattern such as '{shown}*/*.csv' reaches into them)" if folders else " none"
-        raise DataError(f"{shown} should hold part files of a table ({', '.join(SUFFIXES)}), but it holds{hint}.")
+        count = f"only {_counted(folders, 'folder')} (a pattern such as '{shown}*/*.csv' reaches into them)"
+        raise DataError(
+            f"{shown} should hold part files of a table ({', '.join(SUFFIXES)}), but it holds "
+            f"{count if folders else 'none'}."
+        )
     suffixes = {suffix_of(path) for path in files}
     if len(suffixes) > 1 or "" in suffixes:
         examples = ", ".join(path.name for path in files[:5]) + (", ..." if len(files) > 5 else "")
@@ -96,8 +110,29 @@ def _part_files(entries: Sequence[Path], shown: str) -> NamedFiles:
             f"{shown} should hold part files of one kind ({', '.join(SUFFIXES)}), but it holds {examples}; name one "
             "file, or those that are meant with a pattern such as 'folder/*.csv'."
         )
+    if nested := [folder for folder in folders if _holds_tables(folder)]:
+        ending = files[0].name.removeprefix(files[0].name.partition(".")[0])
+        raise DataError(
+            f"{shown} holds {_counted(files, 'file')} and {_counted(nested, 'folder')} with further tables "
+            f"({nested[0].name}{', ...' if len(nested) > 1 else ''}); say with a pattern which are meant: those of the "
+            f"folder alone ('folder/*{ending}'), those of the folders in it ('folder/*/*{ending}') or all "
+            f"('folder/**/*{ending}')."
+        )
     filled = [path for path in files if path.stat().st_size]
     if not filled:
-        raise DataError(f"{shown} holds {len(files)} files, all of them empty.")
-    count = f"{len(filled)} file{'s' if len(filled) > 1 else ''}"
-    return NamedFiles(tuple(filled), suffixes.pop(), f"{count} of {shown}")
+        are = "all of them empty" if len(files) > 1 else "which is empty"
+        raise DataError(f"{shown} holds {_counted(files, 'file')}, {are}.")
+    return NamedFiles(tuple(filled), suffixes.pop(), f"{shown} ({_counted(filled, 'file')})")
+
+
+def _holds_tables(folder: Path) -> bool:
+    """Whether a file with a known suffix lies in a folder or below it; hidden names do not count."""
+    for _, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(HIDDEN)]
+        if any(suffix_of(Path(name)) for name in names if not name.startswith(HIDDEN)):
+            return True
+    return False
+
+
+def _counted(paths: Sequence[Path], word: str) -> str:
+    return f"{len(paths)} {word}{'' if len(paths) == 1 else 's'}"

@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -14,19 +13,16 @@ import pyarrow as pa
 
 from ..errors import DataError, nearest_names
 from .frames import from_arrow
+from .json_types import KIND, LONG_INTEGER, ONE_TYPE, JsonTypes, find_fault, read_object
 from .table import Table, first_line, unreadable
 from .text_blocks import text_blocks
 
 __all__ = ["JSON_SUFFIXES", "open_json_lines"]
 
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
-KIND = "JSON lines"
 PROBE_LINES = 1000
 PROBE_BYTES = 2**20
-KINDS: dict[type, pa.DataType] = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
-LONG_INTEGER = pa.decimal256(76, 0)  # exact; becomes text
 LONG_KINDS = (LONG_INTEGER, pa.list_(LONG_INTEGER))
-ONE_TYPE = "ids are all text or all integers, times all of one kind"
 
 
 def open_json_lines(paths: Sequence[Path], source: str, encoding: str | None) -> Table:
@@ -45,50 +41,11 @@ def open_json_lines(paths: Sequence[Path], source: str, encoding: str | None) ->
     """
     table = _JsonTable(paths, source, encoding)
     files = tuple(path.name for path in paths) if len(paths) > 1 else ()
-    return Table(table.names, table.load, source, files=files, place=table.place)
+    return Table(table.names, table.load, source, files=files, place=table.place, paths=table.field_paths)
 
 
 class _LongIntegers(Exception):
     """An integer does not fit in 64 bits."""
-
-
-class _Types:
-    """The types of the values that the first lines hold, by name."""
-
-    def __init__(self) -> None:
-        self.values: dict[str, set[type]] = {}
-        self.elements: dict[str, set[type]] = {}  # of the values that are lists
-        self.objects: dict[str, _Types] = {}  # of the elements that are objects
-
-    def add(self, row: dict[str, Any]) -> None:
-        for name, value in row.items():
-            values, elements = self.values.setdefault(name, set()), self.elements.setdefault(name, set())
-            if value is not None:
-                values.add(type(value))
-            if isinstance(value, list):
-                elements.update(type(element) for element in value if element is not None)
-                for element in value:
-                    if isinstance(element, dict):
-                        self.objects.setdefault(name, _Types()).add(element)
-
-    def of(self, name: str, source: str, integers: pa.DataType) -> pa.DataType:
-        """The type that all values of a column have.
-
-        Raises:
-            DataError: They have several types.
-        """
-        found = self.values[name]
-        is_list = found == {list}
-        if is_list:
-            found = self.elements[name]
-        if found == {int, float}:
-            found = {float}
-        if len(found) > 1 or not found <= set(KINDS):
-            names = ", ".join(sorted(kind.__name__ for kind in found))
-            raise DataError(f"Column {name!r} of {source} mixes or nests types ({names}); {ONE_TYPE}.")
-        kind = KINDS[next(iter(found))] if found else pa.string()
-        kind = integers if kind == pa.int64() else kind
-        return pa.list_(kind) if is_list else kind
 
 
 class _JsonTable:
@@ -97,13 +54,16 @@ class _JsonTable:
     def __init__(self, paths: Sequence[Path], source: str, encoding: str | None) -> None:
         self.paths, self.source, self.encoding = paths, source, encoding
         self.integers = pa.int64()
-        self.types = _Types()
+        self.types = JsonTypes()
         for path in paths:
             self._probe(path)
         types = self.types
-        nested = [name for name, found in types.elements.items() if found == {dict} and types.values[name] == {list}]
+        nested = [
+            name for name, found in types.elements.items() if set(found) == {dict} and set(types.values[name]) == {list}
+        ]
         self.nested = nested[0] if len(nested) == 1 else None
         names = [name for name in types.values if name != self.nested]
+        self.field_paths: dict[str, str] = {}
         if self.nested is not None:
             inner = list(types.objects[self.nested].values)
             if twice := [name for name in inner if name in names]:
@@ -111,23 +71,20 @@ class _JsonTable:
                     f"{source} has {twice[0]!r} beside the list {self.nested!r} and in its objects; rename one of them."
                 )
             names += inner
+            self.field_paths = {f"{self.nested}.{name}": name for name in inner}
         self.names = tuple(names)
 
     def _probe(self, path: Path) -> None:
-        count = 0
+        count, number = 0, 0
         for block in text_blocks(path, self.encoding, KIND, PROBE_BYTES):
-            for line in block.split(b"\n"):
+            for line in block.removesuffix(b"\n").split(b"\n"):
+                number += 1
                 if not line.strip():
                     continue
                 if not count and line.lstrip().startswith(b"["):
                     raise DataError(f"{path.name} is one JSON list; JSON lines are needed, one object a line.")
-                try:
-                    row = json.loads(line)
-                except ValueError as error:
-                    raise unreadable(path, KIND, error) from error
-                if not isinstance(row, dict):
-                    raise DataError(f"{path.name} is not JSON lines: each line must be one object.")
-                self.types.add(row)
+                row = read_object(line, number, path, self.encoding)
+                self.types.add(row, f"line {number}" if len(self.paths) == 1 else f"line {number} of {path.name}")
                 count += 1
                 if count == PROBE_LINES:
                     return
@@ -156,7 +113,7 @@ class _JsonTable:
         return frame.with_columns(_shortened(frame[name]) for name in exact)
 
     def _schema(self, names: Sequence[str]) -> pa.Schema:
-        def fields(types: _Types, wanted: Sequence[str]) -> list[pa.Field]:
+        def fields(types: JsonTypes, wanted: Sequence[str]) -> list[pa.Field]:
             return [pa.field(name, types.of(name, self.source, self.integers)) for name in wanted]
 
         if self.nested is None:
@@ -172,7 +129,7 @@ class _JsonTable:
         """One row a line, a block at a time."""
         lines = 0
         for block in text_blocks(path, self.encoding, KIND):
-            yield from_arrow(_as_text(_parse(block, schema, path, lines)))
+            yield from_arrow(_as_text(_parse(block, schema, path, lines, self.encoding)))
             lines += block.count(b"\n")
 
     def _explode(self, frame: pl.DataFrame) -> pl.DataFrame:
@@ -186,7 +143,7 @@ class _JsonTable:
         for path in self.paths:
             lines = 0
             for block in text_blocks(path, self.encoding, KIND):
-                frame = from_arrow(_as_text(_parse(block, schema, path, lines)))
+                frame = from_arrow(_as_text(_parse(block, schema, path, lines, self.encoding)))
                 rows = pl.ones(frame.height, pl.Int64, eager=True)
                 if self.nested is not None:
                     rows = frame[self.nested].list.len().fill_null(0).cast(pl.Int64)
@@ -200,7 +157,7 @@ class _JsonTable:
         raise IndexError(row)
 
 
-def _parse(block: bytes, schema: pa.Schema, path: Path, lines_before: int) -> pa.Table:
+def _parse(block: bytes, schema: pa.Schema, path: Path, lines_before: int, encoding: str | None) -> pa.Table:
     from pyarrow import json as arrow_json
 
     filled = _filled_lines(block)
@@ -217,30 +174,19 @@ def _parse(block: bytes, schema: pa.Schema, path: Path, lines_before: int) -> pa
             table.validate(full=True)
     except pa.ArrowInvalid as error:
         reason = first_line(error)
-        if found := re.search(r"couldn't parse:(\S+)", reason):
-            if not is_long and re.fullmatch(r"-?\d+", found[1]):
-                raise _LongIntegers from error
-            written = re.search(rb"[:,\[]\s*" + re.escape(found[1].encode()) + rb"\s*[,}\]]", block)
-            number = lines_before + block.count(b"\n", 0, written.start() if written else 0) + 1
-            raise DataError(
-                f"{path.name} mixes types in one column on line {number} ({reason}); {ONE_TYPE}."
-            ) from error
+        if not is_long and re.search(r"couldn't parse:-?\d+(\s|$)", reason):
+            raise _LongIntegers from error
         if "requires precision" in reason:
             raise DataError(
                 f"{path.name} holds an integer of more than 76 digits ({reason}); write such ids in quotes."
             ) from error
-        if "changed from" in reason or "Failed to convert" in reason:
-            entry = re.search(r"in row (\d+)", reason)
-            where = f" on line {lines_before + int(filled[int(entry[1])]) + 1}" if entry else ""
-            raise DataError(f"{path.name} mixes types in one column{where} ({reason}); {ONE_TYPE}.") from error
-        if "UTF8" in reason:
-            raise DataError(
-                f"{path.name} is not text in UTF-8 ({reason}); name its encoding, for example --encoding latin-1."
-            ) from error
-        raise unreadable(path, KIND, error) from error
+        raise find_fault(block, schema, path, lines_before, encoding) or unreadable(path, KIND, error) from error
     except OSError as error:
         raise unreadable(path, KIND, error) from error
-    if table.num_rows != len(filled):
+    has_null_line = block.startswith(b"null") or b"\nnull" in block  # Arrow takes it for an object without values
+    if table.num_rows != len(filled) or has_null_line:
+        if fault := find_fault(block, schema, path, lines_before, encoding):
+            raise fault
         raise DataError(
             f"{path.name} is not JSON lines: lines {lines_before + 1} to {lines_before + block.count(10)} hold "
             f"{table.num_rows} objects on {len(filled)} lines; each line must be one object."

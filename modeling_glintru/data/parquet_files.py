@@ -31,10 +31,13 @@ def open_parquet(paths: Sequence[Path], source: str) -> Table:
     def load(names: Sequence[str]) -> pl.DataFrame:
         frames = [_read(path, names) for path in paths]
         for name in frames[0].columns:
-            kinds = {frame[name].dtype for frame in frames}
-            if len(kinds) > 1 and not all(kind.is_integer() for kind in kinds):
-                found = ", ".join(sorted(map(str, kinds)))
-                raise DataError(f"Column {name!r} of {source} has several types ({found}); write it with one.")
+            kinds = [frame[name].dtype for frame in frames]
+            if len(set(kinds)) > 1 and not all(kind.is_integer() for kind in kinds):
+                other = next(place for place, kind in enumerate(kinds) if kind != kinds[0])
+                raise DataError(
+                    f"Column {name!r} of {source} has several types: {kinds[0]} in {paths[0].name}, but "
+                    f"{kinds[other]} in {paths[other].name}; write it with one type in all part files."
+                )
         return pl.concat(frames, how="vertical_relaxed")
 
     def place(row: int) -> str:

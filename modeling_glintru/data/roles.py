@@ -59,6 +59,7 @@ def find_roles(table: Table, given: Mapping[str, str | None], in_order: bool) ->
         DataError: A column is missing, ambiguous, or in two roles.
     """
     source = table.source
+    given = {role: name if name in table.names else table.paths.get(name or "", name) for role, name in given.items()}
     user = recognise_column(table.names, "user", source, given["user"])
     item, next_item, is_list = _find_item(table, given["item"])
     time, next_time, no_time = None, None, None

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import polars as pl
@@ -32,6 +32,8 @@ class Table:
         files: Names of the part files, in the order in which they are read; empty where the table is one file.
         place: The words that say where a row (0-based, as loaded) stands: `"line 17"` of a file of text, `"line 3 of
             part-0001.csv"` of part files, `"row 17"` of anything else. Meant for errors; it may read the file again.
+        paths: Where objects in a column of lists are the rows (JSON lines), the paths of their fields to the names of
+            the columns: `{"events.aid": "aid"}`.
     """
 
     names: tuple[str, ...]
@@ -41,6 +43,7 @@ class Table:
     has_no_time: bool = False
     files: tuple[str, ...] = ()
     place: Callable[[int], str] = row_place
+    paths: Mapping[str, str] = field(default_factory=dict)
 
 
 def unreadable(path: Path, kind: str, error: BaseException) -> DataError:

@@ -198,12 +198,15 @@ class _TextFile:
         )
 
     def _refuse_line(self, block: bytes, shape: RowShape, error: RaggedLine) -> NoReturn:
+        if b"\r" in block.split(b"\n", error.line + 1)[error.line].removesuffix(b"\r"):
+            raise self._return_within(block, error.line)
         where = "line 1" if self.layout.header_lines == 0 else "the header"
         advice = "--separator"
         if shape.quote is not None and shape.quote in block:
             advice = f"--separator and {QUOTES_AS_TEXT}"
         refusal = DataError(
-            f"{self._name_line(error.line)} has {error.cells} cells where {where} has {shape.cells}: "
+            f"{self._name_line(error.line)} has {error.cells} cell{'' if error.cells == 1 else 's'} where {where} has "
+            f"{shape.cells}: "
             f"{self._shown(block, error.line)}; repair this line (a cell that holds the separator "
             f"{self.layout.separator!r} needs quotes), or say how the file is written ({advice})."
         )
@@ -224,7 +227,8 @@ class _TextFile:
     def _parse(self, block: bytes, checked: CheckedBlock, shape: RowShape, columns: list[int]) -> pl.DataFrame:
         if not checked.rows:
             return pl.DataFrame(schema={str(column): pl.String for column in columns})
-        if not checked.has_quotes and checked.empty_lines is not None:
+        whole = block
+        if checked.empty_lines is not None:
             block = _without_spans(block, *checked.empty_lines)
         is_plain = not checked.has_quotes
         if checked.has_simple_quotes:
@@ -234,9 +238,9 @@ class _TextFile:
             frame = _parse_plain(block, shape, columns)
             self.has_strange_bytes = frame is None
         if frame is None:
-            frame = self._parse_with_arrow(block, checked, shape, columns)
+            frame = self._parse_with_arrow(block, whole, checked, shape, columns)
         if frame.height != checked.rows:
-            raise self._stray_return(block) or DataError(
+            raise self._stray_return(whole) or DataError(
                 f"{self.path.name} cannot be read as {KIND}: of {checked.rows} rows after line "
                 f"{self.layout.header_lines + self.lines} {frame.height} are left."
             )
@@ -246,14 +250,14 @@ class _TextFile:
         return frame
 
     def _parse_with_arrow(
-        self, block: bytes, checked: CheckedBlock, shape: RowShape, columns: list[int]
+        self, block: bytes, whole: bytes, checked: CheckedBlock, shape: RowShape, columns: list[int]
     ) -> pl.DataFrame:
         quote = shape.quote if checked.has_quotes and not checked.has_simple_quotes else None
         try:
             return from_arrow(_parse_quoted(block, shape, quote, columns, pa.string()))
         except pa.ArrowInvalid as error:
             if "invalid UTF8" not in str(error):
-                raise self._stray_return(block) or unreadable(self.path, KIND, error) from error
+                raise self._stray_return(whole) or unreadable(self.path, KIND, error) from error
         cells = _parse_quoted(block, shape, quote, columns, pa.binary())
         raise self._not_in_this_encoding(cells, checked, columns)
 
@@ -278,9 +282,11 @@ class _TextFile:
         stray = text.find(b"\r")
         if stray < 0:
             return None
-        line = text.count(b"\n", 0, stray)
+        return self._return_within(text, text.count(b"\n", 0, stray))
+
+    def _return_within(self, block: bytes, line: int) -> DataError:
         return DataError(
-            f"{self._name_line(line)} has a carriage return that does not end the line: {self._shown(text, line)}; "
+            f"{self._name_line(line)} has a carriage return that does not end the line: {self._shown(block, line)}; "
             "remove it."
         )
 

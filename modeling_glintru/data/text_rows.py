@@ -93,9 +93,9 @@ class CheckedBlock:
         size: Bytes of it that are whole rows; the rest belongs to a quoted cell that goes on in the next block.
         rows: Rows in these bytes.
         lines: Lines in these bytes.
-        gaps: For every line that is no row of its own (an empty one, or a further line of a quoted cell) the number
-            of rows (int64) that begin before it.
-        empty_lines: Where the empty lines begin (int64 offsets of bytes), and where they end.
+        gaps: For every line that is no row of its own (an empty one, one of blanks, or a further line of a quoted
+            cell) the number of rows (int64) that begin before it.
+        empty_lines: Where the empty lines and those of blanks begin (int64 offsets of bytes), and where they end.
         has_quotes: Whether a cell is quoted.
         has_simple_quotes: Every quote begins or ends a quoted cell that holds no separator, quote or line break.
         broken_rows: How many rows have a line break in a quoted cell.
@@ -213,6 +213,11 @@ class _Lines:
         """The block's account, after a look at every line that is not sure."""
         cells = self.structural + 1
         wrong = ~self.empty & (cells != self.shape.cells)
+        for line in np.flatnonzero(
+            wrong
+        ).tolist():  # blanks alone are no row, unless they are as many cells as a row has
+            if not self.block[self.start[line] : self.end[line]].strip():
+                self.empty[line], wrong[line] = True, False
         continued = np.zeros_like(self.empty)  # further lines of a quoted cell
         whole = np.concatenate(([0], np.cumsum(self.separators == self.shape.cells - 1)))  # rows if quotes are text
         lines, broken, doubtful, done = len(self.end), 0, [], 0

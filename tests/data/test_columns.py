@@ -65,6 +65,8 @@ def test_missing_column_names_what_is_there_and_the_option(role: str) -> None:
 def test_given_name_that_is_missing_offers_the_nearest() -> None:
     with pytest.raises(DataError, match=r"no column 'user_idd' \(--user_column\); did you mean 'user_id'"):
         recognise_column(["user_id", "item_id"], "user", "table", given="user_idd")
+    with pytest.raises(DataError, match=r"no column 'x' .*; known: item_id, user_id\. It has: 'user_id', 'item_id'\.$"):
+        recognise_column(["user_id", "item_id"], "user", "table", given="x")
 
 
 def test_recbole_types_are_no_part_of_a_name() -> None:

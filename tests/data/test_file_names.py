@@ -64,7 +64,7 @@ def test_part_files_of_a_folder(suffix: str, tmp_path: Path) -> None:
     for source in (folder, f"{folder}/"):
         table = open_table(source)
         assert items(table) == ["a", "b", "c", "d", "e"]
-        assert (table.source, table.files) == ("3 files of events/", names)
+        assert (table.source, table.files) == ("events/ (3 files)", names)
     word = "row" if suffix == ".parquet" else "line"
     first = 2 if ".csv" in suffix else 1
     assert table.place(1) == f"{word} {first + 1} of {names[0]}"
@@ -72,14 +72,14 @@ def test_part_files_of_a_folder(suffix: str, tmp_path: Path) -> None:
     assert table.place(4) == f"{word} {first + 1} of {names[2]}"
     table = open_table(f"{tmp_path}/ev*/part-000?{suffix}")
     assert items(table) == ["a", "b", "c"] and table.files == names[:2]
-    assert table.source == f"2 files of part-000?{suffix}"
+    assert table.source == f"part-000?{suffix} (2 files)"
 
 
 def test_brackets_of_a_folder_are_no_pattern(tmp_path: Path) -> None:
     write(tmp_path / "run2" / "part-1.csv", "wrong")
     write(tmp_path / "run[2]" / "part-1.csv", "right")
     table = open_table(tmp_path / "run[2]" / "part-*.csv")
-    assert items(table) == ["right"] and table.source == "1 file of part-*.csv"
+    assert items(table) == ["right"] and table.source == "part-*.csv (1 file)"
 
 
 def test_what_is_no_table_of_part_files(tmp_path: Path) -> None:
@@ -92,11 +92,26 @@ def test_what_is_no_table_of_part_files(tmp_path: Path) -> None:
     refused(folder, "part files of one kind .* README, a.csv")
     refused(tmp_path / "*.txt", r"No file is named like '.*\*.txt'")
     write(tmp_path / "days" / "day=1" / "a.csv", "a")
-    refused(tmp_path / "days", "only 1 folders .*pattern")
+    refused(tmp_path / "days", "only 1 folder .*pattern")
     assert items(open_table(f"{tmp_path}/days/*/*.csv")) == ["a"]
     (tmp_path / "none").mkdir()
     (tmp_path / "none" / "a.csv").touch()
-    refused(tmp_path / "none", "none/ holds 1 files, all of them empty")
+    refused(tmp_path / "none", "none/ holds 1 file, which is empty")
+
+
+def test_folders_in_a_folder_are_not_left_out_silently(tmp_path: Path) -> None:
+    folder = tmp_path / "events"
+    write(folder / "a.csv", "a")
+    (folder / "pictures").mkdir()
+    (folder / "pictures" / "cover.png").touch()
+    write(folder / "_temporary" / "x" / "c.csv", "wrong")
+    assert items(open_table(folder)) == ["a"]
+    write(folder / "day=1" / "hour=2" / "b.csv", "b")
+    refused(folder, r"^events/ holds 1 file and 1 folder with further tables \(day=1\); .*'folder/\*\*/\*\.csv'")
+    assert items(open_table(f"{folder}/*.csv")) == ["a"]
+    assert items(open_table(f"{folder}/*/*/*.csv")) == ["b"]
+    assert sorted(items(open_table(f"{folder}/**/*.csv"))) == ["a", "b"]
+    assert items(open_table(f"{folder}/_temporary/*/*.csv")) == ["wrong"]
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
@@ -116,7 +131,9 @@ def test_parts_with_columns_in_another_order(tmp_path: Path) -> None:
 def test_parts_whose_types_differ(tmp_path: Path) -> None:
     FRAME.write_parquet(tmp_path / "a.parquet")
     FRAME.with_columns(item_id=pl.lit(1)).write_parquet(tmp_path / "b.parquet")
-    with pytest.raises(DataError, match=r"'item_id' of 2 files of .* has several types \(Int32, String\)"):
+    with pytest.raises(
+        DataError, match=r"'item_id' of .* \(2 files\) has several types: String in a.parquet, but Int32 in b.parquet"
+    ):
         open_table(tmp_path).load(["item_id"])
 
 

@@ -94,16 +94,22 @@ def test_blocks(size: int, tmp_path: Path) -> None:
         assert frame.to_dicts() == rows
         assert (table.place(19), table.place(20), table.place(49)) == ("line 20", "line 23", "line 52")
         path.write_text(path.read_text() + '{"u": "x", "i": "text"}\n')
-        refused(path, "a.jsonl mixes types in one column on line 53|mixes or nests types")
+        refused(path, r"Column 'i' of a.jsonl mixes types: of the first 51 values 1 is text \(\"text\" on line 53\)")
         many = ["{}\n"] * 1000
-        refused(write(path, [*rows, *many, {"u": "x", "i": "text"}]), r"on line 1051 .*Column\(/i\)")
-        refused(write(path, [*rows, *many, {"u": "x", "i": 1.5}]), "on line 1051 .*1.5")
+        refused(
+            write(path, [*rows, *many, {"u": "x", "i": "text"}]),
+            "Column 'i' of a.jsonl mixes types: \"text\" on line 1051 does not fit",
+        )
+        refused(
+            write(path, [*rows, *many, {"u": "x", "i": 1.5}]),
+            "Column 'i' .*: 1.5 on line 1051 does not fit the first values, which are int",
+        )
 
 
 @pytest.mark.parametrize("value", ["007", 7.0, "1e3"])
 def test_what_is_no_integer_among_huge_ones(value: object, tmp_path: Path) -> None:
     rows = [{"i": HUGE}, *[{"i": 1}] * 1000, {"i": value}]
-    refused(write(tmp_path / "a.jsonl", rows), "mixes types in .*column.* on line 1002")
+    refused(write(tmp_path / "a.jsonl", rows), "a.jsonl mixes types.* on line 1002")
 
 
 def test_longer_than_any_integer(tmp_path: Path) -> None:
@@ -113,7 +119,40 @@ def test_longer_than_any_integer(tmp_path: Path) -> None:
 @pytest.mark.parametrize("line", ['{"i": 1}{"i": 2}\n', '{"i": 1,\n"u": 2}\n'])
 def test_each_line_is_one_object(line: str, tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", [*[{"i": 1}] * 1001, line])
-    refused(path, "lines 1 to 100[23] hold 100[23] objects on 100[23] lines; each line must be one object")
+    refused(path, "Line 1002 of a.jsonl cannot be read as JSON lines .*; each line must be one object")
+
+
+@pytest.mark.parametrize("lines_before", [4, 1500])
+@pytest.mark.parametrize(
+    ("line", "match"),
+    [
+        ("garbage", r"cannot be read as JSON lines \(Expecting value at character 1\): 'garbage'"),
+        ("null", "is not JSON lines: it is 'null', but each line must be one object"),
+        ("[1,2,3]", r"is not JSON lines: it is '\[1,2,3\]'"),
+        ('{"i":', r"cannot be read as JSON lines \(its object does not end on this line\): '{\"i\":'"),
+        ('{"i": "caf\udce9"}', r"is not text in UTF-8 \(the byte 0xe9 after '.*caf'\); .* --encoding latin-1"),
+    ],
+)
+def test_a_line_that_cannot_be_read_is_named(lines_before: int, line: str, match: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    text = '{"i": "a"}\n' * lines_before + f"\n{line}\n"
+    path.write_bytes(text.encode("utf-8", "surrogateescape"))
+    refused(path, rf"^Line {lines_before + 2} of a\.jsonl {match}")
+
+
+def test_mixed_types_are_counted(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", [{"i": 1}, {"i": None}, {"i": 2.5}, {"i": "x"}, {"i": "y"}, {"i": 3}])
+    refused(path, r"of the first 5 values 2 are text \(the first is \"x\" on line 4\), the others are integers or num")
+    path = write(path, [*[{"e": [{"i": 1}, {"i": 2}]}] * 1000, {"e": [{"i": 1}, {"i": "x"}]}, {"e": [{"i": "y"}]}])
+    refused(path, r"'i' of a\.jsonl .* \"x\" on line 1001 .*integers \(2 such values on lines 1 to 1002\)")
+    refused(write(path, [{"i": 1}, {"i": {"a": 1}}, {"i": 2}]), r"1 is an object \({\"a\": 1} on line 2\)")
+    refused(write(path, [{"i": {"a": 1}}]), r"'i' of a\.jsonl nests objects, the first is {\"a\": 1} on line 1")
+
+
+def test_mixed_types_of_part_files(tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", [{"i": 1}])
+    write(tmp_path / "b.jsonl", [{"i": 2}, {"i": "x"}])
+    refused(tmp_path, r"1 is text \(\"x\" on line 2 of b\.jsonl\)")
 
 
 def test_encodings(tmp_path: Path) -> None:

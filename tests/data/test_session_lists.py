@@ -191,3 +191,12 @@ def test_fields_of_objects() -> None:
     assert read_interactions(frame, time_column="events.at").frame.rows() == [(0, 3, 7), (0, 1, 8), (1, 2, 9)]
     refused(frame, "the objects|objects in 'events' .* have no 'when'; they have", time_column="events.when")
     refused(frame, "holds no lists of objects", item_column="session.aid", user_column="session")
+
+
+def test_a_path_names_a_field_of_the_events_in_json_lines_too() -> None:
+    path = Path(__file__).resolve().parents[1] / "cases/session_lists/otto.jsonl"
+    expected = read_interactions(path).frame
+    named = read_interactions(path, user_column="session", item_column="events.aid", time_column="events.ts")
+    assert named.frame.equals(expected) and expected.height > 0
+    with pytest.raises(DataError, match=r"has no column 'events\.session' \(--user_column\)"):
+        read_interactions(path, user_column="events.session")

@@ -332,11 +332,32 @@ def test_places_count_empty_lines_and_broken_rows_across_blocks(tmp_path: Path) 
             assert [table.place(place) for place in range(40)] == [f"line {line}" for line in expected]
 
 
+def test_a_line_of_one_cell(tmp_path: Path) -> None:
+    refused(
+        write(tmp_path / "a.csv", "a,b\n1,2\n3\n"), "^Line 3 of a.csv has 1 cell where the header has 2: '3'", ["b"]
+    )
+
+
 def test_a_carriage_return_within_a_line(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", "a,b\nx\ry,2\nz,3\n")
     assert read(path)[1] == [("x\ry", "2"), ("z", "3")]
     match = r"^Line 3 of a.csv has a carriage return that does not end the line: 'x\\ry,2'; remove it"
     refused(write(path, 'a,b\n"q,",1\nx\ry,2\n'), match, ["b"])
+
+    match = r"^Line 4 of a.csv has a carriage return that does not end the line: '1,2\\r3,4'; remove it"
+    refused(write(path, "a,b\n\n1,2\n1,2\r3,4\n"), match, ["b"])
+    refused(write(path, 'a,b\n\n"q,",1\nx\ry,2\n'), match.replace("1,2", "x").replace("3,4", "y,2"), ["b"])
+
+
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_lines_of_blanks_are_skipped(quote: str, tmp_path: Path) -> None:
+    rows = f"1,{quote}x{quote}\n  \n\t\r\n\n2,{quote}y,{quote}\n \n" if quote else "1,x\n  \n\t\r\n\n2,y\n \n"
+    table, found = read(write(tmp_path / "a.csv", f"a,b\n{rows}"))
+    assert found == [("1", "x"), ("2", "y," if quote else "y")]
+    assert table.place(1) == "line 6"
+    assert read(write(tmp_path / "b.csv", 'a,b\n1,"x\n \ny"\n'))[1] == [("1", "x\n \ny")]
+    assert read(write(tmp_path / "a.tsv", "a\tb\n1\tx\n\t\n \n2\ty\n"))[1] == [("1", "x"), (None, None), ("2", "y")]
+    assert read(write(tmp_path / "c.csv", "a\nx\n \ny\n"))[1] == [("x",), (" ",), ("y",)]
 
 
 def test_a_header_without_rows(tmp_path: Path) -> None:
