@@ -95,7 +95,7 @@ class ItemFilter:
 
     @classmethod
     def of(cls, processor: Any, allowed: Any, exclude: Any, unknown_items: str | None = None) -> ItemFilter:
-        """From raw ids, masks or `ItemSet`s; None for no filter.
+        """From raw ids, masks, or objects of `ItemSet`; None for no filter.
 
         Raises:
             GlintRUError: The model knows no item of `allowed`; else as `ItemSet`.
