@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,7 +56,7 @@ def build_sequences(interactions: Interactions) -> Sequences:
     users, user = sorted_codes(frame["user_id"])
     items, item = sorted_codes(frame["item_id"])
     keys = time_keys(frame)
-    order = np.lexsort((*keys, user))  # stable: an unstable sort changes a quarter of ML-1M's targets
+    order = _order(user, keys)
     timestamps = frame["timestamp"].to_numpy()[order]
     offsets = np.concatenate([[0], np.cumsum(np.bincount(user))]).astype(np.int64)
     tied = np.zeros(len(order), bool)
@@ -78,3 +79,18 @@ def build_sequences(interactions: Interactions) -> Sequences:
         ticks=interactions.ticks,
         parts=parts,
     )
+
+
+def _order(user: np.ndarray, keys: Sequence[np.ndarray]) -> np.ndarray:
+    """int64 (rows,): the rows by user, then by the keys, the last one first, then in file order.
+
+    The sort is stable: an unstable one changes a quarter of ML-1M's targets.
+    """
+    rows = len(user)
+    in_order = len(keys) == 1 and bool((keys[0][1:] >= keys[0][:-1]).all())
+    if not in_order or rows * (int(user.max(initial=0)) + 1) >= 2**63:
+        return np.lexsort((*keys, user))
+    # A log lies in the order of time: user and row in one number sort ten times as fast.
+    packed = user.astype(np.int64) * rows + np.arange(rows)
+    packed.sort()
+    return packed % rows

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,15 @@ def test_histories_equal_the_obvious_stable_sort(seed: int) -> None:
         part = slice(sequences.offsets[place], sequences.offsets[place + 1])
         raw = [sequences.items[int(index) - 1] for index in sequences.item_indices[part]]
         assert list(zip(sequences.timestamps[part], raw, strict=True)) == expected[user]
+
+
+def test_a_table_in_the_order_of_time_gives_the_same_histories() -> None:
+    """Such a table is sorted in another way, and ties keep the order of the file in both."""
+    shuffled = random_interactions(3, num_times=4)
+    in_order = replace(shuffled, frame=shuffled.frame.sort("timestamp", maintain_order=True))
+    one, other = build_sequences(shuffled), build_sequences(in_order)
+    assert np.array_equal(one.item_indices, other.item_indices) and np.array_equal(one.timestamps, other.timestamps)
+    assert np.array_equal(one.offsets, other.offsets)
 
 
 def test_types_and_index_order() -> None:
