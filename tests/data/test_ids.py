@@ -81,3 +81,10 @@ def test_ids_of_a_catalogue_are_stripped(tmp_path: Path) -> None:
     path.write_text("item_id,title\n 7 ,Seven\n8,Eight\n")
     opened = open_table(path)
     assert read_ids(opened.load(["item_id"])["item_id"], opened).to_list() == [7, 8]
+
+
+def test_the_id_with_a_fraction_is_the_one_that_is_named(tmp_path) -> None:
+    file = tmp_path / "clicks.jsonl"
+    file.write_text("".join(f'{{"user_id": 1, "item_id": {item}, "timestamp": 1}}\n' for item in ("10", "2.5", "7")))
+    with pytest.raises(DataError, match=r"floating-point numbers \(2\.5 in line 2, 1 of 3\)"):
+        read_interactions(file)
