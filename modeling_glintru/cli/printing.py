@@ -36,7 +36,7 @@ def print_evaluations(evaluations: Any, split: str, mark: str = "") -> None:
     from ..evaluation.against import REFERENCE_TITLES
 
     names = {"full": "all items ranked, the user's past items left out", "full_with_history": "past items ranked too"}
-    first, *others = evaluations.values()
+    first = next(iter(evaluations.values()))
     metrics = [f"{metric}@{min(first.ks)}" for metric in ("ndcg", "hr", "mrr")]
     for column in first.ranks:
         tables = {REFERENCE_TITLES.get(model, model): each.table(column) for model, each in evaluations.items()}
@@ -46,6 +46,6 @@ def print_evaluations(evaluations: Any, split: str, mark: str = "") -> None:
     if first.recurring:
         effect = "they compete" if first.main.endswith("_with_history") else "with past items left out they are misses"
         print(f"\n{first.recurring:.1%} of the {split} targets stand in the user's history: {effect}")
-    references = dict(zip(list(evaluations)[1:], others, strict=True))
+    references = {model: each for model, each in evaluations.items() if each is not first}
     if sentence := no_better_than(against(first, references), min(first.ks)):
         print(f"\n{sentence}")

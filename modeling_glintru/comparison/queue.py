@@ -19,7 +19,7 @@ from ..errors import DataError, GlintRUError, RecipeError
 from ..training.stopping import RunStopped
 from .estimate import Estimate
 from .protocol import Protocol
-from .results import Results
+from .results import Results, main_column
 from .run_trial import data_counts, describe_trial, run_trial
 from .schedule import Selection, Step, plan, ready
 from .trials import Trial
@@ -127,7 +127,7 @@ def attempt(job: Job, trial: Trial, prepared: dict[str, PreparedData], say: Call
         return
     results.add(line | {"workers": job.workers}, ranks)
     metric = job.protocol.metric
-    value = line["validation"][line["main"]][metric]
+    value = line["validation"][main_column(line)][metric]
     say(f"done   {trial}: validation {metric} {value:.4f}, {time.perf_counter() - start:.0f} s")
 
 

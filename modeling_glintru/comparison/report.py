@@ -10,7 +10,8 @@ from ..auto import MODELS
 from .charts import draw_charts
 from .protocol import flat
 from .rerun import train_command
-from .rows import MAIN, OTHER, DataReport, main_column, row_label, verdict
+from .results import main_column
+from .rows import MAIN, OTHER, DataReport, row_label, verdict
 from .sooner import sooner
 from .summary import short_form, verdicts
 from .tables import markdown_table, value_cell

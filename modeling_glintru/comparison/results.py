@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,14 @@ import numpy as np
 
 from ..errors import DataError
 
-__all__ = ["RANK_LIMIT", "Claim", "Results"]
+__all__ = ["RANK_LIMIT", "Claim", "Results", "main_column"]
 
 RANK_LIMIT = 1000  # ranks beyond it are stored as RANK_LIMIT + 1: no metric looks there, and the files stay small
+
+
+def main_column(line: Mapping[str, Any]) -> str:
+    """The ranking that is served: lines without a word about it are older than the choice, and past items are out."""
+    return line.get("main", "full")
 
 
 class Claim:
@@ -97,7 +102,7 @@ class Results:
     def validation(self, data: str, metric: str) -> dict[str, float | None]:
         """Key to validation metric of what is served, None for a trial that failed: all that a choice may see."""
         return {
-            key: record["validation"][record.get("main", "full")][metric] if record["status"] == "done" else None
+            key: record["validation"][main_column(record)][metric] if record["status"] == "done" else None
             for key, record in self.read(data).items()
         }
 

@@ -11,25 +11,21 @@ import numpy as np
 
 from ..auto import MODELS, model_label
 from ..evaluation import per_user_metrics
+from ..evaluation.against import REFERENCE_TITLES
 from ..recipes import Recipe
 from .bootstrap import RowSamples, interval, resampled_rows
 from .protocol import TOP_K, Protocol
-from .results import Results
+from .results import Results, main_column
 from .schedule import Selection, Step, compute_alike, plan, taken_apart
 from .trials import ABLATION, FINAL, PRESET, REFERENCE
 
-__all__ = ["MAIN", "OTHER", "DataReport", "Row", "main_column", "row_label", "training_seconds"]
+__all__ = ["MAIN", "OTHER", "DataReport", "Row", "row_label", "training_seconds"]
 
 Line = dict[str, Any]
 BORROWED_MARK = "†"
 BOTH = ("full", "full_with_history")
 MAIN, OTHER = "main", "other"  # of these two: the ranking that is served, and the one beside it
-REFERENCE_LABELS = {
-    "popularity": "Popularity",
-    "item_knn": "Item-kNN",
-    "own_newest": "Own items, newest first",
-    "own_frequent": "Own items, most often first",
-}
+REFERENCE_LABELS = {name: title[0].upper() + title[1:] for name, title in REFERENCE_TITLES.items()}
 
 
 def row_label(row: str, model: str) -> str:
@@ -38,11 +34,6 @@ def row_label(row: str, model: str) -> str:
         return REFERENCE_LABELS[model]
     name = model_label(MODELS[model])
     return name if row == model else f"{name} ({row})"
-
-
-def main_column(line: Line) -> str:
-    """The ranking that is served: lines without a word about it are older than the choice, and past items are out."""
-    return line.get("main", BOTH[0])
 
 
 def training_seconds(line: Line) -> float:

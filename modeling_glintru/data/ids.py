@@ -9,6 +9,7 @@ import polars as pl
 from ..errors import DataError
 from .columns import OPTIONS, name_in_condition, where_option
 from .readers import Table
+from .rows import first_of
 
 __all__ = ["ids_of_type", "read_ids", "stray_ids"]
 
@@ -105,7 +106,7 @@ def stray_ids(ids: pl.Series, place: Callable[[int], str]) -> str | None:
     are = "is no plain integer" if count == 1 else "are no plain integers"
     return (
         f"All ids in {ids.name!r} are text because {count:,} of {total:,} {are}, the first is "
-        f"{_first(ids, wrong, place)}; "
+        f"{first_of(ids, wrong, place)}; "
         f"to keep integers: {where_option(f'{name_in_condition(ids.name)} {left_out}')}."
     )
 
@@ -125,9 +126,4 @@ def _ids_from_text(column: pl.Series, where: str, place: Callable[[int], str]) -
 
 
 def _wrong(column: pl.Series, wrong: pl.Series, place: Callable[[int], str]) -> str:
-    return f"{_first(column, wrong, place)}, {int(wrong.sum()):,} of {len(column):,}"
-
-
-def _first(column: pl.Series, wrong: pl.Series, place: Callable[[int], str]) -> str:
-    row = wrong.arg_true()[0]
-    return f"{column[row]!r} in {place(row)}"
+    return f"{first_of(column, wrong, place)}, {int(wrong.sum()):,} of {len(column):,}"

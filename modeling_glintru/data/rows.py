@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import polars as pl
 
 from ..errors import DataError
 from .readers import Table
 
-__all__ = ["MISSING_TEXT", "Rows"]
+__all__ = ["MISSING_TEXT", "Rows", "first_of"]
 
 # Cells of a text file that stand for nothing; see also `Rows.blank_stand_ins` for -1.
 MISSING_TEXT = ("", "NA", "N/A", "n/a", "null", "NULL", "None", "nan", "NaN", r"\N")
@@ -162,3 +162,9 @@ class Rows:
 
     def _numbers(self) -> pl.Series:
         return pl.int_range(len(self), dtype=pl.UInt32, eager=True) if self._places is None else self._places
+
+
+def first_of(column: pl.Series, wrong: pl.Series, place: Callable[[int], str]) -> str:
+    """The first value that is wrong and where it stands, for an error; `wrong` is True at each such value."""
+    row = wrong.arg_true()[0]
+    return f"{column[row]!r} in {place(row)}"

@@ -11,7 +11,7 @@ import polars as pl
 from ..errors import DataError
 from .columns import base_name, find_list_column, is_usual_name
 from .roles import Roles
-from .rows import Rows
+from .rows import Rows, first_of
 
 __all__ = ["explode_lists"]
 
@@ -173,10 +173,10 @@ def _quoted_lists(cells: pl.Series, numbers: pl.Series, name: str, rows: Rows) -
     """Lists of cells such as `["it's", 'a, b', 3]`."""
     wrong = ~cells.str.replace_all(ELEMENT, "").str.contains(EMPTY_BRACKETS)
     if wrong.any():
-        row = wrong.arg_true()[0]
+        first = first_of(cells, wrong, lambda row: rows.place(int(numbers[row])))
         raise DataError(
             f"Column {name!r} of {rows.table.source} holds {int(wrong.sum()):,} lists that cannot be read, the first "
-            f"is {cells[row]!r} in {rows.place(int(numbers[row]))}: a list is written as "
+            f"is {first}: a list is written as "
             "['a b', 'c'] or [\"a b\", \"c\"]."
         )
     elements = cells.str.extract_all(ELEMENT)

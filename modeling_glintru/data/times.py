@@ -10,6 +10,7 @@ import polars as pl
 
 from ..errors import DataError
 from .columns import OPTIONS
+from .rows import first_of
 
 __all__ = ["DAY_FIRST", "ISO_TIME_TEXT", "MONTH_FIRST", "date_times", "duration_seconds", "read_times"]
 
@@ -152,11 +153,10 @@ def _numbers(column: pl.Series, where: str, place: Callable[[int], str]) -> pl.S
         raise _no_times(column, where, place)
     inexact = column.str.contains(INTEGER_TEXT) & (times.abs() >= EXACT_FLOAT64)
     if inexact.any():
-        row = inexact.arg_true()[0]
         raise DataError(
             f"{where} holds {int(inexact.sum()):,} of {len(column):,} integers that would lose digits, the first is "
-            f"{column[row]!r} in {place(row)}: integers stay exact where all times are integers of 64 bits. Write all "
-            "times as such integers, in one unit."
+            f"{first_of(column, inexact, place)}: integers stay exact where all times are integers of 64 bits. Write "
+            "all times as such integers, in one unit."
         )
     return times
 
@@ -166,11 +166,10 @@ def _no_times(column: pl.Series, where: str, place: Callable[[int], str]) -> Dat
     numbers, dates = column.cast(pl.Float64, strict=False).is_not_null(), date_times(column).is_not_null()
     wrong = column.is_not_null() & ~numbers & ~dates
     if not wrong.any():
-        number, date = numbers.arg_true()[0], dates.arg_true()[0]
         return DataError(
             f"{where} mixes numbers and dates: {int(numbers.sum()):,} of {len(column):,} times are numbers, the first "
-            f"is {column[number]!r} in {place(number)}, and {int(dates.sum()):,} are dates, the first is "
-            f"{column[date]!r} in {place(date)}; write them all in one form."
+            f"is {first_of(column, numbers, place)}, and {int(dates.sum()):,} are dates, the first is "
+            f"{first_of(column, dates, place)}; write them all in one form."
         )
     row = wrong.arg_true()[0]
     slashed = column.str.contains(SLASHED_DATE)
@@ -216,10 +215,9 @@ def _of_format(column: pl.Series, where: str, place: Callable[[int], str], time_
         raise DataError(f"--time_format {time_format!r} is not understood ({reason}).") from error
     wrong = (times.is_null() | (times.dt.epoch("s") < FIRST_YEAR)) & column.is_not_null()
     if wrong.any():
-        row = wrong.arg_true()[0]
         raise DataError(
             f"{where} holds {int(wrong.sum()):,} of {len(column):,} times that are not of the form {time_format!r} "
-            f"(--time_format), the first is {column[row]!r} in {place(row)}."
+            f"(--time_format), the first is {first_of(column, wrong, place)}."
         )
     return times
 
@@ -298,9 +296,8 @@ def _finite(times: pl.Series, where: str, place: Callable[[int], str]) -> pl.Ser
     times = times.fill_nan(None)
     infinite = times.is_infinite()
     if infinite.any():
-        row = infinite.arg_true()[0]
         raise DataError(
             f"{where} holds {int(infinite.sum()):,} of {len(times):,} times that are not finite, the first is "
-            f"{times[row]} in {place(row)}; drop or repair those rows first."
+            f"{first_of(times, infinite, place)}; drop or repair those rows first."
         )
     return times
