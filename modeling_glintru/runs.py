@@ -228,6 +228,22 @@ def as_prepared(recipe: Recipe, data: PreparedData) -> Recipe:
     return replace(recipe, data=replace(recipe.data, split=data.summary["split"], **known), evaluation=evaluation)
 
 
+def _prepared_otherwise(wanted: Recipe, found: Recipe) -> str | None:
+    """A line on what a recipe sets and a prepared folder has in another way; None where there is nothing to say."""
+    default = DataRecipe()
+    differing = [
+        f"{name} {getattr(found.data, name)!r} (not {value!r})"
+        for name, value in asdict(wanted.data).items()
+        if value != getattr(found.data, name) and value != getattr(default, name)
+    ]
+    if not differing:
+        return None
+    return (
+        f"Note      {wanted.data.source} was prepared with {', '.join(differing)} and is used as it is: prepare it "
+        "again to change that"
+    )
+
+
 def reference_names(recipe: Recipe, data: PreparedData) -> list[str]:
     """The reference models that the recipe names, and the user's own items where items recur."""
     named = list(recipe.evaluation.reference_models)
@@ -329,7 +345,9 @@ def train_and_evaluate(
         if main:
             warn_of_refitted(start, say)
     data = prepare_data(recipe, processor=vocabulary, add_items=add_items, say=say if main else _say_nothing)
-    recipe = as_prepared(recipe, data)
+    wanted, recipe = recipe, as_prepared(recipe, data)
+    if main and (other := _prepared_otherwise(wanted, recipe)):
+        say(other)
     if complete is not None:
         recipe = complete(recipe, data)
         if not is_prepared(recipe.data.source):  # as if it had been prepared with the whole recipe

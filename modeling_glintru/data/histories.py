@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from datasets import Dataset
 
 from ..errors import DataError
@@ -17,6 +18,7 @@ __all__ = [
     "iterate_flat_histories",
     "read_request_gaps",
     "read_rows",
+    "users_of_rows",
 ]
 
 ROWS_PER_BLOCK = 10_000  # with their items
@@ -108,3 +110,22 @@ def read_rows(view: Dataset, rows: np.ndarray) -> tuple[list[np.ndarray], np.nda
     if targets.null_count:
         raise DataError("the column 'target' holds nulls; every row of an evaluated split needs one target")
     return np.split(items, np.cumsum(lengths)[:-1]), targets.to_numpy(zero_copy_only=False).astype(np.int64)
+
+
+def users_of_rows(split: Dataset) -> np.ndarray | None:
+    """The user of each row, int64 (num_rows,), counted from 0; None where each row has a user of its own.
+
+    Rows of one user stand one after the other, as `prepare` writes them.
+    """
+    if "user_id" not in split.column_names or len(split) == 0:
+        return None
+    new = [np.zeros(1, bool)]  # the first row is of user 0
+    last: pa.Array | None = None
+    for table in arrow_view(split, ["user_id"]).iter(LENGTHS_PER_BLOCK):
+        ids = table["user_id"].combine_chunks()
+        if last is not None:
+            new.append(pc.not_equal(last, ids[:1]).to_numpy(zero_copy_only=False))
+        new.append(pc.not_equal(ids[:-1], ids[1:]).to_numpy(zero_copy_only=False))
+        last = ids[-1:]
+    users = np.cumsum(np.concatenate(new).astype(np.int64))
+    return None if users[-1] == len(users) - 1 else users

@@ -26,21 +26,23 @@ def against(model: Evaluation, references: Mapping[str, Evaluation]) -> dict[str
 
     Args:
         model: Of the model.
-        references: Of other scorers by name, over the same users in the same order.
+        references: Of other scorers by name, over the same targets in the same order.
 
     Returns:
-        For each name `{"value": ..., "low": ..., "high": ...}`: the mean difference over users and its interval.
+        For each name `{"value": ..., "low": ..., "high": ...}`: the mean difference, and its interval over users.
 
     Raises:
-        DataError: A reference was measured over another number of users.
+        DataError: A reference was measured over another number of targets.
     """
     k = min(model.ks)
     found = {}
     for name, reference in references.items():
-        if reference.num_users != model.num_users:
-            raise DataError(f"{name} was measured over {reference.num_users} users, the model over {model.num_users}")
+        if reference.num_targets != model.num_targets:
+            raise DataError(
+                f"{name} was measured over {reference.num_targets} targets, the model over {model.num_targets}"
+            )
         ours, theirs = (per_user_metrics(each.ranks[model.main], [k])[f"ndcg@{k}"] for each in (model, reference))
-        low, high = bootstrap_interval(ours - theirs, model.num_bootstrap, seed=model.seed)
+        low, high = bootstrap_interval(ours - theirs, model.num_bootstrap, seed=model.seed, users=model.users)
         found[name] = {"value": float(np.mean(ours - theirs)), "low": low, "high": high}
     return found
 

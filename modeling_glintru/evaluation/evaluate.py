@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
 
-from ..data.histories import arrow_view, history_lengths, read_request_gaps, read_rows
+from ..data.histories import arrow_view, history_lengths, read_request_gaps, read_rows, users_of_rows
 from ..data.windows import check_has_gaps
 from ..errors import DataError
 from .metrics import bootstrap_interval, per_user_metrics
@@ -33,7 +33,7 @@ class Evaluation:
     """Ranks of all targets of a split, under each protocol.
 
     Attributes:
-        ranks: int64 (num_users,) by column, in the order of the split; 1 is the best. For each protocol P there is
+        ranks: int64 (num_targets,) by column, in the order of the split; 1 is the best. For each protocol P there is
             `P` (past items are not recommended: a target that stands in the user's history is a miss, `MISSED`) and
             `P_with_history` (they are recommended and compete). What the model serves comes first.
         ks: Cutoffs of the tables.
@@ -41,6 +41,7 @@ class Evaluation:
         num_bootstrap: Resamples of an interval, where a table is not told otherwise.
         main: The column of what is served: `full`, or `full_with_history` where past items are recommended again.
         recurring: Share of the targets that stand in the history before them.
+        users: The user of each target, int64 (num_targets,), counted from 0; None where each has one target.
     """
 
     ranks: dict[str, np.ndarray]
@@ -49,17 +50,23 @@ class Evaluation:
     num_bootstrap: int = 1000
     main: str = "full"
     recurring: float = 0.0
+    users: np.ndarray | None = field(default=None, compare=False)
     _tables: dict[Any, MetricTable] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
-    def num_users(self) -> int:
-        """How many users were ranked."""
+    def num_targets(self) -> int:
+        """How many targets were ranked."""
         return len(next(iter(self.ranks.values())))
+
+    @property
+    def num_users(self) -> int:
+        """How many users these targets belong to."""
+        return self.num_targets if self.users is None else int(self.users.max()) + 1
 
     def table(
         self, column: str | None = None, num_bootstrap: int | None = None, confidence: float = 0.95
     ) -> MetricTable:
-        """Means over users with bootstrap intervals; plain floats.
+        """Means over targets with bootstrap intervals over users; plain floats.
 
         Args:
             column: A key of `ranks`; `main` when not given.
@@ -77,7 +84,7 @@ class Evaluation:
         if key not in self._tables:
             table = self._tables[key] = {}
             for name, values in per_user_metrics(self.ranks[column], self.ks).items():
-                low, high = bootstrap_interval(values, num_bootstrap, confidence, self.seed)
+                low, high = bootstrap_interval(values, num_bootstrap, confidence, self.seed, self.users)
                 table[name] = {"value": float(values.mean()), "low": low, "high": high}
         return self._tables[key]
 
@@ -108,7 +115,7 @@ def evaluate(
     progress: bool = True,
     description: str = "evaluate",
 ) -> Evaluation:
-    """Rank the target of every user, with and without the user's past items, in one pass.
+    """Rank every target, with and without the user's past items, in one pass.
 
     The ranking is the one that `Recommender.recommend` gives: where past items are left out, a target that the user
     took before is not recommended and counts as a miss; where they are recommended again, they compete with all others.
@@ -125,7 +132,7 @@ def evaluate(
     Args:
         scorer: From histories to scores, see `Scorer`.
         split_dataset: Rows `{item_ids: full chronological history, target: item index}`, with `time_gaps` for a scorer
-            that needs them.
+            that needs them, and with `user_id` where a user has several targets, one row after the other.
         ks: Cutoffs of the tables.
         protocols: Any of `full`, `pop100`, `uni100`.
         item_counts: Occurrences in the training histories, integer, (vocab_size,); needed by `pop100`.
@@ -188,7 +195,7 @@ def evaluate(
                     ranks[column][rows] = found.cpu().numpy()
             bar.update(len(rows))
     main = "full" + ends[0] if "full" in parsed else next(iter(ranks))
-    return Evaluation(ranks, tuple(ks), seed, num_bootstrap, main, recurring / len(order))
+    return Evaluation(ranks, tuple(ks), seed, num_bootstrap, main, recurring / len(order), users_of_rows(split_dataset))
 
 
 def _samplers(

@@ -55,7 +55,8 @@ def collect_metrics(
         metrics.update(validation.tables("validation"))
     metrics.update({name: evaluation.tables("test") for name, evaluation in (baselines or {}).items()})
     metrics["against"] = against(test, baselines or {})
-    return {"num_test_users": test.num_users, **metrics, **fields, "versions": library_versions()}
+    counts = {"num_test_users": test.num_users, "num_test_targets": test.num_targets}
+    return {**counts, **metrics, **fields, "versions": library_versions()}
 
 
 def write_metrics_json(path: str | os.PathLike[str], metrics: Mapping[str, Any]) -> None:

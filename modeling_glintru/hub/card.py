@@ -197,8 +197,10 @@ def _data(data: dict[str, Any], recipe: Recipe) -> str:
 
 def _results(label: str, metrics: dict[str, Any], recipe: Recipe) -> str:
     ranked = metrics["data"]["items"]
+    users, targets = metrics["num_test_users"], metrics.get("num_test_targets", metrics["num_test_users"])
+    counted = f"{users:,} users" + (f" with {targets:,} targets" if targets != users else "")
     blocks = [
-        f"On the test split ({metrics['num_test_users']:,} users), with 95 % bootstrap intervals over users "
+        f"On the test split ({counted}), with 95 % bootstrap intervals over users "
         f"({recipe.evaluation.num_bootstrap:,} resamples). An item counts as behind the target only where its score is "
         "lower: ties count against the model. The epoch was chosen on the validation split. The first table is the "
         "ranking that is served."

@@ -154,13 +154,15 @@ def test_sessions_of_two_clicks_are_offered_another_split(glintru, tmp_path):
 
 
 def test_baskets_are_held_out_whole(glintru, tmp_path):
-    rows = [(user, 10 * step + k, step) for user in range(20) for step in range(4) for k in range(1 + step % 3)]
+    rows = [(user, 10 * step + k, step) for user in range(20) for step in range(6) for k in range(1 + step % 3)]
     pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row").write_csv(tmp_path / "log.csv")
     out = tmp_path / "out"
     words = ("--data", tmp_path / "log.csv", "--set", "hold_out=basket", "--quiet", *EPOCHS[:2])
     result = glintru("train", *words, "--output_dir", out)
     assert result.exit_code == 0, result.output
-    assert "evaluated: 60 validation targets of 20 users, 20 test" in result.stdout
+    assert "evaluated: 40 validation targets of 20 users, 60 test targets of 20 users" in result.stdout
+    assert "test, 20 users with 60 targets: " in result.stdout
+    assert "On the test split (20 users with 60 targets)" in (out / "README.md").read_text()
     assert load_recipe(out / "recipe.yaml").data.hold_out == "basket"
     assert json.loads((out / "metrics.json").read_text())["data"]["ties"]["test"] == 0
 

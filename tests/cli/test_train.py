@@ -152,11 +152,25 @@ def test_the_recipe_says_how_prepared_data_was_split(glintru, tmp_path):
     assert glintru("prepare", *options).exit_code == 0
     done = glintru("train", "--recipe", "demo", "--data", prepared, "--output_dir", out, "--seed", 3, *EPOCHS)
     assert done.exit_code == 0, done.output
+    assert "was prepared with" not in done.output
     recipe = load_recipe(out / "recipe.yaml")
     assert (recipe.data.split, recipe.data.split_seed, recipe.seed) == ("user", 9, 3)
     metrics = json.loads((out / "metrics.json").read_text())
     again = json.loads(glintru("evaluate", out, "--data", "demo", "--json").stdout)
     assert again["test"] == metrics["test"]
+
+
+def test_what_a_prepared_folder_cannot_change_any_more_is_said(own_table, glintru, tmp_path):
+    _, file, _ = own_table
+    prepared = tmp_path / "prepared"
+    options = ("--recipe", "ml-100k", "--user_column", "shopper")
+    assert glintru("prepare", *options, "--data", file, "--output_dir", prepared).exit_code == 0
+    other = ("--set", "split=temporal", "--set", "min_item_interactions=3")
+    done = glintru("train", *options, "--data", prepared, *other, "--output_dir", tmp_path / "out", *EPOCHS)
+    assert done.exit_code == 0, done.output
+    line = next(line for line in done.stdout.splitlines() if "was prepared with" in line)
+    assert "split 'leave_one_out' (not 'temporal')" in line and "(not 3)" in line and "prepare it again" in line
+    assert load_recipe(tmp_path / "out" / "recipe.yaml").data.split == "leave_one_out"
 
 
 def test_prepared_data_of_an_older_version_is_refused_before_any_training(glintru, tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from modeling_glintru.data import histories as histories_module
 from modeling_glintru.errors import DataError
 from modeling_glintru.evaluation import Evaluation, evaluate
 from modeling_glintru.evaluation.ranking import MISSED
@@ -89,6 +90,22 @@ def test_table_has_means_inside_their_intervals_as_plain_floats() -> None:
     assert list(evaluation.tables("test")) == ["test", "test_with_history"]
     with pytest.raises(DataError, match=r"'pop100'.*full, full_with_history"):
         evaluation.table("pop100")
+
+
+@pytest.mark.parametrize("block", [100_000, 3])
+def test_users_with_several_targets_are_counted_once(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(histories_module, "LENGTHS_PER_BLOCK", block)
+    split = random_split(12, 30, seed=4)
+    names = ["a", "a", "b", "c", "c", "c", "c", "d", "e", "e", "f", "g"]
+    shared = split.remove_columns("user_id").add_column("user_id", names)  # type: ignore[call-arg]
+    evaluation = evaluate(HashScorer(31), shared, progress=False)
+    assert (evaluation.num_users, evaluation.num_targets) == (7, 12)
+    assert evaluation.users is not None
+    assert evaluation.users.tolist() == [0, 0, 1, 2, 2, 2, 2, 3, 4, 4, 5, 6]
+    alone = evaluate(HashScorer(31), split, progress=False)
+    assert alone.users is None and alone.num_users == alone.num_targets == 12
+    assert alone.table()["hr@10"]["value"] == evaluation.table()["hr@10"]["value"]
+    assert alone.table()["hr@10"] != evaluation.table()["hr@10"]
 
 
 def test_sampled_columns_get_their_names_in_a_report() -> None:

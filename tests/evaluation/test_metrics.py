@@ -53,6 +53,21 @@ def test_interval_equals_a_plain_bootstrap() -> None:
     assert (low, high) == pytest.approx(np.quantile(plain, [0.025, 0.975]), abs=0.006)
 
 
+def test_interval_draws_users_with_all_their_targets() -> None:
+    rng = np.random.default_rng(5)
+    users = np.repeat(np.arange(40), rng.integers(1, 9, 40))
+    values = (rng.random(len(users)) < rng.random(40)[users]).astype(float)  # targets of one user are alike
+    drawn = rng.integers(0, 40, (20_000, 40))
+    sums, counts = np.bincount(users, weights=values), np.bincount(users)
+    plain = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
+    found = bootstrap_interval(values, num_bootstrap=20_000, seed=1, users=users)
+    assert found == pytest.approx(np.quantile(plain, [0.025, 0.975]), abs=0.006)
+    alone = bootstrap_interval(values, num_bootstrap=20_000, seed=1)
+    assert found[1] - found[0] > 1.2 * (alone[1] - alone[0])
+    single = np.arange(len(values))
+    assert bootstrap_interval(values, seed=2, users=single) == pytest.approx(bootstrap_interval(values, seed=2))
+
+
 def test_interval_depends_on_the_seed_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
     values = np.random.default_rng(0).random(200)
     first = bootstrap_interval(values, seed=4)
