@@ -39,20 +39,20 @@ def package_environment(root: Path, threads: int | None = None) -> dict[str, str
     return {**os.environ, "PYTHONPATH": str(root), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", **limit}
 
 
-def run_python(arguments: Sequence[str], environment: dict[str, str], folder: Path | None = None) -> Spent:
-    """Runs this Python with some arguments and waits for it.
+def run_python(arguments: Sequence[str], root: Path, threads: int | None = None) -> Spent:
+    """Runs this Python with the package that lies in `root`, and waits for it.
 
     Args:
         arguments: After the name of the interpreter.
-        environment: See `package_environment`.
-        folder: Where it runs; the present one by default.
+        root: Also the folder where it runs, since `-c` and `-m` look for packages there before anywhere else.
+        threads: Of the process; as many as it takes by default.
 
     Raises:
         RuntimeError: It failed; the message ends with the last of what it wrote.
     """
-    command = [sys.executable, *arguments]
+    command, environment = [sys.executable, *arguments], package_environment(root, threads)
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, errors="replace")
+    done = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, errors="replace")
     seconds, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
     if done.returncode:
         said = (done.stdout + done.stderr).strip()[-SAID:]
@@ -60,10 +60,10 @@ def run_python(arguments: Sequence[str], environment: dict[str, str], folder: Pa
     return Spent(seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
 
 
-def median_cpu(arguments: Sequence[str], environment: dict[str, str], times: int = 3) -> float:
+def median_cpu(arguments: Sequence[str], root: Path, times: int = 3) -> float:
     """Median CPU seconds of a process; one run before, which writes byte code, is not counted."""
-    run_python(arguments, environment)
-    return statistics.median(run_python(arguments, environment).cpu for _ in range(times))
+    run_python(arguments, root)
+    return statistics.median(run_python(arguments, root).cpu for _ in range(times))
 
 
 def write_interactions(path: Path, rows: int, users: int, items: int) -> None:
@@ -86,15 +86,16 @@ def write_interactions(path: Path, rows: int, users: int, items: int) -> None:
 
 
 def train_with_memory(
-    arguments: Sequence[str], steps: Sequence[int], environment: dict[str, str], stop: int | None = None
+    arguments: Sequence[str], steps: Sequence[int], root: Path, stop: int | None = None, threads: int | None = None
 ) -> dict[str, Any]:
     """Runs `glintru train` in a process of its own and gives what `train_memory.py` found.
 
     Args:
         arguments: After `glintru train`.
         steps: Where the memory is noted.
-        environment: See `package_environment`.
+        root: Where the package lies.
         stop: The step after which the training ends; None for its own end.
+        threads: See `run_python`.
 
     Raises:
         RuntimeError: The training failed.
@@ -104,5 +105,5 @@ def train_with_memory(
         options = ["--report", str(report), "--steps", *map(str, steps)]
         if stop is not None:
             options += ["--stop", str(stop)]
-        run_python([str(TRAIN_MEMORY), *options, "--", *arguments], environment)
+        run_python([str(TRAIN_MEMORY), *options, "--", *arguments], root, threads)
         return json.loads(report.read_text(encoding="utf-8"))

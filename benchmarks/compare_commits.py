@@ -5,7 +5,7 @@
     python benchmarks/compare_commits.py v0.1.0 . --only step click --rounds 7 --json ratios.json
 
 Each commit is checked out into a temporary folder, which is removed at the end, and runs from there; nothing is
-installed. Processes of the two take turns (old, new, old, new, ...), ratios are taken within a round, and their median,
+installed; all of it takes three to four minutes on two quiet cores. Processes of the two take turns (old, new, old, new, ...), ratios are taken within a round, and their median,
 lowest and highest value are shown. **Above 1, NEW is faster or smaller.** The machine should do nothing else meanwhile.
 
 What is compared (`--only` chooses):
@@ -35,7 +35,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from child_processes import ROOT, package_environment, run_python, train_with_memory, write_interactions
+from child_processes import ROOT, run_python, train_with_memory, write_interactions
 
 WORKER = Path(__file__).with_name("commit_worker.py")
 IN_WORKER = ("step", "click", "offline", "load")
@@ -155,7 +155,7 @@ class Plan:
             RuntimeError: It failed, or took the package from somewhere else.
         """
         options = ["--threads", str(self.threads), *(["--quick"] if self.quick else [])]
-        run_python([str(WORKER), str(side.folder), *what, *options], package_environment(side.root, self.threads))
+        run_python([str(WORKER), str(side.folder), *what, *options], side.root, self.threads)
         report = json.loads((side.folder / "measured.json").read_text(encoding="utf-8"))
         if Path(report["package"]).resolve() != (side.root / "modeling_glintru").resolve():
             raise RuntimeError(f"the {side.name} side took the package from {report['package']}, not {side.root}")
@@ -167,7 +167,7 @@ class Plan:
         if set(self.only) & set(IN_WORKER):
             self.worker(side, "prepare")
         else:
-            run_python(IMPORTS["glintru --help"], package_environment(side.root, self.threads))
+            run_python(IMPORTS["glintru --help"], side.root, self.threads)
         if "memory" in self.only:
             rows, users, items, _ = QUICK_TRAINING if self.quick else TRAINING
             write_interactions(side.folder / "training.csv", rows, users, items)
@@ -186,8 +186,7 @@ class Plan:
 
     def imports(self, side: Side) -> Values:
         """The whole life of processes that do nothing but import."""
-        environment = package_environment(side.root, self.threads)
-        runs = {name: run_python(arguments, environment) for name, arguments in IMPORTS.items()}
+        runs = {name: run_python(arguments, side.root, self.threads) for name, arguments in IMPORTS.items()}
         return {name: {"seconds": run.seconds, "cpu": run.cpu} for name, run in runs.items()}
 
     def training(self, side: Side) -> Values:
@@ -195,7 +194,7 @@ class Plan:
         stop = (QUICK_TRAINING if self.quick else TRAINING)[-1]
         arguments = ["--data", str(side.folder / "training.csv"), "--output_dir", str(side.folder / "trained")]
         arguments += ["--overwrite", "--quiet"]
-        report = train_with_memory(arguments, [stop], package_environment(side.root, self.threads), stop)
+        report = train_with_memory(arguments, [stop], side.root, stop, self.threads)
         return {
             "memory, glintru train": {"bytes": report["memory"]["exit"]["peak"]},
             "step, glintru train": {"seconds": statistics.median(report["step_seconds"])},
