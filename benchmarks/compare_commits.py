@@ -5,8 +5,9 @@
     python benchmarks/compare_commits.py v0.1.0 . --only step click --rounds 7 --json ratios.json
 
 Each commit is checked out into a temporary folder, which is removed at the end, and runs from there; nothing is
-installed; all of it takes three to four minutes on two quiet cores. Processes of the two take turns (old, new, old, new, ...), ratios are taken within a round, and their median,
-lowest and highest value are shown. **Above 1, NEW is faster or smaller.** The machine should do nothing else meanwhile.
+installed. Processes of the two take turns (old, new, old, new, ...), ratios are taken within a round, and their median,
+lowest and highest value are shown. **Above 1, NEW is faster or smaller.** The machine should do nothing else meanwhile;
+all of it takes three to four minutes on two quiet cores.
 
 What is compared (`--only` chooses):
 
