@@ -266,7 +266,7 @@ def table(rows: dict[str, Any]) -> str:
             f"{row:23}{shown(row, values['old']):>11}{shown(row, values['new']):>11}{ratio['median']:>8.2f}  "
             f"{spread:<16}{processor:>7}"
         )
-    return "\n".join(lines)
+    return "\n".join(map(str.rstrip, lines))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
