@@ -55,9 +55,8 @@ def same_answers(found: Any, expected: Any) -> None:
     for name, answer in expected.items():
         assert len(found[name]) == len(answer), name
         for ours, theirs in zip(found[name], answer, strict=True):
-            scores, wanted = ours.pop("scores"), theirs.pop("scores")
-            assert ours == theirs, name
-            assert scores == pytest.approx(wanted, rel=ROUNDING["rtol"], abs=ROUNDING["atol"]), name
+            near = pytest.approx(theirs["scores"], rel=ROUNDING["rtol"], abs=ROUNDING["atol"])
+            assert ours == {**theirs, "scores": near}, name
 
 
 @pytest.fixture
@@ -114,6 +113,13 @@ def test_the_mean_of_a_loss_that_draws(name):
     error = ((found.var() + expected.var()) / answers.DRAWS).sqrt()
     assert abs(found.mean() - expected.mean()) < 5 * error
     assert expected.std() / 3 < found.std() < 3 * expected.std()
+
+
+@pytest.mark.parametrize("name", DRAWING)
+def test_a_loss_that_draws(name):
+    """A version that draws negatives in another order on purpose drops this test; the one above then still holds."""
+    stored = Stored.read(name)
+    close(answers.drawn_losses(*opened(name), stored.questions), stored.tensors["drawn_losses"])
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -174,6 +180,8 @@ def test_a_store_file_is_opened_and_gone_on_from(tmp_path):
     stored = json.loads((EXPECTED / answers.STORE_ANSWERS).read_text(encoding="utf-8"))
     shutil.copyfile(EXPECTED / answers.STORE_FILE, tmp_path / "users.db")
     with StreamingRecommender.from_pretrained(FOLDERS / name, store=tmp_path / "users.db") as recommender:
+        same_answers({"before": answers.of_the_store(recommender)}, {"before": stored["before"]})
+        assert [recommender.rebuild(user).num_events for user in answers.STORE_USERS] == [3, 3, 1, 0]
         same_answers({"before": answers.of_the_store(recommender)}, {"before": stored["before"]})
         clicks = answers.later_clicks(stored["items"])
         assert answers.observed(recommender, clicks) == stored["observed_later"]
