@@ -27,7 +27,7 @@ from measuring import Side, interleaved, peak_bytes, report_header, spread, writ
 
 from modeling_glintru import GlintRUConfig, GlintRUForSequentialRecommendation
 from modeling_glintru._memory import keep_freed_memory
-from modeling_glintru.losses_glintru import full_cross_entropy
+from modeling_glintru.models.losses_glintru import full_cross_entropy
 from modeling_glintru.training.optimizer import LazyAdamW, clip_grad_norm_
 
 RESULTS = Path(__file__).parent / "results" / "catalogue_cost.json"

@@ -18,11 +18,12 @@ import numpy as np
 import torch
 from datasets import Dataset
 
-from modeling_glintru import GlintRUConfig, GlintRUForSequentialRecommendation, kernels_glintru
+from modeling_glintru import GlintRUConfig, GlintRUForSequentialRecommendation
 from modeling_glintru.data import PreparedData
 from modeling_glintru.evaluation import ModelScorer, RankingMetrics, evaluate, library_versions, target_ranks
 from modeling_glintru.evaluation.metrics import per_user_metrics
 from modeling_glintru.machine import processor_name
+from modeling_glintru.models import kernels_glintru
 from modeling_glintru.recipes import Recipe
 from modeling_glintru.serving.step import make_step
 from modeling_glintru.serving.step_types import Step

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from measuring import STEP_SHAPES, Without, cosine_block, ten_steps, with_and_without
 
-from modeling_glintru import r_drop_glintru
+from modeling_glintru.models import r_drop_glintru
 
 RESULTS = Path(__file__).parent / "results" / "r_drop_cost.json"
 

@@ -11,8 +11,9 @@ from pathlib import Path
 import torch
 from measuring import CLICKS, STEP_SHAPES, Without, block, clicks, ten_steps, with_and_without
 
-from modeling_glintru import GlintRUForSequentialRecommendation, scan_glintru
-from modeling_glintru.auto import MODELS
+from modeling_glintru import GlintRUForSequentialRecommendation
+from modeling_glintru.models import scan_glintru
+from modeling_glintru.models.auto import MODELS
 
 RESULTS = Path(__file__).parent / "results" / "state_space_cost.json"
 

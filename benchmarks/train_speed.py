@@ -23,10 +23,8 @@ import polars as pl
 import torch
 from measuring import Side, interleaved, peak_bytes, report_header, spread, timed, write_report
 
-from modeling_glintru import GlintRUConfig, GlintRUForSequentialRecommendation, kernels_glintru
+from modeling_glintru import GlintRUConfig, GlintRUForSequentialRecommendation
 from modeling_glintru._memory import keep_freed_memory
-from modeling_glintru.baselines.gru4rec import GRU4RecConfig, GRU4RecForSequentialRecommendation
-from modeling_glintru.baselines.sasrec import SASRecConfig, SASRecForSequentialRecommendation
 from modeling_glintru.data import (
     Interactions,
     LengthBucketSampler,
@@ -35,6 +33,9 @@ from modeling_glintru.data import (
     read_interactions,
 )
 from modeling_glintru.data.prepare import prepare
+from modeling_glintru.models import kernels_glintru
+from modeling_glintru.models.modeling_gru4rec import GRU4RecConfig, GRU4RecForSequentialRecommendation
+from modeling_glintru.models.modeling_sasrec import SASRecConfig, SASRecForSequentialRecommendation
 
 RESULTS = Path(__file__).parent / "results" / "train_speed.json"
 LENGTH = 200

@@ -39,10 +39,11 @@ def main() -> None:
     from measuring import Side, report_header, spread, write_report
     from train_speed import without_kernel
 
-    from modeling_glintru import GlintRUConfig, GlintRUForSequentialRecommendation, fused_glintru, kernels_glintru
+    from modeling_glintru import GlintRUConfig, GlintRUForSequentialRecommendation
     from modeling_glintru._memory import keep_freed_memory
-    from modeling_glintru.layers_glintru import gru_prefix_states
-    from modeling_glintru.losses_glintru import softmax_gradient
+    from modeling_glintru.models import fused_glintru, kernels_glintru
+    from modeling_glintru.models.layers_glintru import gru_prefix_states
+    from modeling_glintru.models.losses_glintru import softmax_gradient
 
     kernels_glintru.FLAGS = [flag.replace("native", args.processor) for flag in kernels_glintru.FLAGS]
     keep_freed_memory()

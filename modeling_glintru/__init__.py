@@ -2,12 +2,12 @@
 
 from . import _threads  # noqa: F401 (must come before torch)
 from ._version import __version__
-from .auto import AutoModelForSequentialRecommendation, register
-from .configuration_glintru import GlintRUConfig, GlintRUError
-from .modeling_glintru import GlintRUForSequentialRecommendation, GlintRUModel
-from .pipeline_glintru import SequentialRecommendationPipeline
-from .processing_glintru import GlintRUProcessor, UnknownItemError
-from .state_glintru import GlintRUState
+from .models.auto import AutoModelForSequentialRecommendation, register
+from .models.configuration_glintru import GlintRUConfig, GlintRUError
+from .models.modeling_glintru import GlintRUForSequentialRecommendation, GlintRUModel
+from .models.pipeline_glintru import SequentialRecommendationPipeline
+from .models.processing_glintru import GlintRUProcessor, UnknownItemError
+from .models.state_glintru import GlintRUState
 
 register()
 

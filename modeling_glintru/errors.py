@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-from .configuration_glintru import GlintRUError
+from .models.configuration_glintru import GlintRUError
 
 __all__ = [
     "DataError",

@@ -12,10 +12,10 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel
 
-from .auto import MODELS, AutoModelForSequentialRecommendation
 from .errors import GlintRUError, ModelFolderError
 from .hub_errors import first_line, hub_errors
-from .processing_glintru import VOCABULARY_FILE, GlintRUProcessor, VocabularyFileError
+from .models.auto import MODELS, AutoModelForSequentialRecommendation
+from .models.processing_glintru import VOCABULARY_FILE, GlintRUProcessor, VocabularyFileError
 from .recipes import Recipe, load_recipe
 from .repository import MODEL_FILES
 

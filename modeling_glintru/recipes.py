@@ -21,11 +21,11 @@ from typing import Any
 import yaml
 from huggingface_hub.errors import StrictDataclassError
 
-from .auto import MODELS
-from .configuration_glintru import NextItemConfig
 from .data_recipe import DataRecipe
 from .errors import GlintRUError, RecipeError, nearest_names
 from .fine_tuning_recipe import FineTuningRecipe
+from .models.auto import MODELS
+from .models.configuration_glintru import NextItemConfig
 from .recipe_checks import at_least, one_of
 from .yaml_text import configuration_folder, find_yaml, parse_yaml, read_yaml, yaml_files
 

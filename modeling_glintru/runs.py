@@ -10,8 +10,6 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
-from .auto import model_label
-from .baselines import ItemKNNScorer, OwnItemsScorer, PopularityScorer
 from .data import Interactions, PreparedData, load_prepared, load_source, load_titles
 from .data.given_split import read_given_split
 from .data.prepare import prepare
@@ -24,7 +22,10 @@ from .data_recipe import GivenSplit
 from .errors import DataError, RecipeError
 from .evaluation import (
     Evaluation,
+    ItemKNNScorer,
     ModelScorer,
+    OwnItemsScorer,
+    PopularityScorer,
     RankingMetrics,
     Scorer,
     against,
@@ -38,6 +39,7 @@ from .hub import push_interactions, write_card, write_handler
 from .launcher import is_main_process
 from .loading import find_data_checksum, load_model_folder, load_model_recipe
 from .machine import pick_device
+from .models.auto import model_label
 from .recipes import DataRecipe, Recipe
 from .repository import PushResult
 from .training import TrainingResult, check_run_folder, save_model_folder, train

@@ -12,8 +12,9 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from modeling_glintru import AutoModelForSequentialRecommendation, auto
+from modeling_glintru import AutoModelForSequentialRecommendation
 from modeling_glintru.cli import app
+from modeling_glintru.models import auto
 
 TEXT = (Path(__file__).parent.parent / "docs" / "adding_a_model.md").read_text(encoding="utf-8")
 BLOCKS = dict(re.findall(r"^```(\w*)\n(.*?)^```$", TEXT, flags=re.DOTALL | re.MULTILINE))

@@ -7,10 +7,10 @@ from dataclasses import replace
 import polars as pl
 import pytest
 
-from modeling_glintru.auto import MODELS
 from modeling_glintru.data import load_source
 from modeling_glintru.data.prepare import prepare
 from modeling_glintru.errors import RecipeError
+from modeling_glintru.models.auto import MODELS
 from modeling_glintru.presets import MOST_AT_ONCE, DataShape, blank_recipe, choose, data_shape, describe, preset
 from modeling_glintru.recipes import Recipe, change_recipe, load_recipe
 

@@ -34,7 +34,7 @@ def convert(
     """
     from ..display import loading_lines
     from ..hub.convert import convert
-    from ..processing_glintru import GlintRUProcessor
+    from ..models.processing_glintru import GlintRUProcessor
 
     model = convert(
         checkpoint,

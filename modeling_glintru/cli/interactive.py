@@ -6,7 +6,7 @@ import bisect
 import itertools
 from typing import Any
 
-from ..configuration_glintru import GlintRUError
+from ..models.configuration_glintru import GlintRUError
 from .item_files import read_filters
 
 CHOICES = 20  # how many titles are offered at most

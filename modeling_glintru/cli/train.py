@@ -150,7 +150,7 @@ def _completed(complete: Callable[[Any, Any], Any], recipe: Any, data: Any) -> A
 
 
 def _plan(recipe: Any) -> str:
-    from ..auto import MODELS
+    from ..models.auto import MODELS
 
     model = ", ".join(f"{key} {value}" for key, value in recipe.model.items())
     training = recipe.training

@@ -9,8 +9,8 @@ from functools import cache
 from itertools import chain
 from typing import Any
 
-from ..auto import MODELS
 from ..errors import RecipeError, nearest_names
+from ..models.auto import MODELS
 from ..recipes import (
     DEFAULT_MODEL,
     REFERENCE_MODELS,

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from ..auto import MODELS, model_label
 from ..evaluation import per_user_metrics
 from ..evaluation.against import REFERENCE_TITLES
+from ..models.auto import MODELS, model_label
 from ..recipes import Recipe
 from .bootstrap import RowSamples, interval, resampled_rows
 from .protocol import TOP_K, Protocol

@@ -10,11 +10,11 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from ..auto import MODELS, model_label
 from ..card_text import CARD_FILE, PLACEHOLDER, sign
 from ..data.movielens import LICENCE_NOTICE
 from ..evaluation.against import REFERENCE_TITLES, no_better_than
-from ..processing_glintru import GlintRUProcessor
+from ..models.auto import MODELS, model_label
+from ..models.processing_glintru import GlintRUProcessor
 from ..recipes import Recipe, load_recipe
 from .endpoint import HANDLER_FILE
 

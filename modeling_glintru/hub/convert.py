@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError, ModelFolderError
-from ..modeling_glintru import GlintRUForSequentialRecommendation
-from ..processing_glintru import GlintRUProcessor
+from ..models.modeling_glintru import GlintRUForSequentialRecommendation
+from ..models.processing_glintru import GlintRUProcessor
 
 __all__ = ["OfficialCheckpoint", "convert", "read_checkpoint", "read_tokens"]
 

@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..fused_glintru import HEAD_SIZES, features, heads_of
-from ..kernels_glintru import ROWS, call, packed
-from ..layers_glintru import GlintRUBlock, can_scan, joined
+from ..models.fused_glintru import HEAD_SIZES, features, heads_of
+from ..models.kernels_glintru import ROWS, call, packed
+from ..models.layers_glintru import GlintRUBlock, can_scan, joined
 
 __all__ = ["ItemTables"]
 

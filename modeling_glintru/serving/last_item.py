@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ..fused_glintru import features, heads_of
-from ..head_glintru import last_item
-from ..layers_glintru import Border, gru_states, joined
-from ..modeling_glintru import GlintRUModel
+from ..models.fused_glintru import features, heads_of
+from ..models.head_glintru import last_item
+from ..models.layers_glintru import Border, gru_states, joined
+from ..models.modeling_glintru import GlintRUModel
 from .item_tables import ItemTables
 
 __all__ = ["LastItemEncoder"]

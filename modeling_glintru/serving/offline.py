@@ -15,12 +15,12 @@ from transformers import PreTrainedModel
 
 from ..data.ids import ids_of_type
 from ..errors import GlintRUError
-from ..item_sets_glintru import ItemFilter
-from ..kernels_glintru import in_parallel, library
-from ..processing_glintru import GlintRUProcessor
-from ..seen_items_glintru import leaves_out_seen
-from ..time_gaps_glintru import UNKNOWN_GAP, check_knows_time
-from ..vocabulary_glintru import UnknownItemError
+from ..models.item_sets_glintru import ItemFilter
+from ..models.kernels_glintru import in_parallel, library
+from ..models.processing_glintru import GlintRUProcessor
+from ..models.seen_items_glintru import leaves_out_seen
+from ..models.time_gaps_glintru import UNKNOWN_GAP, check_knows_time
+from ..models.vocabulary_glintru import UnknownItemError
 from .last_item import LastItemEncoder
 from .top_k import ExactIndex, check_k
 

@@ -17,13 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..auto import model_label
 from ..errors import DataError, GlintRUError
-from ..item_sets_glintru import ItemFilter
-from ..layers_glintru import Border
-from ..modeling_glintru import GlintRUForSequentialRecommendation
-from ..processing_glintru import GlintRUProcessor
-from ..state_glintru import StateLayout
+from ..models.auto import model_label
+from ..models.item_sets_glintru import ItemFilter
+from ..models.layers_glintru import Border
+from ..models.modeling_glintru import GlintRUForSequentialRecommendation
+from ..models.processing_glintru import GlintRUProcessor
+from ..models.state_glintru import StateLayout
 from .top_k import check_k
 
 __all__ = ["ADVICE", "export_onnx"]

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from ..errors import GlintRUError
-from ..state_glintru import GlintRUState, StateLayout
+from ..models.state_glintru import GlintRUState, StateLayout
 
 __all__ = ["PlainStep", "rows_of_state", "state_of_rows"]
 

@@ -12,12 +12,12 @@ import torch
 from transformers import PreTrainedModel
 
 from ..errors import GlintRUError
-from ..item_sets_glintru import ItemFilter, ItemSet
 from ..loading import load_model_folder
 from ..machine import pick_device
-from ..processing_glintru import GlintRUProcessor
-from ..seen_items_glintru import leaves_out_seen
-from ..time_gaps_glintru import checked_gaps
+from ..models.item_sets_glintru import ItemFilter, ItemSet
+from ..models.processing_glintru import GlintRUProcessor
+from ..models.seen_items_glintru import leaves_out_seen
+from ..models.time_gaps_glintru import checked_gaps
 from .top_k import check_k
 
 __all__ = ["Recommendation", "Recommender"]

@@ -8,9 +8,9 @@ import torch
 from transformers import PreTrainedModel
 
 from ..errors import GlintRUError
-from ..item_sets_glintru import ItemFilter
-from ..processing_glintru import GlintRUProcessor
-from ..seen_items_glintru import leaves_out_seen
+from ..models.item_sets_glintru import ItemFilter
+from ..models.processing_glintru import GlintRUProcessor
+from ..models.seen_items_glintru import leaves_out_seen
 from .top_k import check_k
 
 __all__ = ["ClickSession"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..step_glintru import CompiledStep
+from ..kernels.step import CompiledStep
 from .plain_step import PlainStep
 from .step_types import Step
 

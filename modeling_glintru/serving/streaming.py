@@ -11,12 +11,12 @@ import numpy as np
 import torch
 
 from ..errors import GlintRUError, StateError, StoreError
-from ..item_sets_glintru import ItemFilter, ItemSet
 from ..loading import load_model_folder
 from ..machine import pick_device
-from ..processing_glintru import GlintRUProcessor
-from ..seen_items_glintru import leaves_out_seen
-from ..time_gaps_glintru import checked_gaps
+from ..models.item_sets_glintru import ItemFilter, ItemSet
+from ..models.processing_glintru import GlintRUProcessor
+from ..models.seen_items_glintru import leaves_out_seen
+from ..models.time_gaps_glintru import checked_gaps
 from .advancing import StateAdvancer
 from .group_commit import GroupCommit
 from .recommender import Recommendation

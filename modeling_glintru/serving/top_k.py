@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import GlintRUError
-from ..kernels_glintru import library
-from ..step_glintru import panels, pointer
+from ..kernels.step import panels, pointer
+from ..models.kernels_glintru import library
 
 __all__ = ["Allowed", "ExactIndex", "check_k"]
 

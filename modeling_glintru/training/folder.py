@@ -13,9 +13,9 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from ..auto import MODELS
 from ..card_text import CARD_FILE, is_signed
 from ..errors import ModelFolderError
+from ..models.auto import MODELS
 from ..repository import MODEL_FILES
 from .checkpoint import has_checkpoints, replace_json
 from .identity import check_identity

@@ -25,13 +25,13 @@ from transformers import (
 )
 
 from .._memory import keep_freed_memory
-from ..auto import MODELS
 from ..data import PreparedData, SequenceCollator, TrainingPrefixes, TrainingWindows
 from ..data.histories import history_lengths
 from ..data.windows import check_gaps_differ
 from ..errors import ModelFolderError, RecipeError
 from ..launcher import is_main_process
 from ..machine import processor_name
+from ..models.auto import MODELS
 from ..recipes import NEW_WEIGHTS, Recipe, TrainingRecipe
 from .adapters import add_adapters, merge_adapters
 from .checkpoint import has_checkpoints, newest_checkpoint, remove_other_checkpoints

@@ -15,12 +15,12 @@ from datasets import Dataset
 from torch import nn
 from transformers import PreTrainedModel
 
-from ..auto import MODELS
 from ..data import PreparedData
 from ..errors import ModelFolderError, RecipeError
 from ..fine_tuning_recipe import FineTuningRecipe
 from ..loading import load_model_folder
-from ..processing_glintru import GlintRUProcessor
+from ..models.auto import MODELS
+from ..models.processing_glintru import GlintRUProcessor
 from ..recipes import Recipe, model_fields
 from .adapters import check_adapters
 

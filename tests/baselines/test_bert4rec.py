@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from modeling_glintru import GlintRUError
-from modeling_glintru.baselines.bert4rec import draw_masked
+from modeling_glintru.models.modeling_bert4rec import draw_masked
 
 from .helpers import LONGEST, attention, feed_forward, gelu, histories, layer_norm, linear, make
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from huggingface_hub.errors import StrictDataclassError
 
 from modeling_glintru import AutoModelForSequentialRecommendation, GlintRUError
-from modeling_glintru.auto import MODELS, OUR_MODELS, model_label
+from modeling_glintru.models.auto import MODELS, OUR_MODELS, model_label
 
 from .helpers import CAUSAL, LONGEST, NAMES, WHOLE, histories, make, next_labels, small_config
 

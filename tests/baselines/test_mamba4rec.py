@@ -7,7 +7,7 @@ import torch
 from transformers import MambaConfig
 from transformers.models.mamba.modeling_mamba import MambaMixer
 
-from modeling_glintru.auto import MODELS
+from modeling_glintru.models.auto import MODELS
 
 from ..model.oracle import mamba
 from .helpers import feed_forward, histories, layer_norm, make

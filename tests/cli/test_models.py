@@ -7,7 +7,7 @@ import json
 import pytest
 from transformers import AutoModel, AutoProcessor
 
-from modeling_glintru.auto import MODELS, model_label
+from modeling_glintru.models.auto import MODELS, model_label
 from modeling_glintru.recipes import load_recipe
 from modeling_glintru.serving import Recommender
 

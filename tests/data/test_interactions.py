@@ -209,7 +209,7 @@ def test_reading_a_table_does_not_import_torch(tmp_path: Path) -> None:
     import sys, types
     package = types.ModuleType("modeling_glintru")
     package.__path__ = [{str(root)!r}]
-    configuration = types.ModuleType("modeling_glintru.configuration_glintru")
+    configuration = types.ModuleType("modeling_glintru.models.configuration_glintru")
     configuration.GlintRUError = type("GlintRUError", (ValueError,), {{}})
     sys.modules.update({{package.__name__: package, configuration.__name__: configuration}})
     from modeling_glintru.data import filter_interactions, load_source

@@ -86,7 +86,7 @@ def test_every_field_is_documented():
 
 
 def test_unknown_keys_are_named_in_a_warning(caplog):
-    logger = logging.getLogger("modeling_glintru.configuration_glintru")
+    logger = logging.getLogger("modeling_glintru.models.configuration_glintru")
     logger.addHandler(caplog.handler)
     try:
         config = small_config(hiden_size=3)

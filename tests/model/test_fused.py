@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from modeling_glintru import fused_glintru as fused
-from modeling_glintru import kernels_glintru as kernels
-from modeling_glintru.fused_glintru import Drop, DropFunction, Dropout
+from modeling_glintru.models import fused_glintru as fused
+from modeling_glintru.models import kernels_glintru as kernels
+from modeling_glintru.models.fused_glintru import Drop, DropFunction, Dropout
 
 from .helpers import gradients, random_history, small_model
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from modeling_glintru import kernels_glintru as kernels
-from modeling_glintru.layers_glintru import gru_prefix_states
+from modeling_glintru.models import kernels_glintru as kernels
+from modeling_glintru.models.layers_glintru import gru_prefix_states
 
 from .helpers import gradients, random_history, small_model
 
@@ -137,7 +137,7 @@ def test_loading_the_kernel_does_not_flush_denormals():
 
 
 def test_the_kernel_can_be_switched_off():
-    code = "from modeling_glintru.kernels_glintru import library; print(library())"
+    code = "from modeling_glintru.models.kernels_glintru import library; print(library())"
     env = {**os.environ, "GLINTRU_KERNELS": "0"}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "None"
@@ -147,14 +147,14 @@ def test_a_broken_compiler_is_no_error(tmp_path):
     broken = tmp_path / "cc"
     broken.write_text("#!/bin/sh\nexit 1\n")
     broken.chmod(0o755)
-    code = "from modeling_glintru.kernels_glintru import library; print(library())"
+    code = "from modeling_glintru.models.kernels_glintru import library; print(library())"
     env = {**os.environ, "CC": str(broken), "XDG_CACHE_HOME": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "None"
 
 
 def test_a_missing_compiler_is_built_without(tmp_path):
-    code = "from modeling_glintru.kernels_glintru import library; print(library())"
+    code = "from modeling_glintru.models.kernels_glintru import library; print(library())"
     env = {**os.environ, "PATH": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "None"

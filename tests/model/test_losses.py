@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 
 from modeling_glintru import GlintRUConfig, GlintRUError
-from modeling_glintru import kernels_glintru as kernels
-from modeling_glintru import losses_glintru as losses
+from modeling_glintru.models import kernels_glintru as kernels
+from modeling_glintru.models import losses_glintru as losses
 
 from .helpers import gradients, random_history, small_model
 
@@ -297,7 +297,7 @@ def test_sparse_gradients_are_the_dense_ones_row_by_row(loss):
 
 MEMORY = """
 import resource, sys, torch
-from modeling_glintru.losses_glintru import full_cross_entropy
+from modeling_glintru.models.losses_glintru import full_cross_entropy
 
 hidden, weight = torch.randn(4096, 16, requires_grad=True), torch.randn(40_000, 16, requires_grad=True)
 targets = torch.randint(1, 40_000, (4096,))

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from modeling_glintru import GlintRUError, GlintRUProcessor
-from modeling_glintru.auto import MODELS
-from modeling_glintru.baselines.sasrec import SASRecConfig
-from modeling_glintru.new_items_glintru import neighbour_means
+from modeling_glintru.models.auto import MODELS
+from modeling_glintru.models.modeling_sasrec import SASRecConfig
+from modeling_glintru.models.new_items_glintru import neighbour_means
 
 from .helpers import random_history, small_model
 

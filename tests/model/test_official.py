@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from modeling_glintru import GlintRUError, GlintRUForSequentialRecommendation
-from modeling_glintru.modeling_glintru import official_to_ours
+from modeling_glintru.models.modeling_glintru import official_to_ours
 
 
 @pytest.fixture(scope="module")

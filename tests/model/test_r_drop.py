@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 
 from modeling_glintru import GlintRUConfig
-from modeling_glintru import kernels_glintru as kernels
-from modeling_glintru import losses_glintru as losses
-from modeling_glintru.r_drop_glintru import r_drop
+from modeling_glintru.models import kernels_glintru as kernels
+from modeling_glintru.models import losses_glintru as losses
+from modeling_glintru.models.r_drop_glintru import r_drop
 
 from .helpers import gradients, random_history, small_model
 

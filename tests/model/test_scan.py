@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from modeling_glintru import kernels_glintru as kernels
-from modeling_glintru import scan_glintru
-from modeling_glintru.scan_glintru import selective_scan
+from modeling_glintru.models import kernels_glintru as kernels
+from modeling_glintru.models import scan_glintru
+from modeling_glintru.models.scan_glintru import selective_scan
 
 needs_kernel = pytest.mark.skipif(kernels.library() is None, reason="no C compiler on this machine")
 

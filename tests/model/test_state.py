@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from modeling_glintru import GlintRUError, GlintRUModel, GlintRUState
-from modeling_glintru.auto import MODELS
+from modeling_glintru.models.auto import MODELS
 
 from .helpers import random_history, small_config, small_model
 from .test_identity import PARTS, STATE_SPACE, random_case

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from modeling_glintru import GlintRUError, GlintRUForSequentialRecommendation
-from modeling_glintru.auto import MODELS
-from modeling_glintru.time_gaps_glintru import NUM_GAPS, checked_gaps, gap_classes
+from modeling_glintru.models.auto import MODELS
+from modeling_glintru.models.time_gaps_glintru import NUM_GAPS, checked_gaps, gap_classes
 
 from ..baselines.helpers import NAMES, make
 from .helpers import random_history, small_model

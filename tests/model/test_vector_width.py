@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from modeling_glintru import kernels_glintru as kernels
-from modeling_glintru import step_glintru
-from modeling_glintru.kernel_source_glintru import SOURCE
-from modeling_glintru.scan_glintru import selective_scan
-from modeling_glintru.step_glintru import CompiledStep
+from modeling_glintru.kernels import step as step_glintru
+from modeling_glintru.kernels.step import CompiledStep
+from modeling_glintru.models import kernels_glintru as kernels
+from modeling_glintru.models.kernel_source_glintru import SOURCE
+from modeling_glintru.models.scan_glintru import selective_scan
 
 from .helpers import gradients, random_history, small_model
 from .test_scan import results, scan_inputs

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from modeling_glintru import GlintRUError, GlintRUProcessor
-from modeling_glintru.auto import MODELS
 from modeling_glintru.errors import DataError
+from modeling_glintru.models.auto import MODELS
+from modeling_glintru.models.vocabulary_glintru import UnknownItemError
 from modeling_glintru.serving import Recommender, offline
 from modeling_glintru.serving.offline import UserHistories, recommend_all
 from modeling_glintru.serving.recommendation_file import check_output, open_output
-from modeling_glintru.vocabulary_glintru import UnknownItemError
 
 from ..model.helpers import small_model
 

@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from modeling_glintru import GlintRUError, GlintRUProcessor
-from modeling_glintru.auto import MODELS
 from modeling_glintru.errors import DataError
+from modeling_glintru.models.auto import MODELS
 from modeling_glintru.serving import onnx as onnx_module
 from modeling_glintru.serving.onnx import export_onnx
 

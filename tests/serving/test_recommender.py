@@ -9,7 +9,7 @@ import torch
 from transformers.utils import logging
 
 from modeling_glintru import GlintRUConfig, GlintRUError, GlintRUForSequentialRecommendation, GlintRUProcessor
-from modeling_glintru.pipeline_glintru import SequentialRecommendationPipeline
+from modeling_glintru.models.pipeline_glintru import SequentialRecommendationPipeline
 from modeling_glintru.serving import Recommender, StreamingRecommender
 from modeling_glintru.serving.offline import UserHistories, recommend_all
 from modeling_glintru.serving.session import ClickSession
@@ -64,7 +64,7 @@ def test_scores_of_seen_items_that_say_nothing_are_warned_of(recommender, caplog
         lambda model, seen: ClickSession(model, processor, 3, seen),
         lambda model, seen: SequentialRecommendationPipeline(model, processor)(histories, exclude_seen=seen),
     ]
-    logger = logging.get_logger("modeling_glintru.seen_items_glintru")
+    logger = logging.get_logger("modeling_glintru.models.seen_items_glintru")
     logger.addHandler(caplog.handler)
     try:
         for way in ways:

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from modeling_glintru import GlintRUError, GlintRUProcessor
-from modeling_glintru.auto import MODELS
+from modeling_glintru.models.auto import MODELS
+from modeling_glintru.models.vocabulary_glintru import UnknownItemError
 from modeling_glintru.serving import Recommender
 from modeling_glintru.serving.session import ClickSession
-from modeling_glintru.vocabulary_glintru import UnknownItemError
 
 from ..model.helpers import small_model
 

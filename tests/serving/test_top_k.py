@@ -7,7 +7,8 @@ import random
 import numpy as np
 import pytest
 
-from modeling_glintru import GlintRUError, kernels_glintru
+from modeling_glintru import GlintRUError
+from modeling_glintru.models import kernels_glintru
 from modeling_glintru.serving import top_k
 from modeling_glintru.serving.top_k import ExactIndex
 

@@ -17,10 +17,10 @@ import torch
 from safetensors.torch import load_file
 
 from modeling_glintru import GlintRUConfig, GlintRUForSequentialRecommendation
-from modeling_glintru.auto import MODELS
 from modeling_glintru.data import LengthBucketSampler, SequenceCollator, TrainingWindows, load_source
 from modeling_glintru.data.prepare import prepare
 from modeling_glintru.errors import RecipeError
+from modeling_glintru.models.auto import MODELS
 from modeling_glintru.training.shares import ProcessShare, ShareCollator, device_batch_size
 
 ROOT = Path(__file__).resolve().parents[2]

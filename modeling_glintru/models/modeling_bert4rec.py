@@ -20,12 +20,12 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
 
-from ..configuration_glintru import GlintRUError, NextItemConfig, above_zero, at_least_one, heads_divide, rates
-from ..fused_glintru import Dropout
-from ..head_glintru import SequentialRecommendationOutput, check_indices, is_last_item, item_mask
-from ..seen_items_glintru import seen_items
-from .layers import FeedForward, SelfAttention, at_least_zero
-from .whole_history import WholeHistoryEncoder, WholeHistoryHead
+from .configuration_glintru import GlintRUError, NextItemConfig, above_zero, at_least_one, heads_divide, rates
+from .fused_glintru import Dropout
+from .head_glintru import SequentialRecommendationOutput, check_indices, is_last_item, item_mask
+from .layers_baselines import FeedForward, SelfAttention, at_least_zero
+from .seen_items_glintru import seen_items
+from .whole_history_baselines import WholeHistoryEncoder, WholeHistoryHead
 
 __all__ = ["BERT4RecConfig", "BERT4RecForSequentialRecommendation", "BERT4RecModel"]
 

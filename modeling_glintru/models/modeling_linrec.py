@@ -16,10 +16,10 @@ from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from ..configuration_glintru import NextItemConfig, above_zero, at_least_one, heads_divide, rates
-from ..fused_glintru import Dropout, add_norm, linear_attention
-from ..head_glintru import NextItemHead, PrefixEncoder
-from .layers import FeedForward, at_least_zero, positions_from_newest, through
+from .configuration_glintru import NextItemConfig, above_zero, at_least_one, heads_divide, rates
+from .fused_glintru import Dropout, add_norm, linear_attention
+from .head_glintru import NextItemHead, PrefixEncoder
+from .layers_baselines import FeedForward, at_least_zero, positions_from_newest, through
 
 __all__ = ["LinRecConfig", "LinRecForSequentialRecommendation", "LinRecModel"]
 

@@ -20,15 +20,15 @@ __all__ = ["MODELS", "AutoModelForSequentialRecommendation", "model_label", "reg
 # The models of `--model NAME`; NAME is the `model_type` of the config. A new file needs one line here.
 OUR_MODELS = (
     "modeling_glintru.GlintRUForSequentialRecommendation",
-    "baselines.bert4rec.BERT4RecForSequentialRecommendation",
-    "baselines.bsarec.BSARecForSequentialRecommendation",
-    "baselines.fmlprec.FMLPRecForSequentialRecommendation",
-    "baselines.gru4rec.GRU4RecForSequentialRecommendation",
-    "baselines.linrec.LinRecForSequentialRecommendation",
-    "baselines.lrurec.LRURecForSequentialRecommendation",
-    "baselines.mamba4rec.Mamba4RecForSequentialRecommendation",
-    "baselines.sasrec.SASRecForSequentialRecommendation",
-    "baselines.smlp4rec.SMLP4RecForSequentialRecommendation",
+    "modeling_bert4rec.BERT4RecForSequentialRecommendation",
+    "modeling_bsarec.BSARecForSequentialRecommendation",
+    "modeling_fmlprec.FMLPRecForSequentialRecommendation",
+    "modeling_gru4rec.GRU4RecForSequentialRecommendation",
+    "modeling_linrec.LinRecForSequentialRecommendation",
+    "modeling_lrurec.LRURecForSequentialRecommendation",
+    "modeling_mamba4rec.Mamba4RecForSequentialRecommendation",
+    "modeling_sasrec.SASRecForSequentialRecommendation",
+    "modeling_smlp4rec.SMLP4RecForSequentialRecommendation",
 )
 MODELS: dict[str, Any] = {}  # name -> class of the recommender; filled by `register_model`
 

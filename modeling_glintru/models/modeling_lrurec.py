@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
 
-from ..configuration_glintru import NextItemConfig, above_zero, at_least_one, rates
-from ..fused_glintru import Dropout, add_norm
-from ..head_glintru import NextItemHead, PrefixEncoder
-from .layers import FeedForward, at_least_zero, through
+from .configuration_glintru import NextItemConfig, above_zero, at_least_one, rates
+from .fused_glintru import Dropout, add_norm
+from .head_glintru import NextItemHead, PrefixEncoder
+from .layers_baselines import FeedForward, at_least_zero, through
 
 __all__ = ["LRURecConfig", "LRURecForSequentialRecommendation", "LRURecModel", "linear_recurrence"]
 

@@ -14,11 +14,11 @@ from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from ..configuration_glintru import NextItemConfig, above_zero, at_least_one, rates
-from ..fused_glintru import Dropout, add_norm
-from ..head_glintru import NextItemHead, PrefixEncoder
-from ..state_space_glintru import SelectiveStateSpace
-from .layers import FeedForward, at_least_zero, through
+from .configuration_glintru import NextItemConfig, above_zero, at_least_one, rates
+from .fused_glintru import Dropout, add_norm
+from .head_glintru import NextItemHead, PrefixEncoder
+from .layers_baselines import FeedForward, at_least_zero, through
+from .state_space_glintru import SelectiveStateSpace
 
 __all__ = ["Mamba4RecConfig", "Mamba4RecForSequentialRecommendation", "Mamba4RecModel"]
 

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..configuration_glintru import GlintRUError
-from ..fused_glintru import Dropout, add_norm, heads_of
+from .configuration_glintru import GlintRUError
+from .fused_glintru import Dropout, add_norm, heads_of
 
 
 class FeedForward(nn.Module):

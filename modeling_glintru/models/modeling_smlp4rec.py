@@ -22,10 +22,10 @@ from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from ..configuration_glintru import NextItemConfig, above_zero, at_least_one, rates
-from ..fused_glintru import Dropout
-from .layers import through
-from .whole_history import WholeHistoryEncoder, WholeHistoryHead
+from .configuration_glintru import NextItemConfig, above_zero, at_least_one, rates
+from .fused_glintru import Dropout
+from .layers_baselines import through
+from .whole_history_baselines import WholeHistoryEncoder, WholeHistoryHead
 
 __all__ = ["SMLP4RecConfig", "SMLP4RecForSequentialRecommendation", "SMLP4RecModel"]
 

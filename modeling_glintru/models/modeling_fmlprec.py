@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
 
-from ..configuration_glintru import NextItemConfig, above_zero, at_least_one, rates
-from ..fused_glintru import Dropout, add_norm
-from ..losses_glintru import at_least_float32
-from .layers import FeedForward, at_least_zero
-from .whole_history import WholeHistoryEncoder, WholeHistoryHead
+from .configuration_glintru import NextItemConfig, above_zero, at_least_one, rates
+from .fused_glintru import Dropout, add_norm
+from .layers_baselines import FeedForward, at_least_zero
+from .losses_glintru import at_least_float32
+from .whole_history_baselines import WholeHistoryEncoder, WholeHistoryHead
 
 __all__ = ["FMLPRecConfig", "FMLPRecForSequentialRecommendation", "FMLPRecModel"]
 

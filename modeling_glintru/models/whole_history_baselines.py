@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..configuration_glintru import GlintRUError
-from ..head_glintru import NextItemHead, PrefixEncoder, is_last_item
-from .layers import check_length, count_items
+from .configuration_glintru import GlintRUError
+from .head_glintru import NextItemHead, PrefixEncoder, is_last_item
+from .layers_baselines import check_length, count_items
 
 __all__ = ["WholeHistoryEncoder", "WholeHistoryHead"]
 

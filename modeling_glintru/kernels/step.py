@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .configuration_glintru import GlintRUError
-from .kernels_glintru import library
-from .layers_glintru import GlintRUBlock, GlintRUSelectiveGRU
-from .state_space_glintru import SelectiveStateSpace
+from ..models.configuration_glintru import GlintRUError
+from ..models.kernels_glintru import library
+from ..models.layers_glintru import GlintRUBlock, GlintRUSelectiveGRU
+from ..models.state_space_glintru import SelectiveStateSpace
 
 __all__ = ["CompiledStep", "panels", "pointer"]
 

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
 
-from ..configuration_glintru import NextItemConfig, at_least_one, rates
-from ..head_glintru import NextItemHead, PrefixEncoder
-from ..layers_glintru import Dropout, gru_states
+from .configuration_glintru import NextItemConfig, at_least_one, rates
+from .head_glintru import NextItemHead, PrefixEncoder
+from .layers_glintru import Dropout, gru_states
 
 __all__ = ["GRU4RecConfig", "GRU4RecForSequentialRecommendation", "GRU4RecModel"]
 
