@@ -22,8 +22,8 @@ from modeling_glintru import GlintRUConfig, GlintRUForSequentialRecommendation
 from modeling_glintru.data import PreparedData
 from modeling_glintru.evaluation import ModelScorer, RankingMetrics, evaluate, library_versions, target_ranks
 from modeling_glintru.evaluation.metrics import per_user_metrics
+from modeling_glintru.kernels import build
 from modeling_glintru.machine import processor_name
-from modeling_glintru.models import kernels_glintru
 from modeling_glintru.recipes import Recipe
 from modeling_glintru.serving.step import make_step
 from modeling_glintru.serving.step_types import Step
@@ -138,7 +138,7 @@ def report_header(**machine: Any) -> dict:
         "machine": {
             "processor": processor(),
             "threads": torch.get_num_threads(),
-            "kernel": bool(kernels_glintru.library()),
+            "kernel": bool(build.library()),
             **machine,
         },
         "versions": library_versions(),

@@ -33,7 +33,7 @@ from modeling_glintru.data import (
     read_interactions,
 )
 from modeling_glintru.data.prepare import prepare
-from modeling_glintru.models import kernels_glintru
+from modeling_glintru.kernels import build
 from modeling_glintru.models.modeling_gru4rec import GRU4RecConfig, GRU4RecForSequentialRecommendation
 from modeling_glintru.models.modeling_sasrec import SASRecConfig, SASRecForSequentialRecommendation
 
@@ -59,11 +59,11 @@ def generated(users: int = 2000, items: int = 3416) -> Interactions:
 @contextmanager
 def without_kernel() -> Iterator[None]:
     """`nn.GRU` and plain operations instead of the compiled kernels, as in the authors' code."""
-    library, kernels_glintru.library = kernels_glintru.library, lambda: None
+    library, build.library = build.library, lambda: None
     try:
         yield
     finally:
-        kernels_glintru.library = library
+        build.library = library
 
 
 class PerPrefix(Side):

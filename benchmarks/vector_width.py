@@ -42,8 +42,8 @@ def main() -> None:
     from modeling_glintru import GlintRUConfig, GlintRUForSequentialRecommendation
     from modeling_glintru._memory import keep_freed_memory
     from modeling_glintru.models import fused_glintru, kernels_glintru
-    from modeling_glintru.models.layers_glintru import gru_prefix_states
     from modeling_glintru.models.losses_glintru import softmax_gradient
+    from modeling_glintru.models.ops_glintru import gru_prefix_states
 
     kernels_glintru.FLAGS = [flag.replace("native", args.processor) for flag in kernels_glintru.FLAGS]
     keep_freed_memory()
@@ -79,7 +79,7 @@ def main() -> None:
         "training step": lambda: side.step({"input_ids": ids, "labels": ids.roll(-1, 1)}),
     }
     results = {}
-    if kernels_glintru.library() is None:
+    if build.library() is None:
         raise SystemExit(f"the kernels cannot be built for {args.processor} here")
     print(f"{args.processor}: kernel and plain, ms of processor time, forward and backward")
     for name, run in runs.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .errors import RecipeError
-from .models.new_items_glintru import INITIALISATIONS
+from .models.head_glintru import INITIALISATIONS
 
 __all__ = ["ITEMS", "FineTuningRecipe"]
 

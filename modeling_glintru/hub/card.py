@@ -54,7 +54,7 @@ def write_card(folder: Path, name: str) -> None:
     label = model_label(MODELS[config["model_type"]])
     name = re.sub(r"[^\w.-]+", "-", name)
     repo = PLACEHOLDER + name
-    streams = "auto_map" in config and config.get("padding_mode") != "official"
+    streams = config.get("model_type") == "glintru"
     text = Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
         name=name,
         what=_what(label, config),

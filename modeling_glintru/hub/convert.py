@@ -17,6 +17,7 @@ from torch import Tensor
 from ..errors import DataError, ModelFolderError
 from ..models.modeling_glintru import GlintRUForSequentialRecommendation
 from ..models.processing_glintru import GlintRUProcessor
+from .official import from_official_state_dict
 
 __all__ = ["OfficialCheckpoint", "convert", "read_checkpoint", "read_tokens"]
 
@@ -134,7 +135,6 @@ def convert(
     *,
     num_attention_heads: int | None = None,
     max_length: int | None = None,
-    padding_mode: str = "masked",
 ) -> GlintRUForSequentialRecommendation:
     """Writes a model folder with vocabulary from the authors' checkpoint.
 
@@ -144,7 +144,6 @@ def convert(
         output_dir: A new or empty folder.
         num_attention_heads: Their `n_heads`, where the file does not say it.
         max_length: Their `MAX_ITEM_LIST_LENGTH`, where the file does not say it; 200 where nobody does.
-        padding_mode: `"masked"`, or `"official"` to reproduce what their code makes of padding.
 
     Returns:
         The model, in eval mode.
@@ -164,9 +163,7 @@ def convert(
     options = {}
     if found.settings.get("loss_type") in LOSSES:
         options["loss"] = LOSSES[found.settings["loss_type"]]
-    model = GlintRUForSequentialRecommendation.from_official_state_dict(
-        found.state_dict, int(heads), padding_mode, **options
-    ).eval()
+    model = from_official_state_dict(found.state_dict, int(heads), **options).eval()
     names = read_tokens(tokens)
     if len(names) != model.config.vocab_size - 1:
         raise DataError(

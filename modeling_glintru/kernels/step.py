@@ -15,9 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from ..models.configuration_glintru import GlintRUError
-from ..models.kernels_glintru import library
-from ..models.layers_glintru import GlintRUBlock, GlintRUSelectiveGRU
-from ..models.state_space_glintru import SelectiveStateSpace
+from ..models.modeling_glintru import GlintRUBlock, GlintRUSelectiveGRU, SelectiveStateSpace
+from . import build
 
 __all__ = ["CompiledStep", "panels", "pointer"]
 
@@ -26,7 +25,7 @@ WIDTH = 16  # floats of the widest vectors; sizes are filled up to it
 
 
 class Click(ctypes.Structure):
-    """The sizes and parts of a model, as `click` in `step_source_glintru.py` takes them."""
+    """The sizes and parts of a model, as `click` in `c/click.c` takes them."""
 
     _fields_ = (
         *((name, ctypes.c_int) for name in ("layers", "d", "heads", "vocabulary", "attention", "gru", "convolutions")),
@@ -86,9 +85,6 @@ class CompiledStep:
 
     Args:
         model: A GLINT-RU recommender for which `serves` says yes.
-
-    Raises:
-        GlintRUError: The model has `padding_mode="official"`.
     """
 
     def __init__(self, model: Any) -> None:
@@ -103,14 +99,14 @@ class CompiledStep:
             config.hidden_size,
             config.num_attention_heads,
             config.vocab_size,
-            self.layout.attention,
-            self.layout.gru,
-            self.layout.convolutions,
+            "attention" in self.layout.parts,
+            "gru" in self.layout.parts,
+            "convolutions" in self.layout.parts,
             config.use_selective_gate,
             config.use_block_gate,
             config.use_gated_mlp,
-            self.layout.average,
-            self.layout.state_space,
+            "average" in self.layout.parts,
+            "state_space" in self.layout.parts,
             space.mixer.rank if (space := encoder.layers[0].state_space) is not None else 0,
             config.layer_norm_eps,
             config.average_share / (1 - config.state_space_share),  # of what the experts and the average make
@@ -122,7 +118,7 @@ class CompiledStep:
             self._weights = aligned(sum(piece.size for piece in pieces))
             np.concatenate([piece.ravel() for piece in pieces], out=self._weights)
             self._embeddings = encoder.block_input(encoder.embed_items.weight).numpy().copy()
-        self._click = library().click  # type: ignore[union-attr]
+        self._click = build.library().click  # type: ignore[union-attr]
         self._fixed = (ctypes.byref(self._shape), pointer(self._weights), pointer(self._embeddings))
         self._row = ctypes.c_long(self.row_size)
 
@@ -133,7 +129,7 @@ class CompiledStep:
             x.dtype == torch.float32 and x.device.type == "cpu" and ".lora_" not in name
             for name, x in model.named_parameters()
         )
-        return plain and library() is not None
+        return plain and build.library() is not None
 
     def _pieces(self, block: GlintRUBlock) -> Iterator[np.ndarray]:
         """The numbers of a block in the order in which the kernel reads them."""

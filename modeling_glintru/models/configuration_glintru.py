@@ -12,7 +12,6 @@ logger = logging.get_logger(__name__)
 
 LOSSES = ("cross_entropy", "bpr", "sampled_softmax", "gbce")
 NEGATIVE_SAMPLING = ("uniform", "popularity", "in_batch", "mixed")
-PADDING_MODES = ("masked", "official")
 
 # Keys that transformers itself may hand to a config beside its declared fields.
 _TRANSFORMERS_KEYS = frozenset(
@@ -85,12 +84,17 @@ class NextItemConfig(PreTrainedConfig):
     r_drop_alpha: float | int = 0.0
     temperature: float | int = 1.0
     normalize_scores: bool = False
-    padding_in_softmax: bool = False
     seen_items_in_softmax: bool = True
     use_time_gaps: bool = False
     time_gap_masking: float | int = 0.1
 
     def __post_init__(self, **kwargs: Any) -> None:
+        if kwargs.pop("padding_mode", "masked") != "masked":
+            raise GlintRUError(
+                "padding_mode 'official', the authors' padding leak, is not a way to run a model any more: set "
+                "padding_mode to 'masked' in config.json; modeling_glintru.hub.official computes the leak"
+            )
+        kwargs.pop("padding_in_softmax", None)  # of folders of version 0.1 before this field went
         unknown = sorted(k for k in kwargs if k not in _TRANSFORMERS_KEYS and not k.startswith("_"))
         if unknown:
             names = ", ".join(map(repr, unknown))
@@ -123,8 +127,6 @@ class NextItemConfig(PreTrainedConfig):
             raise GlintRUError(f"popularity_exponent must be 0 or above and finite, got {self.popularity_exponent}")
         one_of(self, "loss", LOSSES)
         one_of(self, "negative_sampling", NEGATIVE_SAMPLING)
-        if self.normalize_scores and self.padding_in_softmax:
-            raise GlintRUError("normalize_scores and padding_in_softmax exclude each other: padding has no direction")
         if self.label_smoothing and self.loss != "cross_entropy":
             raise GlintRUError(f"label_smoothing is for loss 'cross_entropy' only, got loss {self.loss!r}")
         if not self.seen_items_in_softmax and (self.loss != "cross_entropy" or self.label_smoothing):
@@ -190,11 +192,6 @@ class GlintRUConfig(NextItemConfig):
         temperature (`float`, defaults to 1.0): Scores are divided by it in the loss and in `logits`; above 0.
         normalize_scores (`bool`, defaults to `False`): Scores are cosines instead of inner products: representation and
             item embedding are divided by their lengths first. Needs a small temperature, 0.05 to 0.1.
-        padding_mode (`str`, defaults to `"masked"`): `"masked"`: padding never changes a number. `"official"`
-            reproduces the authors' padding leak, for conversion and checking only: unmasked, bidirectional, right
-            padding, one target a row.
-        padding_in_softmax (`bool`, defaults to `False`): Whether index 0 competes in the training cross-entropy, as in
-            the authors' code. It never competes in `logits`.
         seen_items_in_softmax (`bool`, defaults to `True`): Whether the items of the row up to a target compete with it
             in the training cross-entropy. Off where they are left out of what is recommended anyway, as by default: the
             model then need not learn to rank them low, and their `logits` say nothing. Helps where histories are long.
@@ -231,7 +228,6 @@ class GlintRUConfig(NextItemConfig):
     average_decay: float | int = 0.9
     state_space_share: float | int = 0.0
     use_embedding_norm: bool = False
-    padding_mode: str = "masked"
 
     def to_dict(self) -> dict[str, Any]:
         """All fields, and where the code of the pipeline is."""
@@ -253,14 +249,5 @@ class GlintRUConfig(NextItemConfig):
                 f"{self.average_share} and {self.state_space_share}"
             )
         above_zero(self, "layer_norm_eps")
-        one_of(self, "padding_mode", PADDING_MODES)
-        ours = [name for name in ("average_share", "state_space_share", "use_embedding_norm") if getattr(self, name)]
-        if self.padding_mode == "official" and ours:
-            off = getattr(type(self), ours[0])
-            raise GlintRUError(f"padding_mode 'official' is for the authors' block, set {ours[0]} to {off}")
         if not (self.use_linear_attention or self.use_gru):
             raise GlintRUError("use_linear_attention and use_gru cannot both be off: the block needs an expert")
-        if self.padding_mode == "official" and self.num_hidden_layers != 1:
-            raise GlintRUError(
-                "padding_mode 'official' is for the authors' one-layer model, set num_hidden_layers to 1"
-            )

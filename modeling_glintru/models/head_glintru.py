@@ -7,20 +7,21 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers.utils import ModelOutput, can_return_tuple
 
 from .configuration_glintru import GlintRUError
-from .losses_glintru import next_item_loss, unit
-from .negatives_glintru import ItemPopularity
-from .new_items_glintru import new_rows
-from .r_drop_glintru import r_drop
-from .seen_items_glintru import seen_items
+from .losses_glintru import ItemPopularity, next_item_loss, seen_items
+from .ops_glintru import unit
+from .pipeline_glintru import SequentialRecommendationPipeline  # noqa: F401 (its file is saved with the model)
 from .state_glintru import GlintRUState
 from .time_gaps_glintru import UNKNOWN_GAP, TimeGaps, check_knows_time
 
-__all__ = ["EncoderOutput", "NextItemHead", "PrefixEncoder", "SequentialRecommendationOutput"]
+__all__ = ["INITIALISATIONS", "EncoderOutput", "NextItemHead", "PrefixEncoder", "SequentialRecommendationOutput"]
+
+INITIALISATIONS = ("neighbours", "mean")  # of the embeddings of new items
 
 
 @dataclass
@@ -138,7 +139,6 @@ class PrefixEncoder:
     """Checks and embeds a batch, hides padding from `encode`, and gives the representation of every prefix."""
 
     items_first = False  # whether `encode` wants the items of each row before its padding
-    reads_padding = False  # whether padding is handed to `encode` like an item
     config: Any
     embed_items: nn.Embedding
 
@@ -203,9 +203,7 @@ class PrefixEncoder:
             output_hidden_states = self.config.output_hidden_states
 
         carries = state is not None or bool(use_cache)
-        has_padding, movable = (
-            (False, False) if self.reads_padding else padding_layout(mask, self.items_first or carries)
-        )
+        has_padding, movable = padding_layout(mask, self.items_first or carries)
         order = None
         if movable:
             order = mask.argsort(dim=1, descending=True, stable=True)
@@ -448,8 +446,51 @@ class NextItemHead:
 
         `again` holds the representations of a second pass, for R-Drop, and `seen` items that are left out.
         """
-        embedding = self.model.embed_items
-        if again is not None:
-            return r_drop(self.config, hidden, again, targets, embedding.weight, seen)
-        popularity = self.item_popularity
-        return next_item_loss(self.config, hidden, targets, embedding.weight, popularity, embedding.sparse, seen)
+        embedding, popularity = self.model.embed_items, self.item_popularity
+        return next_item_loss(self.config, hidden, targets, embedding.weight, popularity, embedding.sparse, seen, again)
+
+
+def neighbour_means(weight: Tensor, histories: Iterable[Sequence[int]], num_new: int) -> Tensor:
+    """For each new item the mean embedding of the known items that stand directly before and after it.
+
+    Args:
+        weight: (known, size) embeddings; index 0 is padding, and the new items have the indices from `known` on.
+        histories: Item indices, oldest first. An item counts as often as it is a neighbour.
+        num_new: How many new items there are.
+
+    Returns:
+        (num_new, size) in the dtype of `weight`. An item without a known neighbour gets the mean of all known items.
+    """
+    known = len(weight)
+    new, beside = [], []
+    for history in histories:
+        items = np.asarray(history, np.int64)
+        for here, there in ((items[1:], items[:-1]), (items[:-1], items[1:])):
+            pairs = (here >= known) & (there > 0) & (there < known)
+            new.append(here[pairs] - known)
+            beside.append(there[pairs])
+    places = torch.from_numpy(np.concatenate([*new, np.zeros(0, np.int64)])).to(weight.device)
+    neighbours = torch.from_numpy(np.concatenate([*beside, np.zeros(0, np.int64)])).to(weight.device)
+    counts = torch.bincount(places, minlength=num_new)[:num_new, None]
+    sums = torch.zeros(num_new, weight.shape[1], device=weight.device)
+    for part, rows in zip(places.split(2**16), neighbours.split(2**16), strict=True):
+        sums.index_add_(0, part, weight[rows].float())
+    means = torch.where(counts > 0, sums / counts.clamp_min(1), weight[1:].float().mean(0))
+    return means.to(weight.dtype)
+
+
+def new_rows(weight: Tensor, num_new: int, init: str | Tensor, histories: Iterable[Sequence[int]] | None) -> Tensor:
+    """(num_new, size) embeddings of new items; arguments and errors as `NextItemHead.add_items`."""
+    if isinstance(init, Tensor):
+        if init.shape != (num_new, weight.shape[1]):
+            raise GlintRUError(
+                f"init must have one row for each new item, {(num_new, weight.shape[1])}, got {tuple(init.shape)}"
+            )
+        if not init.isfinite().all():
+            raise GlintRUError("init holds numbers that are not finite")
+        return init.detach().to(weight)
+    if init not in INITIALISATIONS:
+        raise GlintRUError(f"init must be one of {', '.join(INITIALISATIONS)}, or a tensor; got {init!r}")
+    if init == "neighbours" and histories is None:
+        raise GlintRUError("init 'neighbours' needs histories=, in which the new items have neighbours; or take 'mean'")
+    return neighbour_means(weight, histories if init == "neighbours" and histories is not None else [], num_new)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .configuration_glintru import GlintRUError
-from .fused_glintru import Dropout, add_norm, heads_of
+from .ops_glintru import Dropout, add_norm, heads_of
 
 
 class FeedForward(nn.Module):
@@ -35,7 +35,7 @@ class FeedForward(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(..., size) in and out."""
         inner = self.inner_dropout(F.gelu(self.up_proj(x)))
-        return add_norm(self.down_proj(inner), x, self.dropout, self.norm)
+        return add_norm(self.down_proj(inner), x, self.norm, self.dropout.rate())
 
 
 class SelfAttention(nn.Module):
@@ -67,7 +67,7 @@ class SelfAttention(nn.Module):
         query, key, value = (heads_of(part, self.num_heads) for part in self.qkv_proj(x).chunk(3, dim=-1))
         dropout = self.attention_dropout if self.training else 0.0
         attended = F.scaled_dot_product_attention(query, key, value, attn_mask=visible, dropout_p=dropout)
-        return add_norm(self.o_proj(attended.transpose(1, 2).flatten(2)), x, self.dropout, self.norm)
+        return add_norm(self.o_proj(attended.transpose(1, 2).flatten(2)), x, self.norm, self.dropout.rate())
 
 
 def through(layers: Iterable[nn.Module], x: Tensor) -> list[Tensor]:

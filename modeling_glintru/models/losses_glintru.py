@@ -1,156 +1,38 @@
-"""Training losses over (representation, next item) pairs; each returns the sum over the pairs, a scalar."""
+"""Training losses over (representation, next item) pairs, and where their negatives come from.
+
+Each loss returns the sum over the pairs, a scalar. Those over all items are operations of `ops_glintru.py`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .configuration_glintru import GlintRUConfig
-from .kernels_glintru import cross_entropy_
-from .negatives_glintru import ItemPopularity, draw_other_items, draw_shared_negatives
-from .seen_items_glintru import hide_seen_
+from .configuration_glintru import GlintRUError
+from .ops_glintru import at_least_float32, cross_entropy, r_drop, unit
 
-__all__ = ["bpr", "full_cross_entropy", "gbce", "next_item_loss", "sampled_softmax"]
+__all__ = ["ItemPopularity", "bpr", "gbce", "next_item_loss", "sampled_softmax", "seen_items"]
 
 
-def at_least_float32(x: Tensor) -> Tensor:
-    """Half-precision scores are widened before they are exponentiated."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+def seen_items(items: Tensor, seen: Tensor, targets: Tensor) -> Tensor:
+    """Items that leave the softmax of their target: (targets, length) int64, the target itself where there is none.
 
-
-def unit(x: Tensor) -> Tensor:
-    """Rows of length one, in at least float32; zeros stay zeros."""
-    return F.normalize(at_least_float32(x), dim=-1)
-
-
-def autocast_dtype(x: Tensor) -> torch.dtype:
-    """What a matrix product with `x` is made in."""
-    device = x.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+    Args:
+        items: (targets, length) int64 items of each target's row.
+        seen: (targets, length) bool, which of them the target follows.
+        targets: (targets,) int64 item indices.
+    """
+    return torch.where(seen, items, targets[:, None])
 
 
 def item_rows(items: Tensor, weight: Tensor, sparse: bool, normalize: bool) -> Tensor:
     """The rows that (any,) items are scored with; with `sparse`, `weight` gets a gradient of these rows alone."""
     rows = F.embedding(items, weight, sparse=sparse)
     return unit(rows) if normalize else rows
-
-
-def softmax_gradient(
-    scores: Tensor, targets: Tensor, temperature: float, smoothing: float, dtype: torch.dtype
-) -> tuple[Tensor, Tensor]:
-    """The summed cross-entropy of (rows, items) scores, which are used up, and its gradient by them in `dtype`."""
-    target = targets[:, None]
-    scores /= temperature
-    wanted = (1 - smoothing) * scores.gather(1, target).squeeze(1) + smoothing * scores.mean(1)
-    top = scores.amax(1, keepdim=True)
-    probabilities = scores.sub_(top).exp_()
-    mass = probabilities.sum(1, keepdim=True)
-    loss = (mass.log() + top).sum() - wanted.sum()
-    gradient = probabilities.div_(mass).scatter_add_(1, target, torch.full_like(mass, smoothing - 1))
-    if smoothing:
-        gradient -= smoothing / scores.shape[1]
-    return loss, gradient.div_(temperature).to(dtype)
-
-
-class LinearCrossEntropy(torch.autograd.Function):
-    """Summed cross-entropy of `hidden @ weight[first_item:]ᵀ` that never holds the whole logits matrix.
-
-    Scores are made a chunk of rows at a time, in the autocast dtype with float32 softmax, and turned into the
-    gradient on the spot, so the exponentials are computed once and the backward pass is one scaling. Chunks share
-    their buffers: fresh ones of this size would be paged in anew each time.
-    """
-
-    # Rows of scores held at a time: 256 took at most 9 % more than the best of 32 ... 1,024, both dtypes, from 1,682
-    # to 100,000 items (d = 64; to 12,000 with 128). Fewer where they would fill CHUNK_ELEMENTS, 256 MB in float32.
-    CHUNK_ROWS = 256
-    LEAST_ROWS = 64
-    CHUNK_ELEMENTS = 1 << 26
-    CHUNK_ELEMENTS_GPU = 1 << 27
-
-    @staticmethod
-    def chunk_rows(device: str, targets: int, items: int) -> int:
-        """How many rows of scores are made at a time."""
-        cls = LinearCrossEntropy
-        most, elements = (cls.CHUNK_ROWS, cls.CHUNK_ELEMENTS) if device == "cpu" else (targets, cls.CHUNK_ELEMENTS_GPU)
-        return max(1, min(targets, most, max(cls.LEAST_ROWS, elements // max(1, items))))
-
-    @staticmethod
-    def forward(
-        ctx,
-        hidden: Tensor,
-        weight: Tensor,
-        targets: Tensor,
-        temperature: float,
-        smoothing: float,
-        first_item: int,
-        seen: Tensor | None = None,
-    ) -> Tensor:
-        device, dtype = hidden.device.type, autocast_dtype(hidden)
-        accumulate = torch.promote_types(hidden.dtype, torch.float32)
-        inputs, items, targets = hidden.to(dtype), weight[first_item:].to(dtype), targets - first_item
-        seen = None if seen is None else seen - first_item
-        wants_hidden, wants_weight = ctx.needs_input_grad[:2]
-        grad_hidden = torch.empty_like(inputs) if wants_hidden else None
-        grad_weight = torch.zeros(weight.shape, dtype=accumulate, device=weight.device) if wants_weight else None
-        total = torch.zeros((), dtype=accumulate, device=hidden.device)
-        rows = LinearCrossEntropy.chunk_rows(device, len(targets), len(items))
-        scores = inputs.new_empty(rows, len(items))
-        product = torch.empty_like(items) if wants_weight and dtype != accumulate else None
-        for start in range(0, len(targets), rows):
-            part, target = inputs[start : start + rows], targets[start : start + rows]
-            gradient = torch.mm(part, items.T, out=scores[: len(part)])
-            if seen is not None:
-                hide_seen_(gradient, target, seen[start : start + rows], temperature)
-            loss = cross_entropy_(gradient, target, temperature, smoothing)
-            if loss is None:
-                loss, gradient = softmax_gradient(gradient.to(accumulate), target, temperature, smoothing, dtype)
-            total += loss
-            if grad_hidden is not None:
-                torch.mm(gradient, items, out=grad_hidden[start : start + rows])
-            if grad_weight is not None:
-                sums = grad_weight[first_item:]
-                if product is None:
-                    sums.addmm_(gradient.T, part)
-                else:
-                    sums += torch.mm(gradient.T, part, out=product)
-        ctx.save_for_backward(grad_hidden, grad_weight)
-        ctx.dtypes = hidden.dtype, weight.dtype
-        return total
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, grad_total: Tensor):
-        grads = [
-            None if grad is None else (grad * grad_total.to(grad.dtype)).to(dtype)
-            for grad, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
-        ]
-        return *grads, None, None, None, None, None
-
-
-def full_cross_entropy(
-    hidden: Tensor,
-    targets: Tensor,
-    weight: Tensor,
-    temperature: float,
-    label_smoothing: float,
-    first_item: int,
-    seen: Tensor | None = None,
-) -> Tensor:
-    """Cross-entropy over the whole catalogue (paper section 3.6).
-
-    Args:
-        hidden: (targets, hidden_size) representations.
-        targets: (targets,) int64 item indices.
-        weight: (vocab_size, hidden_size) item embeddings.
-        temperature: Divides the scores.
-        label_smoothing: Share of the target's probability that is spread over all items.
-        first_item: 1 leaves the padding index out of the softmax; 0 keeps it in, as the authors do.
-        seen: (targets, any) int64 items that do not compete with the target, see `seen_items`.
-    """
-    return LinearCrossEntropy.apply(hidden, weight, targets, temperature, label_smoothing, first_item, seen)
 
 
 def bpr(
@@ -241,26 +123,36 @@ def gbce(
 
 
 def next_item_loss(
-    config: GlintRUConfig,
+    config: Any,
     hidden: Tensor,
     targets: Tensor,
     weight: Tensor,
     popularity: ItemPopularity | None,
     sparse: bool = False,
     seen: Tensor | None = None,
+    again: Tensor | None = None,
 ) -> Tensor:
     """The loss that the config names, summed over the targets. Scalar.
 
-    With `sparse`, all losses but the full cross-entropy give a sparse gradient of `weight`; that one alone knows of
-    items `seen` before, see `seen_items`.
+    Args:
+        config: Of the model.
+        hidden: (targets, hidden_size) representations.
+        targets: (targets,) int64 item indices.
+        weight: (vocab_size, hidden_size) item embeddings.
+        popularity: For every `negative_sampling` but `"uniform"`.
+        sparse: Whether all losses but the full cross-entropy give a sparse gradient of `weight`.
+        seen: Items that do not compete, see `seen_items`; for the cross-entropy alone.
+        again: Representations of a second pass with other dropout, for R-Drop.
     """
     temperature, normalize = float(config.temperature), bool(config.normalize_scores)
     if normalize:
         hidden = unit(hidden)
     if config.loss == "cross_entropy":
-        first_item = 0 if config.padding_in_softmax else 1
         weight = unit(weight) if normalize else weight
-        return full_cross_entropy(hidden, targets, weight, temperature, float(config.label_smoothing), first_item, seen)
+        if again is None:
+            return cross_entropy(hidden, weight, targets, temperature, float(config.label_smoothing), seen)
+        pair = torch.stack((hidden, unit(again) if normalize else again))
+        return r_drop(pair, weight, targets, temperature, float(config.r_drop_alpha), seen)
     if config.loss == "bpr":
         negatives = draw_other_items(targets, config.vocab_size)
         return bpr(hidden, targets, negatives, weight, temperature, sparse, normalize)
@@ -268,3 +160,97 @@ def next_item_loss(
     if config.loss == "sampled_softmax":
         return sampled_softmax(hidden, targets, negatives, log_q, weight, temperature, sparse, normalize)
     return gbce(hidden, targets, negatives, weight, temperature, float(config.gbce_t), sparse, normalize)
+
+
+# ---------------------------------------------------------------------- negatives, at a cost apart from the catalogue
+
+
+class ItemPopularity:
+    """How often items occur in training, as a distribution to draw from.
+
+    One table is made for each exponent and device, on first use; then n draws cost O(n log vocab_size) and nothing
+    reads the whole catalogue.
+
+    Args:
+        counts: (vocab_size,) non-negative numbers; index 0 (padding) is never drawn.
+    """
+
+    def __init__(self, counts: Tensor) -> None:
+        self.counts = counts
+        self.tables: dict[tuple[float, torch.device], Tensor] = {}
+
+    def table(self, exponent: float, device: torch.device) -> Tensor:
+        """(vocab_size,) float64 running sum of the probabilities `∝ (count + 1) ** exponent`.
+
+        The added 1 keeps the logarithm finite for items that were never seen. In float32 the sum of millions of
+        probabilities would lose the rare ones.
+        """
+        if device.type == "mps":  # has no float64
+            device = torch.device("cpu")
+        if (exponent, device) not in self.tables:
+            weights = (self.counts.to(device=device, dtype=torch.float64) + 1) ** exponent
+            weights[0] = 0.0
+            self.tables[exponent, device] = weights.cumsum(0).div_(weights.sum())
+        return self.tables[exponent, device]
+
+    def draw(self, number: int, exponent: float, device: torch.device) -> Tensor:
+        """(number,) int64 items, drawn with replacement."""
+        table = self.table(exponent, device)
+        draws = torch.rand(number, dtype=table.dtype, device=table.device)
+        return torch.searchsorted(table, draws, right=True).clamp_(1, len(table) - 1).to(device)
+
+    def probability(self, items: Tensor, exponent: float) -> Tensor:
+        """Of drawing each of `items`, float64 of their shape; items are 1 or above."""
+        table = self.table(exponent, items.device)
+        items = items.to(table.device)
+        return table[items] - table[items - 1]
+
+
+def draw_other_items(targets: Tensor, vocab_size: int) -> Tensor:
+    """One uniform negative for each target, never the target itself. (targets,) int64."""
+    if vocab_size < 3:
+        raise GlintRUError("BPR needs at least two items to draw a negative from")
+    draw = torch.randint(1, vocab_size - 1, targets.shape, device=targets.device)
+    return draw + (draw >= targets)
+
+
+def draw_shared_negatives(
+    config: Any, popularity: ItemPopularity | None, targets: Tensor
+) -> tuple[Tensor, Callable[[Tensor], Tensor] | None]:
+    """Negatives that a batch shares, drawn with replacement.
+
+    In-batch negatives are drawn from the targets of the batch, which come up as often as they do in training (Yi et
+    al. 2019). Mixed, they stand beside draws from the catalogue, so that items the batch lacks are told apart too,
+    and an item's probability is that of the mixture (Yang et al. 2020).
+
+    Args:
+        config: Its `num_negatives`, `negative_sampling`, `in_batch_share` and `popularity_exponent`.
+        popularity: Needed by all kinds but uniform.
+        targets: (targets,) int64.
+
+    Returns:
+        Items, (num_negatives,) int64, only those from the catalogue where there are no targets; and the function from
+        items to the float32 logarithm of their probability, `None` when uniform.
+
+    Raises:
+        GlintRUError: `popularity` is missing.
+    """
+    kind, number, device = config.negative_sampling, config.num_negatives, targets.device
+    if kind == "uniform":
+        return torch.randint(1, config.vocab_size, (number,), device=device), None
+    if popularity is None:
+        raise GlintRUError(f"negative_sampling {kind!r} needs model.set_item_counts(counts) before training")
+    exponent = float(config.popularity_exponent)
+    in_batch = round({"popularity": 0.0, "in_batch": 1.0}.get(kind, float(config.in_batch_share)) * number)
+    negatives = popularity.draw(number - in_batch, exponent, device)
+    if len(targets):
+        negatives = torch.cat((negatives, targets[torch.randint(len(targets), (in_batch,), device=device)]))
+    # Shares of the mixture, by the exponent of each part.
+    shares = {exponent: 1 - in_batch / number}
+    shares[1.0] = shares.get(1.0, 0.0) + in_batch / number
+
+    def log_q(items: Tensor) -> Tensor:
+        parts = [share * popularity.probability(items, power) for power, share in shares.items() if share]
+        return torch.stack(parts).sum(0).log().to(device=device, dtype=torch.float32)
+
+    return negatives, log_q

@@ -21,10 +21,10 @@ from transformers import PreTrainedModel
 from transformers import initialization as init
 
 from .configuration_glintru import GlintRUError, NextItemConfig, above_zero, at_least_one, heads_divide, rates
-from .fused_glintru import Dropout
 from .head_glintru import SequentialRecommendationOutput, check_indices, is_last_item, item_mask
 from .layers_baselines import FeedForward, SelfAttention, at_least_zero
-from .seen_items_glintru import seen_items
+from .losses_glintru import seen_items
+from .ops_glintru import Dropout
 from .whole_history_baselines import WholeHistoryEncoder, WholeHistoryHead
 
 __all__ = ["BERT4RecConfig", "BERT4RecForSequentialRecommendation", "BERT4RecModel"]

@@ -23,9 +23,9 @@ from transformers import PreTrainedModel
 from transformers import initialization as init
 
 from .configuration_glintru import GlintRUError, NextItemConfig, above_zero, at_least_one, heads_divide, rates
-from .fused_glintru import Dropout, add_norm
 from .layers_baselines import FeedForward, SelfAttention, at_least_zero
 from .losses_glintru import at_least_float32
+from .ops_glintru import Dropout, add_norm
 from .whole_history_baselines import WholeHistoryEncoder, WholeHistoryHead
 
 __all__ = ["BSARecConfig", "BSARecForSequentialRecommendation", "BSARecModel"]
@@ -84,7 +84,7 @@ class FrequencyLayer(nn.Module):
         wide = at_least_float32(x)  # no transform in bf16
         spectrum = torch.fft.rfft(wide, dim=1)
         low = torch.fft.irfft(F.pad(spectrum[:, : self.num_low], (0, 0, 0, spectrum.shape[1])), n=x.shape[1], dim=1)
-        return add_norm(low + self.beta**2 * (wide - low), x, self.dropout, self.norm)
+        return add_norm(low + self.beta**2 * (wide - low), x, self.norm, self.dropout.rate())
 
 
 class BSARecBlock(nn.Module):

@@ -20,9 +20,9 @@ from transformers import PreTrainedModel
 from transformers import initialization as init
 
 from .configuration_glintru import NextItemConfig, above_zero, at_least_one, rates
-from .fused_glintru import Dropout, add_norm
 from .layers_baselines import FeedForward, at_least_zero
 from .losses_glintru import at_least_float32
+from .ops_glintru import Dropout, add_norm
 from .whole_history_baselines import WholeHistoryEncoder, WholeHistoryHead
 
 __all__ = ["FMLPRecConfig", "FMLPRecForSequentialRecommendation", "FMLPRecModel"]
@@ -70,7 +70,7 @@ class FilterLayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         spectrum = torch.fft.rfft(at_least_float32(x), dim=1)  # no transform in bf16
         filtered = torch.fft.irfft(spectrum * torch.complex(self.weight_real, self.weight_imag), n=x.shape[1], dim=1)
-        return add_norm(filtered, x, self.dropout, self.norm)
+        return add_norm(filtered, x, self.norm, self.dropout.rate())
 
 
 class FMLPRecBlock(nn.Module):

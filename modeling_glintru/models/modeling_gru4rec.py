@@ -13,7 +13,7 @@ from transformers import initialization as init
 
 from .configuration_glintru import NextItemConfig, at_least_one, rates
 from .head_glintru import NextItemHead, PrefixEncoder
-from .layers_glintru import Dropout, gru_states
+from .ops_glintru import Dropout, gru_states
 
 __all__ = ["GRU4RecConfig", "GRU4RecForSequentialRecommendation", "GRU4RecModel"]
 

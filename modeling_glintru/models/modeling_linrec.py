@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from .configuration_glintru import NextItemConfig, above_zero, at_least_one, heads_divide, rates
-from .fused_glintru import Dropout, add_norm, linear_attention
 from .head_glintru import NextItemHead, PrefixEncoder
 from .layers_baselines import FeedForward, at_least_zero, positions_from_newest, through
+from .ops_glintru import Dropout, add_norm, linear_attention
 
 __all__ = ["LinRecConfig", "LinRecForSequentialRecommendation", "LinRecModel"]
 
@@ -69,7 +69,7 @@ class LinRecAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         context = linear_attention(self.qkv_proj(x), None, self.num_heads)  # no item stands behind padding
-        return add_norm(self.o_proj(context), x, self.dropout, self.norm)
+        return add_norm(self.o_proj(context), x, self.norm, self.dropout.rate())
 
 
 class LinRecBlock(nn.Module):

@@ -23,9 +23,9 @@ from transformers import PreTrainedModel
 from transformers import initialization as init
 
 from .configuration_glintru import NextItemConfig, above_zero, at_least_one, rates
-from .fused_glintru import Dropout, add_norm
 from .head_glintru import NextItemHead, PrefixEncoder
 from .layers_baselines import FeedForward, at_least_zero, through
+from .ops_glintru import Dropout, add_norm
 
 __all__ = ["LRURecConfig", "LRURecForSequentialRecommendation", "LRURecModel", "linear_recurrence"]
 
@@ -105,7 +105,7 @@ class LinearRecurrentUnit(nn.Module):
         decay = torch.polar((-self.nu_log.exp()).exp(), self.theta_log.exp())
         state = linear_recurrence(decay, torch.complex(real * gamma, imaginary * gamma))
         out = self.out_proj(torch.cat([state.real, state.imag], dim=-1))
-        return add_norm(out, x, self.dropout, self.norm)
+        return add_norm(out, x, self.norm, self.dropout.rate())
 
 
 class LRURecBlock(nn.Module):

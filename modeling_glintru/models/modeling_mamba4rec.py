@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from .configuration_glintru import NextItemConfig, above_zero, at_least_one, rates
-from .fused_glintru import Dropout, add_norm
 from .head_glintru import NextItemHead, PrefixEncoder
 from .layers_baselines import FeedForward, at_least_zero, through
-from .state_space_glintru import SelectiveStateSpace
+from .modeling_glintru import SelectiveStateSpace
+from .ops_glintru import Dropout, add_norm
 
 __all__ = ["Mamba4RecConfig", "Mamba4RecForSequentialRecommendation", "Mamba4RecModel"]
 
@@ -68,9 +68,9 @@ class Mamba4RecBlock(nn.Module):
         self.residual = config.num_hidden_layers > 1
 
     def forward(self, x: Tensor) -> Tensor:
-        mixed = self.mixer(x)
+        mixed = self.mixer(x, None)[0]
         if self.residual:
-            return self.mlp(add_norm(mixed, x, self.dropout, self.norm))
+            return self.mlp(add_norm(mixed, x, self.norm, self.dropout.rate()))
         return self.mlp(self.norm(self.dropout(mixed)))
 
 

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from .configuration_glintru import NextItemConfig, above_zero, at_least_one, rates
-from .fused_glintru import Dropout
 from .layers_baselines import through
+from .ops_glintru import Dropout
 from .whole_history_baselines import WholeHistoryEncoder, WholeHistoryHead
 
 __all__ = ["SMLP4RecConfig", "SMLP4RecForSequentialRecommendation", "SMLP4RecModel"]

@@ -14,8 +14,7 @@ import torch
 from transformers import Pipeline
 
 from .configuration_glintru import GlintRUError
-from .item_sets_glintru import ItemFilter, ItemSet
-from .seen_items_glintru import leaves_out_seen
+from .item_sets_glintru import ItemFilter, ItemSet, leaves_out_seen
 from .time_gaps_glintru import checked_gaps
 from .vocabulary_glintru import as_list
 

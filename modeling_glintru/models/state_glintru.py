@@ -1,10 +1,7 @@
 """What GLINT-RU keeps of a history so that it can go on without it: a batch of user states of a fixed size.
 
-For each block: the first convolution at the last item, which still lacks its right neighbour (`edge`), what that item
-gives to its neighbour (`after`), the recurrent state before it (`hidden`), the sum of the linear attention
-(`attention`), that of the moving average (`average`), and of the selective state space what its convolution read last
-(`taps`) and its own state (`space`). With them the next item can be absorbed exactly, at a cost
-that does not depend on the history.
+Which tensors these are, each part of the block says (`keeps`, in `modeling_glintru.py`). With them the next item is
+absorbed exactly, at a cost that does not depend on the history.
 """
 
 from __future__ import annotations
@@ -13,8 +10,8 @@ import hashlib
 import json
 import struct
 import zlib
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +20,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from .configuration_glintru import GlintRUConfig, GlintRUError
-from .state_space_glintru import EXPAND, STATE_SIZE, TAPS
+from .configuration_glintru import GlintRUError
 
-__all__ = ["GlintRUState", "StateLayout", "fingerprint_of"]
+__all__ = ["GlintRUState", "StateLayout", "fingerprint_of", "keeps"]
 
 MAGIC = b"GLRU"
 VERSION = 1
@@ -37,6 +33,40 @@ COUNT, CHECKSUM = struct.Struct("<Q"), struct.Struct("<I")
 
 
 @dataclass(frozen=True)
+class KeptPart:
+    """What one part of a block keeps of a history, see `keeps`."""
+
+    bit: int
+    on: Callable[[Any], bool]
+    shapes: Callable[[int, int], dict[str, tuple[int, ...]]]
+    settings: Callable[[Any], Any] | None
+
+
+KEPT: dict[str, KeptPart] = {}  # in the order of the tensors in a state's bytes
+
+
+def keeps(
+    name: str,
+    *,
+    bit: int,
+    on: Callable[[Any], bool],
+    shapes: Callable[[int, int], dict[str, tuple[int, ...]]],
+    settings: Callable[[Any], Any] | None = None,
+) -> Callable[[type], type]:
+    """Says what a part of the block keeps of a history, so that it can go on without it.
+
+    Args:
+        name: Of the part, in files of states.
+        bit: Its place among the parts in the header of a state's bytes; never used again for another part.
+        on: Whether a model with a config has the part.
+        shapes: From hidden size and number of heads to the shapes of the tensors, by name, for one user.
+        settings: What the numbers depend on beside the weights, as plain numbers.
+    """
+    KEPT[name] = KeptPart(bit, on, shapes, settings)
+    return lambda part: part
+
+
+@dataclass(frozen=True)
 class StateLayout:
     """The names and sizes of a state's tensors.
 
@@ -44,46 +74,25 @@ class StateLayout:
         num_layers: Blocks.
         hidden_size: d.
         num_heads: Heads of the linear attention.
-        attention, gru, convolutions, average, state_space: Which parts of the block are on.
+        parts: Names of the parts that are on, see `keeps`.
     """
 
     num_layers: int
     hidden_size: int
     num_heads: int
-    attention: bool
-    gru: bool
-    convolutions: bool
-    average: bool = field(default=False, repr=False)  # not a part of older fingerprints
-    state_space: bool = field(default=False, repr=False)
+    parts: tuple[str, ...]
 
     @classmethod
-    def of(cls, config: GlintRUConfig) -> StateLayout:
+    def of(cls, config: Any) -> StateLayout:
         """The layout that a model with this config reads and writes."""
-        return cls(
-            config.num_hidden_layers,
-            config.hidden_size,
-            config.num_attention_heads,
-            config.use_linear_attention,
-            config.use_gru,
-            config.use_gru and config.use_temporal_convolutions,
-            config.average_share > 0,
-            config.state_space_share > 0,
-        )
+        parts = tuple(name for name, kept in KEPT.items() if kept.on(config))
+        return cls(config.num_hidden_layers, config.hidden_size, config.num_attention_heads, parts)
 
     def layer_shapes(self) -> dict[str, tuple[int, ...]]:
         """Shape for each name of one block, for one user."""
-        size, head = self.hidden_size, self.hidden_size // self.num_heads
         shapes: dict[str, tuple[int, ...]] = {}
-        if self.gru:
-            shapes["hidden"] = (size,)
-        if self.convolutions:
-            shapes |= {"edge": (size,), "after": (size,)}
-        if self.attention:
-            shapes["attention"] = (self.num_heads, head, head)
-        if self.average:
-            shapes["average"] = (size,)
-        if self.state_space:
-            shapes |= {"taps": (EXPAND * size, TAPS - 1), "space": (EXPAND * size, STATE_SIZE)}
+        for name in self.parts:
+            shapes |= KEPT[name].shapes(self.hidden_size, self.num_heads)
         return shapes
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -95,14 +104,27 @@ class StateLayout:
         }
         return {**layers, "representation": (self.hidden_size,)}
 
+    def facts(self) -> dict[str, Any]:
+        """As plain values by name, with a yes or no for each part that there is."""
+        sizes = {"num_layers": self.num_layers, "hidden_size": self.hidden_size, "num_heads": self.num_heads}
+        return {**sizes, **{name: name in self.parts for name in sorted(KEPT, key=lambda name: KEPT[name].bit)}}
+
+    @classmethod
+    def from_facts(cls, facts: dict[str, Any]) -> StateLayout:
+        """The layout that gave these `facts`; parts that they do not name are off."""
+        layers, size, heads = (int(facts[name]) for name in ("num_layers", "hidden_size", "num_heads"))
+        return cls(layers, size, heads, tuple(name for name in KEPT if facts.get(name)))
+
 
 def fingerprint_of(model: Any, layout: StateLayout) -> str:
     """16 hexadecimal digits that name the weights of an encoder, read as float32, and its layout."""
-    digest = hashlib.blake2b(repr(layout).encode(), digest_size=8)
-    if layout.average:
-        digest.update(repr((float(model.config.average_share), float(model.config.average_decay))).encode())
-    if layout.state_space:
-        digest.update(repr(float(model.config.state_space_share)).encode())
+    facts = layout.facts()
+    first = ("num_layers", "hidden_size", "num_heads", "attention", "gru", "convolutions")  # other parts add settings
+    text = f"StateLayout({', '.join(f'{name}={facts[name]}' for name in first)})"
+    digest = hashlib.blake2b(text.encode(), digest_size=8)
+    for name in layout.parts:
+        if settings := KEPT[name].settings:
+            digest.update(repr(settings(model.config)).encode())
     for name, parameter in sorted(model.named_parameters()):
         digest.update(f"{name}{tuple(parameter.shape)}".encode())
         digest.update(parameter.detach().to("cpu", torch.float32).contiguous().numpy().data)
@@ -111,8 +133,7 @@ def fingerprint_of(model: Any, layout: StateLayout) -> str:
 
 def state_kind(layout: StateLayout, dtype: torch.dtype, fingerprint: str) -> bytes:
     """The header of `GlintRUState.to_bytes` without the count: equal for states that can be in one batch."""
-    parts = layout.attention | layout.gru << 1 | layout.convolutions << 2 | layout.average << 3
-    parts |= layout.state_space << 4
+    parts = sum(1 << KEPT[name].bit for name in layout.parts)
     sizes = (layout.num_layers, layout.hidden_size, layout.num_heads, parts, bytes.fromhex(fingerprint))
     return HEADER.pack(MAGIC, VERSION, DTYPES.index(dtype), *sizes, 0)[: -COUNT.size]
 
@@ -281,7 +302,7 @@ class GlintRUState:
             GlintRUError: It cannot; the sentence says why.
         """
         if self.layout != layout:
-            ours, theirs = asdict(self.layout), asdict(layout)
+            ours, theirs = self.layout.facts(), layout.facts()
             wrong = ", ".join(f"{name} {ours[name]}, not {theirs[name]}" for name in ours if ours[name] != theirs[name])
             raise GlintRUError(f"the state is of a model of another shape: it has {wrong}")
         if self.fingerprint and fingerprint and self.fingerprint != fingerprint:
@@ -312,7 +333,7 @@ class GlintRUState:
         """
         self._require_fingerprint()
         tensors = {name: x.detach().cpu().contiguous() for name, x in {"count": self.count, **self.tensors}.items()}
-        facts = {"version": str(VERSION), "fingerprint": self.fingerprint, "layout": json.dumps(asdict(self.layout))}
+        facts = {"version": str(VERSION), "fingerprint": self.fingerprint, "layout": json.dumps(self.layout.facts())}
         try:
             save_file(tensors, str(path), {"format": "glintru-state", **facts})
         except (OSError, SafetensorError) as error:
@@ -336,7 +357,7 @@ class GlintRUState:
         if facts.get("version") != str(VERSION):
             raise GlintRUError(f"{path} has version {facts.get('version')}, this package reads version {VERSION}")
         try:
-            layout, count = StateLayout(**json.loads(facts["layout"])), tensors.pop("count")
+            layout, count = StateLayout.from_facts(json.loads(facts["layout"])), tensors.pop("count")
             found = {name: tuple(x.shape) for name, x in tensors.items()}
             good = found == {name: (len(count), *shape) for name, shape in layout.shapes().items()}
             state = cls(layout, count, tensors, facts["fingerprint"])
@@ -372,7 +393,7 @@ class GlintRUState:
             raise GlintRUError("from_bytes needs at least one state")
         _, counts, numbers = unpack_states(blobs)
         _, _, dtype, layers, size, heads, parts, fingerprint, _ = HEADER.unpack_from(blobs[0])
-        layout = StateLayout(layers, size, heads, *(bool(parts >> bit & 1) for bit in range(5)))
+        layout = StateLayout(layers, size, heads, tuple(name for name, kept in KEPT.items() if parts >> kept.bit & 1))
         shapes = layout.shapes()
         body = torch.frombuffer(numbers, dtype=DTYPES[dtype])
         widths = [torch.Size(shape).numel() for shape in shapes.values()]

@@ -15,10 +15,10 @@ from transformers import PreTrainedModel
 
 from ..data.ids import ids_of_type
 from ..errors import GlintRUError
-from ..models.item_sets_glintru import ItemFilter
-from ..models.kernels_glintru import in_parallel, library
+from ..kernels import build
+from ..kernels.calls import in_parallel
+from ..models.item_sets_glintru import ItemFilter, leaves_out_seen
 from ..models.processing_glintru import GlintRUProcessor
-from ..models.seen_items_glintru import leaves_out_seen
 from ..models.time_gaps_glintru import UNKNOWN_GAP, check_knows_time
 from ..models.vocabulary_glintru import UnknownItemError
 from .last_item import LastItemEncoder
@@ -178,7 +178,7 @@ def recommend_all(
     popular = filters.most_popular(top_k) if users.cold.any() else np.zeros(0, np.int64)
     model.eval()
     encode = LastItemEncoder(model, min(len(users.items), len(users) * max_length))
-    search = _compiled_search if _on_cpu(model) and library() is not None else _plain_search
+    search = _compiled_search if _on_cpu(model) and build.library() is not None else _plain_search
     vectors, seen, kept = cast(Any, model).item_vectors(), users if leaves_out else None, None
     if filters:  # only these items are scored
         kept = np.append(0, np.flatnonzero(filters.passing))

@@ -44,7 +44,7 @@ class PlainStep:
         model: A GLINT-RU recommender; it is set to eval mode.
 
     Raises:
-        GlintRUError: The model keeps no state: another architecture, or `padding_mode="official"`.
+        GlintRUError: The model keeps no state: another architecture.
     """
 
     def __init__(self, model: Any) -> None:

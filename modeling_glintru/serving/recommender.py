@@ -14,9 +14,8 @@ from transformers import PreTrainedModel
 from ..errors import GlintRUError
 from ..loading import load_model_folder
 from ..machine import pick_device
-from ..models.item_sets_glintru import ItemFilter, ItemSet
+from ..models.item_sets_glintru import ItemFilter, ItemSet, leaves_out_seen
 from ..models.processing_glintru import GlintRUProcessor
-from ..models.seen_items_glintru import leaves_out_seen
 from ..models.time_gaps_glintru import checked_gaps
 from .top_k import check_k
 

@@ -8,9 +8,8 @@ import torch
 from transformers import PreTrainedModel
 
 from ..errors import GlintRUError
-from ..models.item_sets_glintru import ItemFilter
+from ..models.item_sets_glintru import ItemFilter, leaves_out_seen
 from ..models.processing_glintru import GlintRUProcessor
-from ..models.seen_items_glintru import leaves_out_seen
 from .top_k import check_k
 
 __all__ = ["ClickSession"]
@@ -47,7 +46,7 @@ class ClickSession:
         self.exclude_seen = leaves_out_seen(exclude_seen, model, processor)
         self.filters = ItemFilter.of(processor, allowed, exclude)
         self.clicks: list[int] = []
-        streams = hasattr(model, "state_class") and getattr(model.config, "padding_mode", "masked") != "official"
+        streams = hasattr(model, "state_class")
         # One state for each length of the history, so that a click can be taken back; empty for other models.
         self.states: list[Any] = [self.model.model.empty_state()] if streams else []
 

@@ -21,7 +21,7 @@ def make_step(model: Any) -> Step:
         model: A `GlintRUForSequentialRecommendation`.
 
     Raises:
-        GlintRUError: The model keeps no state: another architecture, or `padding_mode="official"`.
+        GlintRUError: The model keeps no state: another architecture.
     """
     if hasattr(getattr(model, "model", None), "empty_state") and CompiledStep.serves(model):
         return CompiledStep(model)

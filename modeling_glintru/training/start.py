@@ -29,7 +29,7 @@ __all__ = ["Start", "model_section", "open_start", "weights_checksum"]
 # Beside dropout, what may differ from the model without making its weights useless.
 CHANGEABLE = (
     *("loss", "num_negatives", "negative_sampling", "popularity_exponent", "in_batch_share", "gbce_t"),
-    *("label_smoothing", "r_drop_alpha", "padding_in_softmax", "seen_items_in_softmax", "padding_mode"),
+    *("label_smoothing", "r_drop_alpha", "seen_items_in_softmax"),
 )
 
 

@@ -9,7 +9,7 @@ import pytest
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, PreTrainedConfig
 
-from modeling_glintru import GlintRUConfig
+from modeling_glintru import GlintRUConfig, GlintRUError
 
 from .helpers import small_config
 
@@ -35,9 +35,6 @@ OWN_FIELDS = {f.name for f in dataclasses.fields(GlintRUConfig)} - {
         ({"state_space_share": -0.1}, "state_space_share must be at least 0 and below 1"),
         ({"average_share": 0.5, "state_space_share": 0.5}, "must leave something to the experts"),
         ({"average_decay": 1.0}, "average_decay must be at least 0 and below 1"),
-        ({"padding_mode": "official", "average_share": 0.5}, "set average_share to 0"),
-        ({"padding_mode": "official", "state_space_share": 0.5}, "set state_space_share to 0.0"),
-        ({"padding_mode": "official", "use_embedding_norm": True}, "set use_embedding_norm to False"),
         ({"temperature": 0}, "temperature must be above 0"),
         ({"layer_norm_eps": 0.0}, "layer_norm_eps must be above 0"),
         ({"gbce_t": 2}, "gbce_t must be between 0 and 1"),
@@ -45,17 +42,14 @@ OWN_FIELDS = {f.name for f in dataclasses.fields(GlintRUConfig)} - {
         ({"negative_sampling": "pop"}, "negative_sampling must be one of uniform, popularity"),
         ({"in_batch_share": 1.5}, "in_batch_share must be between 0 and 1"),
         ({"popularity_exponent": -1}, "popularity_exponent must be 0 or above"),
-        ({"padding_mode": "left"}, "padding_mode must be one of masked, official"),
         ({"use_gru": False, "use_linear_attention": False}, "cannot both be off"),
         ({"use_gru": 1}, "use_gru"),
-        ({"normalize_scores": True, "padding_in_softmax": True}, "padding has no direction"),
         ({"label_smoothing": 0.1, "loss": "bpr"}, "label_smoothing is for loss 'cross_entropy' only"),
         ({"seen_items_in_softmax": False, "loss": "bpr"}, "=False is for loss 'cross_entropy' without label_smoothing"),
         ({"seen_items_in_softmax": False, "label_smoothing": 0.1}, "'cross_entropy' and label_smoothing 0.1"),
         ({"r_drop_alpha": -1}, "r_drop_alpha must be 0 or above and finite, got -1"),
         ({"r_drop_alpha": 1, "loss": "gbce"}, "r_drop_alpha is for loss 'cross_entropy' without label_smoothing"),
         ({"r_drop_alpha": 1, "label_smoothing": 0.1}, "got loss 'cross_entropy' and label_smoothing 0.1"),
-        ({"padding_mode": "official", "num_hidden_layers": 2}, "one-layer"),
     ],
 )
 def test_wrong_values_fail_at_construction(options, message):
@@ -97,3 +91,12 @@ def test_unknown_keys_are_named_in_a_warning(caplog):
     finally:
         logger.removeHandler(caplog.handler)
     assert config.hiden_size == 3
+
+
+def test_configs_of_before_load(caplog):
+    """Fields that went; the authors' padding leak, which no model runs with any more, is refused."""
+    old = {"padding_mode": "masked", "padding_in_softmax": True}
+    assert GlintRUConfig(**old, vocab_size=9).vocab_size == 9
+    assert "does not know" not in caplog.text
+    with pytest.raises(GlintRUError, match=r"set padding_mode to 'masked' in config\.json"):
+        GlintRUConfig(padding_mode="official")

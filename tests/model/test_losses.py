@@ -10,8 +10,10 @@ import torch
 import torch.nn.functional as F
 
 from modeling_glintru import GlintRUConfig, GlintRUError
-from modeling_glintru.models import kernels_glintru as kernels
+from modeling_glintru.kernels import build as kernels
+from modeling_glintru.kernels import softmax
 from modeling_glintru.models import losses_glintru as losses
+from modeling_glintru.models.ops_glintru import cross_entropy
 
 from .helpers import gradients, random_history, small_model
 
@@ -31,15 +33,14 @@ def assert_same(ours, plain, inputs, atol=1e-12):
         torch.testing.assert_close(a, b, rtol=0, atol=atol)
 
 
-@pytest.mark.parametrize("first_item", [0, 1])
 @pytest.mark.parametrize(("temperature", "smoothing"), [(1.0, 0.0), (0.5, 0.0), (1.0, 0.1), (2.0, 0.3)])
 @pytest.mark.parametrize("chunk_elements", [1, 1 << 21])
-def test_cross_entropy(pairs, first_item, temperature, smoothing, chunk_elements, monkeypatch):
-    monkeypatch.setattr(losses.LinearCrossEntropy, "CHUNK_ELEMENTS", chunk_elements)
+def test_cross_entropy(pairs, temperature, smoothing, chunk_elements, monkeypatch):
+    monkeypatch.setattr(softmax.LinearCrossEntropy, "CHUNK_ELEMENTS", chunk_elements)
     hidden, targets, weight = (t.repeat(30, *[1] * (t.dim() - 1)) if i < 2 else t for i, t in enumerate(pairs))
-    ours = losses.full_cross_entropy(hidden, targets, weight, temperature, smoothing, first_item)
-    scores = (hidden @ weight.T)[:, first_item:] / temperature
-    plain = F.cross_entropy(scores, targets - first_item, label_smoothing=smoothing, reduction="sum")
+    ours = cross_entropy(hidden, weight, targets, temperature, smoothing, None)
+    scores = (hidden @ weight.T)[:, 1:] / temperature
+    plain = F.cross_entropy(scores, targets - 1, label_smoothing=smoothing, reduction="sum")
     assert_same(ours * 0.3, plain * 0.3, (pairs[0], pairs[2]), atol=1e-10)
 
 
@@ -54,7 +55,7 @@ def test_cross_entropy_in_float32(items, temperature, smoothing, kernel, monkeyp
     torch.manual_seed(0)
     hidden, weight = torch.randn(70, 16, requires_grad=True), torch.randn(items + 1, 16, requires_grad=True)
     targets = torch.randint(1, items + 1, (70,))
-    ours = losses.full_cross_entropy(hidden, targets, weight, temperature, smoothing, 1)
+    ours = cross_entropy(hidden, weight, targets, temperature, smoothing, None)
     scores = (hidden @ weight.T)[:, 1:] / temperature
     plain = F.cross_entropy(scores, targets - 1, label_smoothing=smoothing, reduction="sum")
     torch.testing.assert_close(ours, plain, rtol=1e-5, atol=1e-4)
@@ -65,24 +66,24 @@ def test_cross_entropy_in_float32(items, temperature, smoothing, kernel, monkeyp
 
 
 @pytest.mark.parametrize("kernel", [False, True])
-@pytest.mark.parametrize(("first_item", "temperature"), [(0, 1.0), (1, 0.07), (1, 30.0)])
+@pytest.mark.parametrize("temperature", [1.0, 0.07, 30.0])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_cross_entropy_without_the_items_seen(first_item, temperature, dtype, kernel, monkeypatch):
+def test_cross_entropy_without_the_items_seen(temperature, dtype, kernel, monkeypatch):
     """In several chunks; a target that was seen before competes nevertheless."""
     if not kernel:
         monkeypatch.setattr(kernels, "library", lambda: None)
     elif kernels.library() is None:
         pytest.skip("no C compiler on this machine")
-    monkeypatch.setattr(losses.LinearCrossEntropy, "CHUNK_ELEMENTS", 1)
+    monkeypatch.setattr(softmax.LinearCrossEntropy, "CHUNK_ELEMENTS", 1)
     torch.manual_seed(0)
     hidden, weight = torch.randn(150, 16, dtype=dtype), torch.randn(34, 16, dtype=dtype)
     inputs = hidden.requires_grad_(), weight.requires_grad_()
     targets, seen = torch.randint(1, 34, (150,)), torch.randint(1, 34, (150, 12))
     assert (seen == targets[:, None]).any()
-    ours = losses.full_cross_entropy(hidden, targets, weight, temperature, 0.0, first_item, seen)
+    ours = cross_entropy(hidden, weight, targets, temperature, 0.0, seen)
     hidden_items = torch.zeros(150, 34, dtype=torch.bool).scatter_(1, seen, True).scatter_(1, targets[:, None], False)
-    scores = (hidden @ weight.T / temperature).masked_fill(hidden_items, float("-inf"))[:, first_item:]
-    plain = F.cross_entropy(scores, targets - first_item, reduction="sum")
+    scores = (hidden @ weight.T / temperature).masked_fill(hidden_items, float("-inf"))[:, 1:]
+    plain = F.cross_entropy(scores, targets - 1, reduction="sum")
     tolerance = 1e-10 if dtype == torch.float64 else 1e-4
     torch.testing.assert_close(ours, plain, rtol=tolerance, atol=tolerance)
     for a, b in zip(torch.autograd.grad(ours, inputs), torch.autograd.grad(plain, inputs), strict=True):
@@ -112,21 +113,21 @@ def test_the_seen_items_of_a_target_are_those_up_to_its_position():
 def test_cross_entropy_shows_a_nan():
     hidden, weight = torch.randn(3, 16), torch.randn(40, 16)
     hidden[1, 3] = float("nan")
-    assert losses.full_cross_entropy(hidden, torch.tensor([1, 2, 3]), weight, 1.0, 0.0, 1).isnan()
+    assert cross_entropy(hidden, weight, torch.tensor([1, 2, 3]), 1.0, 0.0, None).isnan()
 
 
 def test_cross_entropy_with_huge_scores_is_finite(pairs):
     hidden, targets, weight = pairs
-    ours = losses.full_cross_entropy(hidden * 1e4, targets, weight, 1.0, 0.0, 1)
+    ours = cross_entropy(hidden * 1e4, weight, targets, 1.0, 0.0, None)
     plain = F.cross_entropy((hidden * 1e4 @ weight.T)[:, 1:], targets - 1, reduction="sum")
     assert_same(ours, plain, (hidden, weight), atol=1e-8)
 
 
 def test_cross_entropy_in_bf16_is_near(pairs):
     hidden, targets, weight = (t.detach().float().requires_grad_() if t.is_floating_point() else t for t in pairs)
-    plain = losses.full_cross_entropy(hidden, targets, weight, 1.0, 0.0, 1)
+    plain = cross_entropy(hidden, weight, targets, 1.0, 0.0, None)
     with torch.autocast("cpu", torch.bfloat16):
-        ours = losses.full_cross_entropy(hidden, targets, weight, 1.0, 0.0, 1)
+        ours = cross_entropy(hidden, weight, targets, 1.0, 0.0, None)
     torch.testing.assert_close(ours, plain, rtol=0.02, atol=0)
     (a,), (b,) = torch.autograd.grad(ours, [weight]), torch.autograd.grad(plain, [weight])
     assert (a - b).norm() < 0.02 * b.norm()
@@ -297,14 +298,14 @@ def test_sparse_gradients_are_the_dense_ones_row_by_row(loss):
 
 MEMORY = """
 import resource, sys, torch
-from modeling_glintru.models.losses_glintru import full_cross_entropy
+from modeling_glintru.models.ops_glintru import cross_entropy
 
 hidden, weight = torch.randn(4096, 16, requires_grad=True), torch.randn(40_000, 16, requires_grad=True)
 targets = torch.randint(1, 40_000, (4096,))
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << (20 if sys.platform == "darwin" else 10))
-full_cross_entropy(hidden[:8], targets[:8], weight, 1.0, 0.0, 1).backward()  # loads and compiles
+cross_entropy(hidden[:8], weight, targets[:8], 1.0, 0.0, None).backward()  # loads and compiles
 before = peak()
-full_cross_entropy(hidden, targets, weight, 1.0, 0.0, 1).backward()
+cross_entropy(hidden, weight, targets, 1.0, 0.0, None).backward()
 print(peak() - before)
 """
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from modeling_glintru import GlintRUError
-from modeling_glintru.models import negatives_glintru as drawing
+from modeling_glintru.models import losses_glintru as drawing
 from modeling_glintru.models.losses_glintru import sampled_softmax
 
 from .helpers import small_config

@@ -7,30 +7,33 @@ import torch
 import torch.nn.functional as F
 
 from modeling_glintru import GlintRUConfig
-from modeling_glintru.models import kernels_glintru as kernels
-from modeling_glintru.models import losses_glintru as losses
-from modeling_glintru.models.r_drop_glintru import r_drop
+from modeling_glintru.kernels import build as kernels
+from modeling_glintru.kernels import softmax
+from modeling_glintru.models.losses_glintru import next_item_loss
 
 from .helpers import gradients, random_history, small_model
 
 
 def plain(config, hidden, again, targets, weight, seen=None):
     """The paper's equations, halved."""
-    first_item = 0 if config.padding_in_softmax else 1
     if config.normalize_scores:
         hidden, again, weight = (F.normalize(x, dim=-1) for x in (hidden, again, weight))
-    scores = [(x @ weight[first_item:].T) / config.temperature for x in (hidden, again)]
+    scores = [(x @ weight[1:].T) / config.temperature for x in (hidden, again)]
     if seen is None:
         logs = [x.log_softmax(-1) for x in scores]
     else:
-        hidden_items = torch.zeros_like(scores[0], dtype=torch.bool).scatter_(1, seen - first_item, True)
-        hidden_items.scatter_(1, targets[:, None] - first_item, False)
+        hidden_items = torch.zeros_like(scores[0], dtype=torch.bool).scatter_(1, seen - 1, True)
+        hidden_items.scatter_(1, targets[:, None] - 1, False)
         # 0 where hidden: the difference of the two must be 0 there, not -inf minus -inf.
         masses = [x.masked_fill(hidden_items, float("-inf")).logsumexp(-1, keepdim=True) for x in scores]
         logs = [(x - mass).masked_fill(hidden_items, -1e9) for x, mass in zip(scores, masses, strict=True)]
-    likelihood = sum(F.nll_loss(x, targets - first_item, reduction="sum") for x in logs)
+    likelihood = sum(F.nll_loss(x, targets - 1, reduction="sum") for x in logs)
     divergence = sum(F.kl_div(a, b, log_target=True, reduction="sum") for a, b in (logs, logs[::-1])) / 2
     return (likelihood + config.r_drop_alpha * divergence) / 2
+
+
+def r_drop(config, hidden, again, targets, weight, seen=None):
+    return next_item_loss(config, hidden, targets, weight, None, False, seen, again)
 
 
 def inputs(rows, items, dtype):
@@ -42,13 +45,13 @@ def inputs(rows, items, dtype):
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"temperature": 0.5}, {"normalize_scores": True, "temperature": 0.07}, {"padding_in_softmax": True}],
+    [{}, {"temperature": 0.5}, {"normalize_scores": True, "temperature": 0.07}],
 )
 @pytest.mark.parametrize("alpha", [0.5, 3])
 @pytest.mark.parametrize("chunk_elements", [1, 1 << 21])
 @pytest.mark.parametrize("hide_seen", [False, True])
 def test_the_papers_loss(options, alpha, chunk_elements, hide_seen, monkeypatch):
-    monkeypatch.setattr(losses.LinearCrossEntropy, "CHUNK_ELEMENTS", chunk_elements)
+    monkeypatch.setattr(softmax.LinearCrossEntropy, "CHUNK_ELEMENTS", chunk_elements)
     config = GlintRUConfig(vocab_size=32, r_drop_alpha=alpha, **options)
     pair, targets, weight = inputs(150, 31, torch.float64)
     seen = torch.randint(1, 32, (150, 9)) if hide_seen else None

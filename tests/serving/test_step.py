@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from modeling_glintru import GlintRUConfig, GlintRUError, GlintRUForSequentialRecommendation
+from modeling_glintru.kernels import build
 from modeling_glintru.kernels.step import CompiledStep
-from modeling_glintru.models import kernels_glintru
 from modeling_glintru.models.modeling_gru4rec import GRU4RecConfig, GRU4RecForSequentialRecommendation
 from modeling_glintru.serving.plain_step import PlainStep
 from modeling_glintru.serving.step import make_step
@@ -18,7 +18,7 @@ from modeling_glintru.serving.step import make_step
 from ..model.helpers import random_history, small_model
 from ..model.test_identity import PARTS, STATE_SPACE
 
-needs_kernel = pytest.mark.skipif(kernels_glintru.library() is None, reason="no C compiler on this machine")
+needs_kernel = pytest.mark.skipif(build.library() is None, reason="no C compiler on this machine")
 CLOSE = {"rtol": 2e-5, "atol": 2e-5}
 
 
@@ -165,7 +165,7 @@ def test_a_step_is_a_copy_of_the_weights():
 def test_where_the_kernel_cannot_serve(monkeypatch):
     assert isinstance(make_step(small_model().double()), PlainStep)
     assert isinstance(make_step(small_model().to(torch.bfloat16)), PlainStep)
-    monkeypatch.setattr("modeling_glintru.kernels.step.library", lambda: None)
+    monkeypatch.setattr("modeling_glintru.kernels.build.library", lambda: None)
     assert isinstance(make_step(small_model()), PlainStep)
 
 

@@ -8,14 +8,12 @@ import numpy as np
 import pytest
 
 from modeling_glintru import GlintRUError
-from modeling_glintru.models import kernels_glintru
+from modeling_glintru.kernels import build
 from modeling_glintru.serving import top_k
 from modeling_glintru.serving.top_k import ExactIndex
 
 KINDS = [
-    pytest.param(
-        "compiled", marks=pytest.mark.skipif(kernels_glintru.library() is None, reason="no C compiler on this machine")
-    ),
+    pytest.param("compiled", marks=pytest.mark.skipif(build.library() is None, reason="no C compiler on this machine")),
     "plain",
 ]
 
@@ -78,7 +76,7 @@ def test_ties_go_to_the_lower_id(make):
 
 
 def test_scores_of_a_query_do_not_depend_on_the_others():
-    if kernels_glintru.library() is None:
+    if build.library() is None:
         pytest.skip("no C compiler on this machine")
     rng = np.random.default_rng(0)
     index, queries = ExactIndex(rng.normal(size=(1000, 48))), rng.normal(size=(40, 48)).astype(np.float32)

@@ -1,6 +1,3 @@
-"""The C text that reads whole histories for their last representation alone; see `serving/item_tables.py`."""
-
-HISTORY = r"""
 /* Rows first ... last of ids (batch, length), counts (batch) items before padding. tables (3, items, 3d): what an item
    gives to the gates of the item after it, to its own and to those of the item before it; w, n as in gru_forward.
    h (batch, d): the state over all but the newest two items, zero where there are no more. */
@@ -59,4 +56,3 @@ int sums_of_items_float32(const long long *ids, const long long *counts, const f
                 }
     return 0;
 }
-"""

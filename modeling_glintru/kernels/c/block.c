@@ -1,6 +1,4 @@
-"""The C text of the kernels for the parts of a block; see `kernel_source_glintru`."""
-
-BLOCK = r"""/* Parts of the block, for T float and bfloat16; GET and PUT move a vector, sums are float32.
+/* Parts of the block, for T float and bfloat16; GET and PUT move a vector, sums are float32.
    All work on rows first ... last of the batch; `keep` (batch, length) is 1 at items and 0 at padding, or null. */
 
 /* y = elu(x) / its norm, hd values; gives the norm. */
@@ -305,4 +303,3 @@ int NAME(dropout)(const T *x, T *out, int first, int last, long n, struct drop d
     for (long at = first * n; at < last * n; at += WIDTH) PUT(out + at, drop_(GET(x + at), at, drop));
     return 0;
 }
-"""

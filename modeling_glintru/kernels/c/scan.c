@@ -1,6 +1,3 @@
-"""The C text of the selective scan; `kernels_glintru` builds it."""
-
-SCAN = r"""
 /* GRAIN channels are scanned together, so that each number of their states is one line of the cache. */
 #define VECTORS (GRAIN / WIDTH)
 #define SCAN_CHUNK 16 /* positions between two states that the backward pass starts from */
@@ -115,4 +112,3 @@ int scan_back_float32(const float *grad, const float *step, const float *drive, 
     free(states); free(later); free(sums);
     return 0;
 }
-"""

@@ -1,4 +1,4 @@
-"""The scan of Mamba (Gu and Dao, 2023, algorithm 2): one compiled kernel on CPUs, elsewhere PyTorch in chunks."""
+"""The selective scan of Mamba (Gu and Dao, 2023, algorithm 2): compiled for CPUs, elsewhere PyTorch in chunks."""
 
 from __future__ import annotations
 
@@ -7,62 +7,42 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from .kernels_glintru import WIDTH, call, can_fuse
+from .calls import WIDTH, call, can_fuse
 
-__all__ = ["selective_scan"]
+__all__ = ["FORMS", "chunked_scan", "compiled_scan"]
 
 KERNEL_CHUNK = 16  # positions between two kept states, as in the C text
 # Numbers of state in memory at once: 1 MB in float32 stays in the second cache of most CPUs; a GPU wants few launches.
 CPU_ELEMENTS, GPU_ELEMENTS = 1 << 18, 1 << 22
 
 
-@torch.compiler.disable  # the kernel serves compiled models too
-def selective_scan(
+def _serves(step: Tensor, u: Tensor, a: Tensor, *rest: Tensor | None) -> bool:
+    return step.dtype == torch.float32 and can_fuse(step, width=a.shape[0])
+
+
+def compiled_scan(
+    step: Tensor, u: Tensor, a: Tensor, b: Tensor, c: Tensor, start: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The operation `selective_scan` by the C kernel."""
+    step, drive, b, c = (x.contiguous() for x in (step, step * u, b, c))
+    return (KernelScan.apply if torch.is_grad_enabled() else kernel_scan)(step, drive, a, b, c, start)[:2]
+
+
+def chunked_scan(
     step: Tensor, u: Tensor, a: Tensor, b: Tensor, c: Tensor, start: Tensor | None = None, chunk: int = 0
 ) -> tuple[Tensor, Tensor]:
-    """`h[t] = exp(step[t] a) * h[t - 1] + step[t] u[t] b[t]ᵀ`; gives `h[t] c[t]` and the last state.
+    """The operation `selective_scan` in chunks of PyTorch's operations.
 
     The states of all positions would be length * channels * state_size numbers a row. Only those between chunks are
-    kept; the backward pass computes the others again.
-
-    Args:
-        step, u: (batch, length, channels); where a step is 0, the state stays as it is.
-        a: (channels, state_size), negative.
-        b, c: (batch, length, state_size).
-        start: (batch, channels, state_size), the state before the first position; zero where it is `None`. No gradient
-            goes to it, nor comes from the last state.
-        chunk: Positions at a time where there is no kernel; 0 chooses by the size of their states.
-
-    Returns:
-        (batch, length, channels) and (batch, channels, state_size).
+    kept; the backward pass computes the others again. `chunk` 0 chooses the positions by the size of their states.
     """
-    drive = step * u
-    if start is not None and getattr(torch.compiler, "is_exporting", bool)():  # new in torch 2.7
-        return exported_scan(step, drive, a, b, c, start)
-    gradients = torch.is_grad_enabled()
-    if step.dtype == torch.float32 and can_fuse(step, width=a.shape[0]):
-        step, drive, b, c = (x.contiguous() for x in (step, drive, b, c))
-        return (KernelScan.apply if gradients else kernel_scan)(step, drive, a, b, c, start)[:2]
     # Time first: a step is one block of memory.
-    step, drive, b, c = (x.transpose(0, 1).contiguous() for x in (step, drive, b, c))
+    step, drive, b, c = (x.transpose(0, 1).contiguous() for x in (step, step * u, b, c))
     elements = CPU_ELEMENTS if step.device.type == "cpu" else GPU_ELEMENTS
     chunk = chunk or max(1, elements // max(1, step.shape[1] * a.numel()))
     if start is None:
         start = step.new_zeros(*step.shape[1:], a.shape[1])
-    outputs, last = (ChunkScan.apply if gradients else chunk_scan)(step, drive, a, b, c, start, chunk)
-    return outputs.transpose(0, 1), last
-
-
-def exported_scan(step: Tensor, drive: Tensor, a: Tensor, b: Tensor, c: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
-    """The scan as one node of an exported graph, which serves any length."""
-    from torch._higher_order_ops.scan import scan
-
-    def one(state: Tensor, parts: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
-        step_t, drive_t, b_t, c_t = parts
-        state = torch.exp(step_t[..., None] * a) * state + drive_t[..., None] * b_t[:, None]
-        return state.clone(), (state * c_t[:, None]).sum(-1)
-
-    last, outputs = scan(one, start.to(step.dtype), tuple(x.transpose(0, 1) for x in (step, drive, b, c)))
+    outputs, last = (ChunkScan.apply if torch.is_grad_enabled() else chunk_scan)(step, drive, a, b, c, start, chunk)
     return outputs.transpose(0, 1), last
 
 
@@ -188,3 +168,7 @@ class ChunkScan(torch.autograd.Function):
             gradients.append((to_step, to_drive, to_b, to_c))
         to_step, to_drive, to_b, to_c = (torch.cat(part) for part in zip(*reversed(gradients), strict=True))
         return to_step, to_drive, grad_a, to_b, to_c, None, None
+
+
+FORMS = {"selective_scan": (_serves, compiled_scan)}
+CHUNKED = {"selective_scan": (lambda *arguments: not torch.compiler.is_compiling(), chunked_scan)}
