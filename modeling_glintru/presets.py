@@ -208,22 +208,22 @@ class _Rule:
     def choose_loss(self) -> None:
         few = self.shape.items <= FULL_SOFTMAX_ITEMS
         reason = f"{self.shape.items:,} items (sampled above {FULL_SOFTMAX_ITEMS:,})"
-        self.take(reason, "model", loss="cross_entropy" if few else "sampled_softmax")
-        if self.known["model.loss"] == "cross_entropy" and self.shape.targets < MANY:
+        self.take(reason, "loss", name="cross_entropy" if few else "sampled_softmax")
+        if self.known["loss.name"] == "cross_entropy" and self.shape.targets < MANY:
             reason = f"cosine scores, for fewer than {MANY:,} targets"
             self.take(reason, "model", normalize_scores=True)
             if self.known["model.normalize_scores"]:
                 self.take(reason, "model", temperature=0.07)
-        if self.known["model.loss"] == "cross_entropy" and not self.known.get("model.label_smoothing"):
+        if self.known["loss.name"] == "cross_entropy" and not self.known.get("loss.label_smoothing"):
             if self.shape.targets < R_DROP_TARGETS:
                 reason = f"every batch twice, with other dropout, for fewer than {R_DROP_TARGETS:,} targets"
-                self.take(reason, "model", r_drop_alpha=2.0 if self.smoothed() else 1.0)
+                self.take(reason, "loss", r_drop_alpha=2.0 if self.smoothed() else 1.0)
             if not self.shape.recommend_seen and not self.sparse():
                 reason = f"{self.shape.recurring:.1%} of the targets recur: seen items are left out, in training too"
-                self.take(reason, "model", seen_items_in_softmax=False)
-        if self.known["model.loss"] in ("sampled_softmax", "gbce"):
+                self.take(reason, "loss", seen_items_in_softmax=False)
+        if self.known["loss.name"] in ("sampled_softmax", "gbce"):
             reason = "half of them from the batch, half from the catalogue"
-            self.take(reason, "model", num_negatives=1024, negative_sampling="mixed")
+            self.take(reason, "loss", num_negatives=1024, negative_sampling="mixed")
 
     def choose_steps(self) -> None:
         """Many small steps; an epoch of a large set is long enough by itself."""
@@ -338,10 +338,15 @@ def describe(choices: Sequence[Choice]) -> str:
     """The choices for people, one reason a line."""
     values: dict[str, list[str]] = {}
     for choice in choices:
-        shown = [f"{key.partition('.')[2]} {_shown(value)}" for key, value in choice.values.items()]
+        shown = [f"{_short(key)} {_shown(value)}" for key, value in choice.values.items()]
         values.setdefault(choice.reason, []).extend(shown)
     lines = [f"{', '.join(shown)}: {reason}" for reason, shown in values.items()]
     return "Chosen    " + "\n          ".join(lines or ["nothing: all of it was given"])
+
+
+def _short(key: str) -> str:
+    """A dotted key without its section; the name of the loss is called the loss."""
+    return "loss" if key == "loss.name" else key.partition(".")[2]
 
 
 def _shown(value: Any) -> str:

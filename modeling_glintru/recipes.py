@@ -26,6 +26,7 @@ from .errors import GlintRUError, RecipeError, nearest_names
 from .fine_tuning_recipe import FineTuningRecipe
 from .models.auto import MODELS
 from .models.configuration_glintru import NextItemConfig
+from .models.losses import LossConfig, NextItemLoss
 from .recipe_checks import at_least, one_of
 from .yaml_text import configuration_folder, find_yaml, parse_yaml, read_yaml, yaml_files
 
@@ -170,6 +171,7 @@ class Recipe:
         data: See `DataRecipe`.
         model: `name`, one of `auto.MODELS` (`"glintru"` when not given), and fields of that model's config, without
             `vocab_size` and `pad_token_id`, which follow from the data.
+        loss: Fields of `LossConfig`; the cross-entropy over all items when empty.
         training: See `TrainingRecipe`.
         evaluation: See `EvaluationRecipe`.
         fine_tuning: See `FineTuningRecipe`; None starts with new weights.
@@ -183,6 +185,7 @@ class Recipe:
     seed: int = 42
     data: DataRecipe = field(default_factory=DataRecipe)
     model: dict[str, Any] = field(default_factory=dict)
+    loss: dict[str, Any] = field(default_factory=dict)
     training: TrainingRecipe = field(default_factory=TrainingRecipe)
     evaluation: EvaluationRecipe = field(default_factory=EvaluationRecipe)
     fine_tuning: FineTuningRecipe | None = None
@@ -195,6 +198,10 @@ class Recipe:
         except (GlintRUError, StrictDataclassError) as error:
             # The strict dataclass wraps the sentence of the config in lines of its own.
             raise RecipeError(f"model: {error.__cause__ or error}.") from error
+        try:
+            LossConfig(**self.loss)
+        except GlintRUError as error:
+            raise RecipeError(f"{error}.") from error
         longest = getattr(config, "max_position_embeddings", self.training.max_length)
         if longest < self.training.max_length:
             raise RecipeError(
@@ -214,6 +221,10 @@ class Recipe:
             fields.setdefault("max_position_embeddings", self.training.max_length)
         return MODELS[self.model_name].config_class(vocab_size=vocab_size, **fields)
 
+    def training_loss(self, item_counts: Any) -> NextItemLoss:
+        """The loss of a model that this recipe trains; `item_counts` (vocab_size,) are those of the training part."""
+        return NextItemLoss(item_counts=item_counts, **self.loss)
+
     @classmethod
     def from_dict(cls, content: Any) -> Recipe:
         """A checked recipe from nested mappings, as YAML gives them.
@@ -221,15 +232,15 @@ class Recipe:
         Raises:
             RecipeError: An unknown key (the nearest are named), a wrong type, or a value that is not allowed.
         """
-        values = _section("recipe", content, _hints(cls))
+        values = _section("recipe", _without_old_fields(content), _hints(cls))
         if values.get("fine_tuning", {}) is None:
             del values["fine_tuning"]
         for name, kind in _SECTIONS.items():
             if name in values:
-                if name == "model":
-                    hints = model_fields(_model_name(values))
+                if name in ("model", "loss"):
+                    hints = model_fields(_model_name(values)) if name == "model" else _hints(LossConfig)
                     given = _section(name, values[name], hints)
-                    values[name] = {key: _typed(f"model.{key}", hints[key], value) for key, value in given.items()}
+                    values[name] = {key: _typed(f"{name}.{key}", hints[key], value) for key, value in given.items()}
                 else:
                     values[name] = from_mapping(kind, name, values[name])
         for key in ("name", "description", "seed"):
@@ -258,10 +269,31 @@ class Recipe:
 _SECTIONS: dict[str, Any] = {
     "data": DataRecipe,
     "model": dict,
+    "loss": dict,
     "training": TrainingRecipe,
     "evaluation": EvaluationRecipe,
     "fine_tuning": FineTuningRecipe,
 }
+
+
+# How the keys of the loss were called when they stood in the section of the model.
+OLD_KEYS = {"loss": "loss.name", "model.loss": "loss.name"} | {
+    f"model.{name}": f"loss.{name}" for name in LossConfig.__dataclass_fields__ if name != "name"
+}
+# Keys of the model that went, which old recipes hold with their only values.
+GONE = ("popularity_exponent", "in_batch_share", "time_gap_masking", "padding_in_softmax", "padding_mode")
+
+
+def _without_old_fields(content: Any) -> Any:
+    """A recipe's content with what older versions had in its `model` section where it is now."""
+    if not isinstance(content, Mapping) or not isinstance(content.get("model"), Mapping):
+        return content
+    model, loss = dict(content["model"]), content.get("loss") or {}
+    for name in GONE:
+        model.pop(name, None)
+    moved = {OLD_KEYS[f"model.{name}"].partition(".")[2]: model.pop(name) for name in list(model)
+             if f"model.{name}" in OLD_KEYS}  # fmt: skip
+    return {**content, "model": model, **({"loss": {**moved, **loss}} if moved and isinstance(loss, Mapping) else {})}
 
 
 def list_recipes() -> list[str]:
@@ -276,7 +308,7 @@ def load_recipe(name_or_path: str | os.PathLike, overrides: Sequence[str] = ()) 
         name_or_path: A name of `list_recipes()`, or the path of a YAML file (with a slash or `.yaml` in it).
         overrides: `key=value` texts; the key is a dotted path (`training.learning_rate`) or its last part where that is
             clear (`learning_rate`), the value is YAML (`2e-3`, `null`, `[10, 50]`). Another `model.name` keeps of the
-            recipe's model only what all models share (the width, the loss): the rest is the new model's default.
+            recipe's model only what all models share (such as the width): the rest is the new model's default.
 
     Returns:
         The checked recipe.
@@ -374,13 +406,15 @@ def _all_keys(model: str) -> dict[str, tuple[str, str]]:
     """Dotted path -> (section or "", key)."""
     keys = {name: ("", name) for name in ("name", "description", "seed")}
     for section, kind in _SECTIONS.items():
-        names: Iterable[str] = model_fields(model) if section == "model" else _hints(kind)
+        fields = {"model": lambda: model_fields(model), "loss": lambda: _hints(LossConfig)}
+        names: Iterable[str] = fields[section]() if section in fields else _hints(kind)
         keys |= {f"{section}.{name}": (section, name) for name in names}
     return keys
 
 
 def _resolve(key: str, model: str) -> tuple[str, str]:
     keys = _all_keys(model)
+    key = OLD_KEYS.get(key, key)
     if key in keys:
         return keys[key]
     matches = [dotted for dotted, (_, last) in keys.items() if last == key]

@@ -152,7 +152,8 @@ def _completed(complete: Callable[[Any, Any], Any], recipe: Any, data: Any) -> A
 def _plan(recipe: Any) -> str:
     from ..models.auto import MODELS
 
-    model = ", ".join(f"{key} {value}" for key, value in recipe.model.items())
+    values = {**recipe.model, **{"loss" if key == "name" else key: value for key, value in recipe.loss.items()}}
+    model = ", ".join(f"{key} {value}" for key, value in values.items())
     training = recipe.training
     rows = MODELS[recipe.model_name].training_examples
     batch = f"{training.train_batch_size} {rows}" if training.train_batch_targets is None else rows

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..errors import RecipeError, nearest_names
 from ..models.auto import MODELS
+from ..models.losses import LossConfig
 from ..recipes import (
     DEFAULT_MODEL,
     REFERENCE_MODELS,
@@ -193,8 +194,9 @@ class Protocol:
 
 @cache
 def known_settings() -> frozenset[str]:
-    """The keys that a setting may have: those of training, and those of any model."""
-    return frozenset(SETTABLE.union(*(model_fields(name) for name in MODELS)) - {"name"})
+    """The keys that a setting may have: those of training, of the loss, and of any model."""
+    of_loss = {"loss", *LossConfig.__dataclass_fields__}
+    return frozenset(SETTABLE.union(of_loss, *(model_fields(name) for name in MODELS)) - {"name"})
 
 
 def changes_some_model(overrides: Sequence[str]) -> None:

@@ -76,6 +76,8 @@ class Trial:
         for name in NEW_WEIGHTS:
             if not content["training"][name]:  # keys are older than these settings
                 del content["training"][name]
+        for name, value in content.pop("loss").items():  # where it stood when the first keys were made
+            content["model"]["loss" if name == "name" else name] = value
         stage = TUNE if self.stage == TUNE else "measured"
         text = json.dumps([self.data, self.row, stage, content], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]

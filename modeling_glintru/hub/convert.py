@@ -24,7 +24,6 @@ __all__ = ["OfficialCheckpoint", "convert", "read_checkpoint", "read_tokens"]
 PAGE = "docs/converting.md"
 PADDING_TOKEN = "[PAD]"
 LENGTH = 200  # of the histories, where neither the file nor the call says it
-LOSSES = {"CE": "cross_entropy", "BPR": "bpr"}
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class OfficialCheckpoint:
 
     Args:
         state_dict: Tensors under the authors' names.
-        settings: RecBole's settings, as far as the file has them as plain values: `n_heads`, `loss_type`,
+        settings: RecBole's settings, as far as the file has them as plain values: `n_heads`,
             `MAX_ITEM_LIST_LENGTH`.
     """
 
@@ -75,7 +74,7 @@ def read_checkpoint(file: str | Path) -> OfficialCheckpoint:
         raise ModelFolderError(f"{file} holds no state dict: names with tensors, by themselves or as 'state_dict'")
     config = content.get("config")
     settings = {**(config if isinstance(config, Mapping) else {}), **content}
-    known = {key: settings[key] for key in ("n_heads", "loss_type", "MAX_ITEM_LIST_LENGTH") if key in settings}
+    known = {key: settings[key] for key in ("n_heads", "MAX_ITEM_LIST_LENGTH") if key in settings}
     return OfficialCheckpoint({name.removeprefix("module."): tensor for name, tensor in state.items()}, known)
 
 
@@ -160,10 +159,7 @@ def convert(
     heads = num_attention_heads or found.settings.get("n_heads")
     if heads is None:
         raise ModelFolderError(f"{checkpoint} does not say its n_heads, and no tensor does: give --num_attention_heads")
-    options = {}
-    if found.settings.get("loss_type") in LOSSES:
-        options["loss"] = LOSSES[found.settings["loss_type"]]
-    model = from_official_state_dict(found.state_dict, int(heads), **options).eval()
+    model = from_official_state_dict(found.state_dict, int(heads)).eval()
     names = read_tokens(tokens)
     if len(names) != model.config.vocab_size - 1:
         raise DataError(

@@ -10,8 +10,6 @@ __all__ = ["GlintRUConfig", "GlintRUError", "NextItemConfig"]
 
 logger = logging.get_logger(__name__)
 
-LOSSES = ("cross_entropy", "bpr", "sampled_softmax", "gbce")
-NEGATIVE_SAMPLING = ("uniform", "popularity", "in_batch", "mixed")
 
 # Keys that transformers itself may hand to a config beside its declared fields.
 _TRANSFORMERS_KEYS = frozenset(
@@ -65,36 +63,56 @@ def heads_divide(config: Any) -> None:
         )
 
 
+# Fields of older configs, with their defaults: how a model was trained is not in its config any more.
+_OLD_FIELDS: dict[str, Any] = {
+    "loss": "cross_entropy",
+    "num_negatives": 256,
+    "negative_sampling": "uniform",
+    "popularity_exponent": 1.0,
+    "in_batch_share": 0.5,
+    "gbce_t": 0.75,
+    "label_smoothing": 0.0,
+    "r_drop_alpha": 0.0,
+    "seen_items_in_softmax": True,
+    "time_gap_masking": 0.1,
+    "padding_in_softmax": False,
+    "padding_mode": "masked",
+}
+
+
+def _take_out_old_fields(fields: dict[str, Any]) -> None:
+    """Removes old fields; what they say is not needed to score, but a training would go on with another loss."""
+    old = {name: fields.pop(name) for name in _OLD_FIELDS if name in fields}
+    if old.get("padding_mode", "masked") != "masked":
+        raise GlintRUError(
+            "padding_mode 'official', the authors' padding leak, is not a way to run a model any more: set "
+            "padding_mode to 'masked' in config.json; modeling_glintru.hub.official computes the leak"
+        )
+    of_loss = {
+        name: value for name, value in old.items() if value != _OLD_FIELDS[name] and name != "padding_in_softmax"
+    }
+    if of_loss:
+        logger.warning_once(
+            f"This config says how its model was trained, {of_loss}; that is a loss now, not a part of the model. To "
+            "train on with it, set model.training_loss = NextItemLoss(...)."
+        )
+
+
 @strict
 class NextItemConfig(PreTrainedConfig):
-    """What every model of this package is configured with: sizes, loss and scores. See `GlintRUConfig`."""
+    """What every model of this package is configured with: sizes and scores. See `GlintRUConfig`."""
 
     keys_to_ignore_at_inference = ["last_hidden_state", "hidden_states"]  # noqa: RUF012
 
     vocab_size: int = 3417
     hidden_size: int = 128
     pad_token_id: int = 0
-    loss: str = "cross_entropy"
-    num_negatives: int = 256
-    negative_sampling: str = "uniform"
-    popularity_exponent: float | int = 1.0
-    in_batch_share: float | int = 0.5
-    gbce_t: float | int = 0.75
-    label_smoothing: float | int = 0.0
-    r_drop_alpha: float | int = 0.0
     temperature: float | int = 1.0
     normalize_scores: bool = False
-    seen_items_in_softmax: bool = True
     use_time_gaps: bool = False
-    time_gap_masking: float | int = 0.1
 
     def __post_init__(self, **kwargs: Any) -> None:
-        if kwargs.pop("padding_mode", "masked") != "masked":
-            raise GlintRUError(
-                "padding_mode 'official', the authors' padding leak, is not a way to run a model any more: set "
-                "padding_mode to 'masked' in config.json; modeling_glintru.hub.official computes the leak"
-            )
-        kwargs.pop("padding_in_softmax", None)  # of folders of version 0.1 before this field went
+        _take_out_old_fields(kwargs)
         unknown = sorted(k for k in kwargs if k not in _TRANSFORMERS_KEYS and not k.startswith("_"))
         if unknown:
             names = ", ".join(map(repr, unknown))
@@ -116,31 +134,8 @@ class NextItemConfig(PreTrainedConfig):
             raise GlintRUError(f"vocab_size must be at least 2 (one item and the padding index), got {self.vocab_size}")
         if self.pad_token_id != 0:
             raise GlintRUError(f"pad_token_id must be 0, got {self.pad_token_id}")
-        at_least_one(self, "hidden_size", "num_negatives")
-        rates(self, "label_smoothing", "time_gap_masking")
+        at_least_one(self, "hidden_size")
         above_zero(self, "temperature")
-        if not 0 <= self.gbce_t <= 1:
-            raise GlintRUError(f"gbce_t must be between 0 and 1, got {self.gbce_t}")
-        if not 0 <= self.in_batch_share <= 1:
-            raise GlintRUError(f"in_batch_share must be between 0 and 1, got {self.in_batch_share}")
-        if not 0 <= self.popularity_exponent < float("inf"):
-            raise GlintRUError(f"popularity_exponent must be 0 or above and finite, got {self.popularity_exponent}")
-        one_of(self, "loss", LOSSES)
-        one_of(self, "negative_sampling", NEGATIVE_SAMPLING)
-        if self.label_smoothing and self.loss != "cross_entropy":
-            raise GlintRUError(f"label_smoothing is for loss 'cross_entropy' only, got loss {self.loss!r}")
-        if not self.seen_items_in_softmax and (self.loss != "cross_entropy" or self.label_smoothing):
-            raise GlintRUError(
-                "seen_items_in_softmax=False is for loss 'cross_entropy' without label_smoothing, got loss "
-                f"{self.loss!r} and label_smoothing {self.label_smoothing}"
-            )
-        if not 0 <= self.r_drop_alpha < float("inf"):
-            raise GlintRUError(f"r_drop_alpha must be 0 or above and finite, got {self.r_drop_alpha}")
-        if self.r_drop_alpha and (self.loss != "cross_entropy" or self.label_smoothing):
-            raise GlintRUError(
-                f"r_drop_alpha is for loss 'cross_entropy' without label_smoothing, got loss {self.loss!r} and "
-                f"label_smoothing {self.label_smoothing}"
-            )
 
 
 @strict
@@ -174,31 +169,11 @@ class GlintRUConfig(NextItemConfig):
             in what the MLP reads; 0 is off, as published. With `average_share` below 1. Helps where histories are long.
         use_embedding_norm (`bool`, defaults to `False`): A layer normalisation between the embeddings' dropout and the
             first block; not in the paper. A state space wants it.
-        loss (`str`, defaults to `"cross_entropy"`): `"cross_entropy"` over all items, `"bpr"` (one uniform negative a
-            position), `"sampled_softmax"` (shared negatives, log-Q corrected) or `"gbce"` (shared negatives, gSASRec).
-        num_negatives (`int`, defaults to 256): Negatives of `"sampled_softmax"` and `"gbce"`, shared by a batch.
-        negative_sampling (`str`, defaults to `"uniform"`): Where those come from: `"uniform"` over the catalogue,
-            `"popularity"` (by training count), `"in_batch"` (the targets of the batch) or `"mixed"` (both of these).
-            All but uniform need `model.set_item_counts(counts)` once before training. `"sampled_softmax"` corrects for
-            each item's probability of being drawn.
-        popularity_exponent (`float`, defaults to 1.0): The probability in `"popularity"` and in that part of `"mixed"`
-            is proportional to (count + 1) to this power; 0 is uniform, as in Yang et al. 2020.
-        in_batch_share (`float`, defaults to 0.5): Share of `num_negatives` that `"mixed"` takes from the batch.
-        gbce_t (`float`, defaults to 0.75): Calibration t of gBCE, 0 (plain BCE) to 1 (fully calibrated).
-        label_smoothing (`float`, defaults to 0.0): Smoothing of the full cross-entropy, in [0, 1).
-        r_drop_alpha (`float`, defaults to 0.0): R-Drop (Liang et al. 2021): above 0, a training step passes its batch
-            twice, with other dropout, and the divergence of the two softmaxes counts with this weight beside their
-            cross-entropy. Against over-fitting, at about twice the training time; 1 is a good first value.
         temperature (`float`, defaults to 1.0): Scores are divided by it in the loss and in `logits`; above 0.
         normalize_scores (`bool`, defaults to `False`): Scores are cosines instead of inner products: representation and
             item embedding are divided by their lengths first. Needs a small temperature, 0.05 to 0.1.
-        seen_items_in_softmax (`bool`, defaults to `True`): Whether the items of the row up to a target compete with it
-            in the training cross-entropy. Off where they are left out of what is recommended anyway, as by default: the
-            model then need not learn to rank them low, and their `logits` say nothing. Helps where histories are long.
         use_time_gaps (`bool`, defaults to `False`): Whether the scores also depend on the time from the last item to
             the request, where it is given (`time_gaps`); without it they are as if this were off. See `TimeGaps`.
-        time_gap_masking (`float`, defaults to 0.1): Share of these times that are hidden in training, so that the model
-            also knows how to do without.
 
     Raises:
         huggingface_hub.errors.StrictDataclassError: A field has a wrong type or a value that is not allowed; the

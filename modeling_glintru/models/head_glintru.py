@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from transformers.utils import ModelOutput, can_return_tuple
 
 from .configuration_glintru import GlintRUError
-from .losses_glintru import ItemPopularity, next_item_loss, seen_items
-from .ops_glintru import unit
+from .ops_glintru import cross_entropy, unit
 from .pipeline_glintru import SequentialRecommendationPipeline  # noqa: F401 (its file is saved with the model)
 from .state_glintru import GlintRUState
 from .time_gaps_glintru import UNKNOWN_GAP, TimeGaps, check_knows_time
@@ -236,8 +235,8 @@ class NextItemHead:
     accepts_loss_kwargs = True
     # What one training row is: "windows" have a target at every position, "prefixes" one, after the last item.
     training_examples = "windows"
-    item_counts: Tensor | None = None
-    item_popularity: ItemPopularity | None = None
+    # A `NextItemLoss`; None is the cross-entropy over all items (paper section 3.6). Not saved with the model.
+    training_loss: Any = None
     takes_time_gaps = True
     training: bool
     config: Any
@@ -255,18 +254,6 @@ class NextItemHead:
     def set_input_embeddings(self, value: nn.Module) -> None:
         self.model.embed_items = cast(nn.Embedding, value)
 
-    def set_item_counts(self, counts: Any) -> None:
-        """Says how often each item occurs in training, for every `negative_sampling` but `"uniform"`. Not saved.
-
-        Args:
-            counts: (vocab_size,) non-negative numbers; index 0 is not used.
-        """
-        counts = torch.as_tensor(counts)
-        if counts.shape != (self.config.vocab_size,):
-            raise GlintRUError(f"counts must have shape ({self.config.vocab_size},), got {tuple(counts.shape)}")
-        self.item_counts = counts
-        self.item_popularity = ItemPopularity(counts)
-
     @torch.no_grad()
     def add_items(
         self,
@@ -277,8 +264,7 @@ class NextItemHead:
         """Makes room for items that were added to the processor: their rows come after those that are there.
 
         Rows of old items and representations of histories stay bit for bit, and with them the scores of old items (to
-        the last bit, which the kernel of the matrix product may choose by the number of items). Item counts
-        (`set_item_counts`) are forgotten.
+        the last bit, which the kernel of the matrix product may choose by the number of items).
 
         Args:
             num_new: How many; `processor.add_items` gives the number.
@@ -302,7 +288,6 @@ class NextItemHead:
         # A new parameter: one whose data was exchanged would have the old shape for a graph that is still alive.
         embedding.weight = nn.Parameter(torch.cat([embedding.weight, rows]), embedding.weight.requires_grad)
         self.config.vocab_size = embedding.num_embeddings = len(embedding.weight)
-        self.item_counts = self.item_popularity = None
 
     def check_labels(self, chosen: Tensor, mask: Tensor) -> None:
         """A model that cannot train on some positions refuses them here; `chosen` and `mask` are (batch, length)."""
@@ -365,12 +350,11 @@ class NextItemHead:
             logits = self._logits(last, exclude_item_ids)
         loss = None
         if labels is not None:
-            again = None
-            if self.training and self.config.r_drop_alpha:
+            passes = [asked]
+            for _ in range(1, self.training_loss.passes if self.training and self.training_loss else 1):
                 again = self.model(input_ids, attention_mask, inputs_embeds, return_dict=True, **carried)[0]
-                if time_gaps is not None:
-                    again = self.at_time(again, gaps_of_positions(time_gaps, mask))
-            loss = self._loss(asked, labels, mask, num_items_in_batch, again, input_ids)
+                passes.append(again if time_gaps is None else self.at_time(again, gaps_of_positions(time_gaps, mask)))
+            loss = self._loss(passes, labels, mask, num_items_in_batch, input_ids)
         return SequentialRecommendationOutput(
             loss=loss,
             logits=logits,
@@ -412,42 +396,51 @@ class NextItemHead:
 
     def _loss(
         self,
-        hidden: Tensor,
+        passes: list[Tensor],
         labels: Tensor,
         mask: Tensor,
         num_items_in_batch: Tensor | int | None,
-        again: Tensor | None = None,
-        input_ids: Tensor | None = None,
+        input_ids: Tensor | None,
     ) -> Tensor:
         if labels.shape != mask.shape:
             raise GlintRUError(f"labels must have shape {tuple(mask.shape)} like input_ids, got {tuple(labels.shape)}")
         chosen = labels != -100
         check_indices("labels", labels.masked_fill(~chosen, 1), self.config.vocab_size, lowest=1)
-        targets = labels[chosen]
+        targets = labels[chosen].long()
         self.check_labels(chosen, mask)
         seen = None
-        if not self.config.seen_items_in_softmax:
+        if self.training_loss is not None and self.training_loss.wants_seen_items:
             if input_ids is None:
                 raise GlintRUError("seen_items_in_softmax=False needs input_ids: from inputs_embeds no item is known")
             row, position = chosen.nonzero(as_tuple=True)
             before = torch.arange(mask.shape[1], device=mask.device) <= position[:, None]
-            seen = seen_items(input_ids[row].long(), mask[row] & before, targets.long())
-        loss = self._summed_loss(hidden[chosen], targets.long(), None if again is None else again[chosen], seen)
+            seen = seen_items(input_ids[row].long(), mask[row] & before, targets)
+        loss = self._summed_loss([hidden[chosen] for hidden in passes], targets, seen)
         if num_items_in_batch is None:
             num_items_in_batch = max(1, targets.numel())
         elif isinstance(num_items_in_batch, Tensor):
             num_items_in_batch = num_items_in_batch.to(loss.device)
         return loss / num_items_in_batch
 
-    def _summed_loss(
-        self, hidden: Tensor, targets: Tensor, again: Tensor | None = None, seen: Tensor | None = None
-    ) -> Tensor:
-        """The loss that the config names, of (targets, hidden_size) representations and (targets,) int64 items.
+    def _summed_loss(self, passes: list[Tensor], targets: Tensor, seen: Tensor | None = None) -> Tensor:
+        """The loss of (targets, hidden_size) representations and (targets,) int64 items, see `NextItemLoss`."""
+        if self.training_loss is not None:
+            return self.training_loss(self, passes, targets, seen)
+        hidden, weight = passes[0], self.get_input_embeddings().weight
+        if self.config.normalize_scores:
+            hidden, weight = unit(hidden), unit(weight)
+        return cross_entropy(hidden, weight, targets, float(self.config.temperature), 0.0, None)
 
-        `again` holds the representations of a second pass, for R-Drop, and `seen` items that are left out.
-        """
-        embedding, popularity = self.model.embed_items, self.item_popularity
-        return next_item_loss(self.config, hidden, targets, embedding.weight, popularity, embedding.sparse, seen, again)
+
+def seen_items(items: Tensor, seen: Tensor, targets: Tensor) -> Tensor:
+    """Items that leave the softmax of their target: (targets, length) int64, the target itself where there is none.
+
+    Args:
+        items: (targets, length) int64 items of each target's row.
+        seen: (targets, length) bool, which of them the target follows.
+        targets: (targets,) int64 item indices.
+    """
+    return torch.where(seen, items, targets[:, None])
 
 
 def neighbour_means(weight: Tensor, histories: Iterable[Sequence[int]], num_new: int) -> Tensor:

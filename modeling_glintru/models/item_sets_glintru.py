@@ -15,7 +15,7 @@ from transformers.utils import logging
 
 from .configuration_glintru import GlintRUError
 
-__all__ = ["ItemFilter", "ItemSet", "leaves_out_seen", "warn_of_seen_items"]
+__all__ = ["ItemFilter", "ItemSet", "leaves_out_seen"]
 
 logger = logging.get_logger(__name__)
 
@@ -152,25 +152,18 @@ class ItemFilter:
         return np.concatenate(found)[:top_k]
 
 
-def leaves_out_seen(exclude_seen: bool | None, model: Any, processor: Any) -> bool:
-    """Whether items of the history are not recommended again; warns where their scores mean nothing.
+def leaves_out_seen(exclude_seen: bool | None, processor: Any) -> bool:
+    """Whether items of the history are not recommended again; warns where their scores may mean nothing.
 
     Args:
         exclude_seen: What the call says; None for what was decided in training, the processor's `recommend_seen`.
-        model: The recommender.
-        processor: Its vocabulary.
+        processor: The vocabulary.
     """
     if exclude_seen is None:
-        exclude_seen = not processor.recommend_seen
-    if not exclude_seen:
-        warn_of_seen_items(model)
-    return exclude_seen
-
-
-def warn_of_seen_items(model: Any) -> None:
-    """Says, once, that a model which was trained without seen items does not know what their scores are."""
-    if not getattr(model.config, "seen_items_in_softmax", True):
+        return not processor.recommend_seen
+    if not exclude_seen and not processor.recommend_seen:
         logger.warning_once(
-            "This model was trained with seen_items_in_softmax=False: it never learned to score the items of the "
-            "history, so leave them out (exclude_seen), or train with seen_items_in_softmax=true."
+            "This model was trained and measured with past items left out: it may never have learned to score them, "
+            "so leave them out (exclude_seen), or train with recommend_seen=true."
         )
+    return exclude_seen

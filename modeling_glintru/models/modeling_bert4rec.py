@@ -21,9 +21,8 @@ from transformers import PreTrainedModel
 from transformers import initialization as init
 
 from .configuration_glintru import GlintRUError, NextItemConfig, above_zero, at_least_one, heads_divide, rates
-from .head_glintru import SequentialRecommendationOutput, check_indices, is_last_item, item_mask
+from .head_glintru import SequentialRecommendationOutput, check_indices, is_last_item, item_mask, seen_items
 from .layers_baselines import FeedForward, SelfAttention, at_least_zero
-from .losses_glintru import seen_items
 from .ops_glintru import Dropout
 from .whole_history_baselines import WholeHistoryEncoder, WholeHistoryHead
 
@@ -201,12 +200,15 @@ class BERT4RecForSequentialRecommendation(WholeHistoryHead, BERT4RecPreTrainedMo
         masked = draw_masked(window, self.config.mask_probability, self.config.last_only_probability)
         hidden = self.model.cloze(window, masked)
         targets = window[masked]
-        again = self.model.cloze(window, masked)[masked] if self.config.r_drop_alpha else None
+        passes = [hidden[masked]]
+        for _ in range(1, self.training_loss.passes if self.training_loss else 1):
+            passes.append(self.model.cloze(window, masked)[masked])
         seen = None
-        if not self.config.seen_items_in_softmax:  # here, all items of the row that are not masked
+        if self.training_loss is not None and self.training_loss.wants_seen_items:
+            # Here these are all items of the row that are not masked.
             row = masked.nonzero(as_tuple=True)[0]
             seen = seen_items(window[row], ((window != 0) & ~masked)[row], targets)
-        loss = self._summed_loss(hidden[masked], targets, again, seen) / max(1, targets.numel())
+        loss = self._summed_loss(passes, targets, seen) / max(1, targets.numel())
         return SequentialRecommendationOutput(loss=loss)
 
     def _window(self, input_ids: Tensor, attention_mask: Tensor | None, labels: Tensor) -> Tensor:

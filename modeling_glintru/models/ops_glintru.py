@@ -346,27 +346,6 @@ def cross_entropy(
     return F.cross_entropy(scores, targets - 1, label_smoothing=smoothing, reduction="sum")
 
 
-@operation
-def r_drop(
-    pair: Tensor, weight: Tensor, targets: Tensor, temperature: float, alpha: float, seen: Tensor | None = None
-) -> Tensor:
-    """R-Drop: `(CE(p) + CE(q) + alpha / 2 (KL(p, q) + KL(q, p))) / 2`, summed over the targets. Scalar.
-
-    Half of the loss of Liang et al. 2021 (equations 1 to 4), so that alpha 0 is the mean cross-entropy of two passes.
-
-    Args:
-        pair: (2, targets, d) representations of the same prefixes from two passes, which give the softmaxes p and q.
-        weight, targets, temperature, seen: As of `cross_entropy`.
-        alpha: Weight of the divergence.
-    """
-    hidden_seen = None if seen is None else seen - 1
-    scores = [at_least_float32(hidden @ weight[1:].to(hidden.dtype).T) / temperature for hidden in pair]
-    logs = torch.stack([hide_seen(each, targets - 1, hidden_seen).log_softmax(-1) for each in scores])
-    divergence = ((logs[0].exp() - logs[1].exp()) * (logs[0] - logs[1])).sum()  # of both directions
-    wanted = logs.gather(2, (targets - 1)[None, :, None].expand(2, -1, 1)).sum()
-    return (alpha / 2 * divergence - wanted) / 2
-
-
 def find_kernels() -> None:
     """Lets the kernels of an installed `glintru` register themselves, whatever this module is called here."""
     try:

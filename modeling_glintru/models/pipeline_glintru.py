@@ -165,7 +165,7 @@ class SequentialRecommendationPipeline(Pipeline):
         items = [part[part > 0] for part in np.split(flat, ends[:-1])]
         everyone = ItemFilter.of(processor, allowed, exclude)
         filters = [self._filter(row, everyone) for row in rows]
-        seen = items if leaves_out_seen(exclude_seen, self.model, processor) else [items[0][:0]] * len(items)
+        seen = items if leaves_out_seen(exclude_seen, processor) else [items[0][:0]] * len(items)
         going_on = [row["state"] is not None for row in rows]
         state = self._merged([row["state"] for row in rows]) if return_state or any(going_on) else None
         read = [part if on else part[-processor.max_length :] for part, on in zip(items, going_on, strict=True)]

@@ -15,6 +15,7 @@ from .configuration_glintru import GlintRUError
 __all__ = ["NUM_GAPS", "UNKNOWN_GAP", "TimeGaps", "check_knows_time", "checked_gaps", "gap_classes"]
 
 UNKNOWN_GAP = -1.0
+HIDDEN_SHARE = 0.1  # of the gaps, in training
 NUM_GAPS = 64  # no gap, less than one unit, and a doubling each: enough for microseconds in 64 bits
 
 
@@ -78,13 +79,12 @@ class TimeGaps(nn.Module):
     known, `h` stays as it is, so that everything that knows no times goes on as without this.
 
     Args:
-        config: `hidden_size`, and `time_gap_masking`: share of the gaps that are hidden in training.
+        config: Its `hidden_size`.
     """
 
     def __init__(self, config: Any) -> None:
         super().__init__()
         size = config.hidden_size
-        self.hidden_share = float(config.time_gap_masking)
         self.in_proj = nn.Linear(size, size)
         self.out_proj = nn.Linear(size, size, bias=False)
         self.gap_proj = nn.Linear(NUM_GAPS, 2 * size, bias=False)  # of the class, one-hot: gate and shift
@@ -101,8 +101,8 @@ class TimeGaps(nn.Module):
         if gaps.shape != hidden.shape[:-1]:
             raise GlintRUError(f"time_gaps must have shape {tuple(hidden.shape[:-1])}, got {tuple(gaps.shape)}")
         classes = gap_classes(gaps.to(hidden.device))
-        if self.training and self.hidden_share:
-            classes = classes * (torch.rand(classes.shape, device=classes.device) >= self.hidden_share)
+        if self.training:  # so that the model also knows how to do without
+            classes = classes * (torch.rand(classes.shape, device=classes.device) >= HIDDEN_SHARE)
         rows = F.embedding((classes - 1).clamp_min(0), self.gap_proj.weight.T)
         gate, shift = (rows * (classes > 0)[..., None]).to(hidden.dtype).chunk(2, dim=-1)
         return hidden + self.out_proj(F.silu(self.in_proj(hidden)) * gate) + shift

@@ -173,7 +173,7 @@ def recommend_all(
     if time_gaps is not None:
         check_knows_time(model)
     top_k = check_k(top_k, model.config.vocab_size - 1, "top_k")
-    leaves_out = leaves_out_seen(exclude_seen, model, users.processor)
+    leaves_out = leaves_out_seen(exclude_seen, users.processor)
     filters = ItemFilter.of(users.processor, allowed, exclude)
     popular = filters.most_popular(top_k) if users.cold.any() else np.zeros(0, np.int64)
     model.eval()

@@ -128,7 +128,7 @@ class Recommender:
     ) -> Iterator[Recommendation]:
         """As `recommend`, a batch at a time, so that any number of users fits."""
         top_k = check_k(top_k, len(self.processor), "top_k")
-        leaves_out = leaves_out_seen(exclude_seen, self.model, self.processor)
+        leaves_out = leaves_out_seen(exclude_seen, self.processor)
         filters = ItemFilter.of(self.processor, allowed, exclude)
         gaps = None if time_gaps is None else checked_gaps(time_gaps, len(histories), self.model)
         for start in range(0, len(histories), self.batch_size):

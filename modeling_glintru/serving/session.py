@@ -43,7 +43,7 @@ class ClickSession:
         self.model: Any = model
         self.processor = processor
         self.top_k = check_k(top_k, len(processor), "top_k")
-        self.exclude_seen = leaves_out_seen(exclude_seen, model, processor)
+        self.exclude_seen = leaves_out_seen(exclude_seen, processor)
         self.filters = ItemFilter.of(processor, allowed, exclude)
         self.clicks: list[int] = []
         streams = hasattr(model, "state_class")

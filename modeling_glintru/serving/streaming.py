@@ -264,7 +264,7 @@ class StreamingRecommender:
             StoreError: The store cannot be read.
         """
         k = check_k(k, len(self.processor))
-        exclude_seen = leaves_out_seen(exclude_seen, self.model, self.processor)
+        exclude_seen = leaves_out_seen(exclude_seen, self.processor)
         if isinstance(users, (str, bytes)):
             raise GlintRUError(f"users must be a list of raw user ids, got {users!r}")
         gaps = None if time_gaps is None else checked_gaps(time_gaps, len(users), self.model).numpy()

@@ -223,8 +223,7 @@ def train(
         new_items = start.settings.items == "new" or len(data.processor) > len(start.processor)
         adapted = add_adapters(model, start.settings.lora_rank, train_embeddings=new_items)
         say(f"LoRA      {model.num_parameters(only_trainable=True):,} of {model.num_parameters():,} parameters train")
-    if config.negative_sampling != "uniform":
-        model.set_item_counts(data.item_counts)
+    model.training_loss = recipe.training_loss(data.item_counts)
     interruptions = interruptions or Interruptions()
     trainer = RunTrainer(
         model=model,

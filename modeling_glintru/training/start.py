@@ -26,12 +26,6 @@ from .adapters import check_adapters
 
 __all__ = ["Start", "model_section", "open_start", "weights_checksum"]
 
-# Beside dropout, what may differ from the model without making its weights useless.
-CHANGEABLE = (
-    *("loss", "num_negatives", "negative_sampling", "popularity_exponent", "in_batch_share", "gbce_t"),
-    *("label_smoothing", "r_drop_alpha", "seen_items_in_softmax"),
-)
-
 
 @dataclass(frozen=True)
 class Start:
@@ -103,8 +97,8 @@ def open_start(settings: FineTuningRecipe) -> Start:
 
 
 def is_changeable(field: str) -> bool:
-    """Whether a field of a config may be changed in fine-tuning."""
-    return field.endswith("_dropout") or field in CHANGEABLE
+    """Whether a field of a config may be changed without making the weights useless: those of dropout alone."""
+    return field.endswith("_dropout")
 
 
 def model_section(model: PreTrainedModel) -> dict[str, Any]:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from modeling_glintru import GlintRUConfig, GlintRUError
+from modeling_glintru import GlintRUError
 from modeling_glintru.kernels import build as kernels
 from modeling_glintru.kernels import softmax
-from modeling_glintru.models import losses_glintru as losses
+from modeling_glintru.models import losses
+from modeling_glintru.models.losses import NextItemLoss
 from modeling_glintru.models.ops_glintru import cross_entropy
 
 from .helpers import gradients, random_history, small_model
@@ -208,12 +211,13 @@ def test_normalised_scores_are_cosines(loss):
     targets, weight = torch.tensor([1, 5, 9, 30, 5, 2, 30]), model.model.embed_items.weight
 
     def plain_loss():
-        plain = GlintRUConfig(**{**model.config.to_dict(), "normalize_scores": False})
-        rows = weight / weight.norm(dim=1, keepdim=True).clamp_min(1e-12)
-        return losses.next_item_loss(plain, hidden / hidden.norm(dim=1, keepdim=True), targets, rows, None)
+        unit = [x / x.norm(dim=1, keepdim=True).clamp_min(1e-12) for x in (hidden, weight)]
+        plain = small_model(temperature=0.07).double()  # of its config only the temperature counts
+        plain.get_input_embeddings = lambda: SimpleNamespace(weight=unit[1], sparse=False)
+        return model.training_loss(plain, [unit[0]], targets)
 
     torch.manual_seed(1)
-    ours = losses.next_item_loss(model.config, hidden, targets, weight, None)
+    ours = model.training_loss(model, [hidden], targets)
     torch.manual_seed(1)
     assert_same(ours, plain_loss(), (hidden, weight))
 
@@ -227,14 +231,47 @@ def test_normalised_scores_are_cosines(loss):
 
 
 def test_popularity_sampling_needs_counts():
-    model = small_model(loss="sampled_softmax", negative_sampling="popularity")
-    ids = random_history(2, 4)
-    with pytest.raises(GlintRUError, match="set_item_counts"):
-        model(ids, labels=ids)
-    with pytest.raises(GlintRUError, match=r"shape \(31,\)"):
-        model.set_item_counts([1, 2])
-    model.set_item_counts(torch.arange(31))
-    assert torch.isfinite(model(ids, labels=ids).loss)
+    ids, options = random_history(2, 4), {"loss": "sampled_softmax", "negative_sampling": "popularity"}
+    with pytest.raises(GlintRUError, match="'popularity' needs the training counts"):
+        small_model(**options)(ids, labels=ids)
+    with pytest.raises(GlintRUError, match=r"shape \(31,\), got \(2,\)"):
+        small_model(**options, item_counts=[1, 2])(ids, labels=ids)
+    assert torch.isfinite(small_model(**options, item_counts=torch.arange(31))(ids, labels=ids).loss)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"name": "bce"}, "loss.name must be one of cross_entropy, bpr, sampled_softmax, gbce; got 'bce'"),
+        ({"negative_sampling": "pop"}, "loss.negative_sampling must be one of uniform, popularity"),
+        ({"num_negatives": 0}, "loss.num_negatives must be at least 1, got 0"),
+        ({"gbce_t": 2}, "loss.gbce_t must be between 0 and 1, got 2"),
+        ({"label_smoothing": 1.0}, "loss.label_smoothing must be at least 0 and below 1"),
+        ({"label_smoothing": 0.1, "name": "bpr"}, "label_smoothing is for the loss cross_entropy only, got bpr"),
+        ({"seen_items_in_softmax": False, "name": "bpr"}, "seen_items_in_softmax False is for the loss cross_entropy"),
+        ({"seen_items_in_softmax": False, "label_smoothing": 0.1}, "got cross_entropy and 0.1"),
+        ({"r_drop_alpha": -1}, "loss.r_drop_alpha must be 0 or above and finite, got -1"),
+        ({"r_drop_alpha": 1, "name": "gbce"}, "r_drop_alpha 1 is for the loss cross_entropy without label_smoothing"),
+        ({"r_drop_alpha": 1, "label_smoothing": 0.1}, "got cross_entropy and 0.1"),
+        ({"temperature": 1}, "a loss has no setting 'temperature'; there are name, num_negatives"),
+    ],
+)
+def test_a_loss_that_cannot_be_is_refused(options, message):
+    with pytest.raises(GlintRUError, match=re.escape(message)):
+        NextItemLoss(**options)
+
+
+def test_a_model_without_a_loss_object_has_the_cross_entropy_and_no_loss_is_saved(tmp_path):
+    model, ids = small_model(normalize_scores=True, temperature=0.3).train(), random_history(3, 6)
+    torch.manual_seed(0)
+    expected = model(ids, labels=ids).loss
+    model.training_loss = None
+    torch.manual_seed(0)
+    assert torch.equal(model(ids, labels=ids).loss, expected)
+    model.training_loss = NextItemLoss("gbce")
+    model.save_pretrained(tmp_path)
+    assert "gbce" not in (tmp_path / "config.json").read_text()
+    assert type(model).from_pretrained(tmp_path).training_loss is None
 
 
 def test_the_loss_is_the_plain_mean_over_labels():
@@ -262,8 +299,7 @@ def test_the_loss_divides_by_the_batch_that_accumulation_sees():
 @pytest.mark.parametrize("loss", ["cross_entropy", "bpr", "sampled_softmax", "gbce"])
 @pytest.mark.parametrize("kind", ["uniform", "in_batch", "mixed"])
 def test_no_label_gives_zero_loss(loss, kind):
-    model = small_model(loss=loss, negative_sampling=kind)
-    model.set_item_counts(torch.ones(31))
+    model = small_model(loss=loss, negative_sampling=kind, item_counts=torch.ones(31))
     ids = random_history(2, 4)
     loss = model(ids, labels=torch.full_like(ids, -100)).loss
     loss.backward()

@@ -62,9 +62,10 @@ def test_new_items_keep_the_block_alone(name):
 
 def test_dropout_and_loss_may_change_but_sizes_may_not():
     start, recipe, data = start_of()
-    changed = replace(recipe, model=recipe.model | {"loss": "gbce", "hidden_dropout": 0.5})
-    model = start.model_for(start.fitted(changed), data)
-    assert model.config.loss == "gbce" and model.model.layers[0].dropout.p == 0.5
+    changed = replace(recipe, model=recipe.model | {"hidden_dropout": 0.5}, loss={"name": "gbce"})
+    fitted = start.fitted(changed)
+    model = start.model_for(fitted, data)
+    assert fitted.loss == {"name": "gbce"} and model.model.layers[0].dropout.p == 0.5
     with pytest.raises(RecipeError, match=r"model\.use_gru is True in base, but False"):
         start.fitted(replace(recipe, model=recipe.model | {"use_gru": False}))
 
