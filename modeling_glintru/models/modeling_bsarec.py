@@ -24,8 +24,7 @@ from transformers import initialization as init
 
 from .configuration_glintru import GlintRUError, NextItemConfig, above_zero, at_least_one, heads_divide, rates
 from .layers_baselines import FeedForward, SelfAttention, at_least_zero
-from .losses_glintru import at_least_float32
-from .ops_glintru import Dropout, add_norm
+from .ops_glintru import Dropout, add_norm, at_least_float32
 from .whole_history_baselines import WholeHistoryEncoder, WholeHistoryHead
 
 __all__ = ["BSARecConfig", "BSARecForSequentialRecommendation", "BSARecModel"]

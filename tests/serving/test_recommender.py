@@ -70,12 +70,7 @@ def test_scores_of_seen_items_that_say_nothing_are_warned_of(recommender, caplog
     logger.addHandler(caplog.handler)
     try:
         for way in ways:
-            for again, seen, said in (
-                (False, False, True),
-                (False, True, False),
-                (False, None, False),
-                (True, False, False),
-            ):
+            for again, seen, said in cases:
                 processor.recommend_seen = again
                 logger.warning_once.cache_clear()
                 caplog.clear()
