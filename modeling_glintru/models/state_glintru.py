@@ -62,8 +62,12 @@ def keeps(
         shapes: From hidden size and number of heads to the shapes of the tensors, by name, for one user.
         settings: What the numbers depend on beside the weights, as plain numbers.
     """
-    KEPT[name] = KeptPart(bit, on, shapes, settings)
-    return lambda part: part
+
+    def mark(part: type) -> type:
+        KEPT[name] = KeptPart(bit, on, shapes, settings)
+        return part
+
+    return mark
 
 
 @dataclass(frozen=True)
