@@ -165,7 +165,7 @@ def test_the_last_override_wins_and_the_named_recipe_is_untouched():
         ("hidden_size=true", "model.hidden_size must be an integer"),
         ("hidden_size=33", "model: hidden_size must be a multiple of num_attention_heads"),
         ("hidden_dropout=1.5", "model: hidden_dropout"),
-        ("loss=mse", "model: loss must be one of cross_entropy, bpr"),
+        ("loss=mse", "loss.name must be one of cross_entropy, bpr"),
         ("name=", "needs a name|name must be text"),
     ],
 )
@@ -220,7 +220,7 @@ def test_recipes_of_before_keep_their_loss():
         assert change_recipe(recipe, [f"{key}=bpr"]).loss["name"] == "bpr"
     assert change_recipe(recipe, ["model.num_negatives=3"]).loss["num_negatives"] == 3
     assert Recipe.from_dict(recipe.to_dict()) == recipe
-    with pytest.raises(RecipeError, match=r"loss\.r_drop_alpha 1 is for the loss cross_entropy"):
+    with pytest.raises(RecipeError, match=r"loss\.r_drop_alpha 1\.0 is for the loss cross_entropy"):
         change_recipe(recipe, ["r_drop_alpha=1"])
 
 

@@ -17,7 +17,7 @@ from .helpers import CAUSAL, LONGEST, NAMES, WHOLE, histories, make, next_labels
 
 
 def test_the_models():
-    assert set(NAMES) == {path.split(".")[-2] for path in OUR_MODELS} - {"modeling_glintru"} | {"glintru"}
+    assert set(NAMES) == {path.split(".")[0].removeprefix("modeling_") for path in OUR_MODELS}
 
 
 def test_labels():

@@ -212,8 +212,9 @@ def test_normalised_scores_are_cosines(loss):
 
     def plain_loss():
         unit = [x / x.norm(dim=1, keepdim=True).clamp_min(1e-12) for x in (hidden, weight)]
-        plain = small_model(temperature=0.07).double()  # of its config only the temperature counts
-        plain.get_input_embeddings = lambda: SimpleNamespace(weight=unit[1], sparse=False)
+        embedding = SimpleNamespace(weight=unit[1], sparse=False)
+        config = SimpleNamespace(temperature=0.07, normalize_scores=False)
+        plain = SimpleNamespace(config=config, get_input_embeddings=lambda: embedding)
         return model.training_loss(plain, [unit[0]], targets)
 
     torch.manual_seed(1)

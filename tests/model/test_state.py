@@ -284,8 +284,6 @@ def test_errors(model, state, tmp_path):
         small_model(num_hidden_layers=2, use_linear_attention=False)(ids, state=state)
     with pytest.raises(GlintRUError, match="must be a GlintRUState, got dict"):
         model(ids, state={})
-    with pytest.raises(GlintRUError, match="'official'"):
-        small_model(padding_mode="official")(ids, use_cache=True)
     with pytest.raises(GlintRUError, match="the state is on meta"):
         model(ids, state=state.to("meta"))
     with pytest.raises(GlintRUError, match="index 3 is out of range"):

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from modeling_glintru import GlintRUError, GlintRUProcessor, UnknownItemError
 from modeling_glintru.cli import app
 from modeling_glintru.hub.handler import EndpointHandler
+from modeling_glintru.kernels import build
 from modeling_glintru.models.item_sets_glintru import ItemFilter, ItemSet
 from modeling_glintru.serving import Recommender, StreamingRecommender, offline
 from modeling_glintru.serving.offline import UserHistories, recommend_all
@@ -221,7 +222,7 @@ def test_a_state_that_holds_items_is_no_cold_start(folder):
 @pytest.mark.parametrize("keep", [1, 4, 30])
 def test_filters_of_many_users_with_the_kernel_and_without(monkeypatch, compiled, keep):
     if not compiled:
-        monkeypatch.setattr(offline, "library", lambda: None)
+        monkeypatch.setattr(build, "library", lambda: None)
     monkeypatch.setattr(offline, "BLOCK_USERS", 7)
     random = np.random.default_rng(1)
     frame = pl.DataFrame(

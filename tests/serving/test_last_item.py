@@ -27,7 +27,6 @@ SWITCHES = [
     {"average_share": 0.4, "num_hidden_layers": 2},
     STATE_SPACE,
     {**STATE_SPACE, "num_hidden_layers": 2},
-    {"padding_mode": "official"},
 ]
 
 

@@ -216,7 +216,6 @@ def test_what_cannot_be_exported(tmp_path):
     sasrec = MODELS["sasrec"](MODELS["sasrec"].config_class(vocab_size=31, hidden_size=16))
     for model, options, message in [
         (sasrec, {}, "only GLINT-RU has the states"),
-        (small_model(padding_mode="official"), {}, "not padding_mode 'official'"),
         (small_model(), {"top_k": 0}, "top_k must be between 1"),
         (small_model(), {"top_k": 31}, "top_k must be between 1"),
         (small_model(), {"output": file}, "must be a folder"),

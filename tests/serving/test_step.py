@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from modeling_glintru import GlintRUConfig, GlintRUError, GlintRUForSequentialRecommendation
+from modeling_glintru import GlintRUError
 from modeling_glintru.kernels import build
 from modeling_glintru.kernels.step import CompiledStep
 from modeling_glintru.models.modeling_gru4rec import GRU4RecConfig, GRU4RecForSequentialRecommendation
@@ -173,6 +173,3 @@ def test_models_without_a_state():
     gru4rec = GRU4RecForSequentialRecommendation(GRU4RecConfig(vocab_size=9, hidden_size=8))
     with pytest.raises(GlintRUError, match="GRU4RecForSequentialRecommendation keeps no state"):
         make_step(gru4rec)
-    official = GlintRUConfig(vocab_size=9, hidden_size=8, padding_mode="official")
-    with pytest.raises(GlintRUError, match="padding_mode 'official'"):
-        make_step(GlintRUForSequentialRecommendation(official))

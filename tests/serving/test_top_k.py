@@ -22,7 +22,7 @@ KINDS = [
 def make(request, monkeypatch):
     """Makes an index, by the kernel or without it."""
     if request.param == "plain":
-        monkeypatch.setattr(top_k, "library", lambda: None)
+        monkeypatch.setattr(build, "library", lambda: None)
         monkeypatch.setattr(top_k, "BLOCK", 400)  # few queries at once
     return ExactIndex
 
