@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip install --quiet --no-input --disable-pip-version-check -c constraints.txt $(PIP_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test docs lint types format clean
+.PHONY: help install demo test docs lint types format house clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ types: $(STAMP)  ## Check types
 format: $(STAMP)  ## Fix style and formatting
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+house: $(STAMP)  ## Measure how the repository is built, beside what it is to reach
+	$(BIN)/python benchmarks/house.py
 
 clean:  ## Remove caches and build leftovers (keeps the environment and outputs/)
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
