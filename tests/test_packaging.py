@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import tarfile
 import zipfile
 from email import message_from_bytes
 from pathlib import Path
@@ -51,6 +52,15 @@ def test_the_wheel_holds_the_package_the_recipes_and_nothing_else(wheel):
     assert modules <= set(names)
     assert {name.split("/")[0] for name in names} == {"modeling_glintru", f"glintru-{__version__}.dist-info"}
     assert f"glintru-{__version__}.dist-info/licenses/LICENSE" in names
+
+
+def test_the_source_archive_holds_no_tests(tmp_path):
+    """They are worth nothing without their stored folders, which are larger than the package."""
+    run(sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", str(tmp_path), str(ROOT), cwd=tmp_path)
+    with tarfile.open(tmp_path / f"glintru-{__version__}.tar.gz") as archive:
+        names = {name.split("/")[1] for name in archive.getnames()}
+    files = {"README.md", "CHANGELOG.md", "CITATION.cff", "LICENSE", "PKG-INFO", "pyproject.toml", ".gitignore"}
+    assert names == {"modeling_glintru", "configuration", "examples", *files}
 
 
 def test_an_installed_wheel_finds_its_recipes_by_name(wheel, tmp_path):

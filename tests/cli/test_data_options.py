@@ -22,6 +22,7 @@ from modeling_glintru.data import load_prepared, sources, synthetic_interactions
 from modeling_glintru.data.reading import ReadingOptions
 from modeling_glintru.recipes import load_recipe
 
+from ..data.cases import CASES
 from .conftest import EPOCHS
 from .test_bad_input import refused
 
@@ -235,11 +236,8 @@ def test_a_given_split_is_not_uploaded_as_one_table(parts, glintru, tmp_path):
 
 @pytest.fixture
 def case():
-    """A file of `tests/cases`, for readers that know the options."""
-    folder = Path(__file__).parents[1] / "cases"
-    if not folder.is_dir() or "order_column" not in inspect.signature(sources.read_interactions).parameters:
-        pytest.skip("the cases, or the reader of their options, are not here yet")
-    return lambda *names: folder.joinpath(*names)
+    """Gives the path of a file of `tests/cases`."""
+    return lambda *names: CASES.joinpath(*names)
 
 
 def test_an_order_column_sorts_within_the_day(case, glintru, tmp_path):

@@ -4,18 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
-TESTS = Path(__file__).resolve().parents[1]
-FOLDERS = (TESTS / "cases", TESTS.parents[1] / "shared" / "cases", TESTS.parent / "shared" / "cases")
+CASES = Path(__file__).resolve().parents[1] / "cases"
 
 
 def case(name: str) -> Path:
-    """The path of a file such as `"padded_ids/clicks.csv"`, or a skip where it is missing."""
-    for folder in FOLDERS:
-        if (folder / name).exists():
-            return folder / name
-    pytest.skip(f"the input {name} is not on this machine")
+    """The path of a file such as `"padded_ids/clicks.csv"`."""
+    return CASES / name
 
 
 def at(row: int) -> str:
