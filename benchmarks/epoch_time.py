@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from measuring import Side, interleaved, report_header, write_report
+from measuring import Side, interleaved, official, report_header, write_report
 from train_speed import LENGTH, PREFIXES, PerPrefix, generated, prefixes, without_kernel
 
 from modeling_glintru import GlintRUConfig, GlintRUForSequentialRecommendation
@@ -62,7 +62,7 @@ def main() -> None:
             GlintRUConfig(vocab_size=data.processor.vocab_size, **recipe.model, **options)
         )
 
-    paper = PerPrefix(model(padding_mode="official"), False)
+    paper = PerPrefix(official(model()), False)
     sides = {
         "every prefix in one pass, plain PyTorch, float32": WithoutKernels(model(), False),
         "with the compiled kernels, float32": Side(model(), False),

@@ -159,9 +159,11 @@ def _steps(vocab_size: int, batches: list[Any]) -> dict[str, float]:
     import torch
 
     from modeling_glintru import GlintRUConfig, GlintRUForSequentialRecommendation
+    from modeling_glintru.models.losses import NextItemLoss
 
-    config = GlintRUConfig(vocab_size=vocab_size, hidden_size=SIZE, loss="sampled_softmax", num_negatives=NEGATIVES)
+    config = GlintRUConfig(vocab_size=vocab_size, hidden_size=SIZE)
     model, seconds, rows = GlintRUForSequentialRecommendation(config).train(), [], []
+    model.training_loss = NextItemLoss("sampled_softmax", num_negatives=NEGATIVES)
     for batch in batches:
         start = time.process_time()
         model(**batch).loss.backward()

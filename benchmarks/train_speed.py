@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
-from measuring import Side, interleaved, peak_bytes, report_header, spread, timed, write_report
+from measuring import Side, interleaved, official, peak_bytes, report_header, spread, timed, write_report
 
 from modeling_glintru import GlintRUConfig, GlintRUForSequentialRecommendation
 from modeling_glintru._memory import keep_freed_memory
@@ -155,7 +155,7 @@ def measure(windows: TrainingWindows, vocab: int, size: int, batch_size: int, ro
     data_seconds = timed(lambda: [collate(windows.__getitems__(part)) for part in rows])
     batches = [collate(windows.__getitems__(part)) for part in rows]
     targets = sum(int((b["labels"] != -100).sum()) for b in batches)
-    paper, paper_batch = PerPrefix(glint(padding_mode="official"), False), prefixes(batches, np.random.default_rng(2))
+    paper, paper_batch = PerPrefix(official(glint()), False), prefixes(batches, np.random.default_rng(2))
     floors = {
         f"floor {name}": [floor(b, size, vocab, dtype) for b in batches]
         for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16))

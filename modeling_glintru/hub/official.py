@@ -14,7 +14,7 @@ from ..models.configuration_glintru import GlintRUConfig
 from ..models.modeling_glintru import GlintRUBlock, GlintRUForSequentialRecommendation, GlintRUModel
 from ..models.ops_glintru import attention_parts
 
-__all__ = ["from_official_state_dict", "official_representation", "official_to_ours"]
+__all__ = ["from_official_state_dict", "official_encode", "official_representation", "official_to_ours"]
 
 
 def from_official_state_dict(
@@ -60,7 +60,7 @@ def official_representation(model: GlintRUModel, input_ids: Tensor) -> Tensor:
     """What the authors' code computes for padded rows, its padding leak included: nothing is masked.
 
     Attention, convolutions and recurrence read the padding after the items (and before it, the items after a position),
-    so the result depends on how far the rows are padded. In eval mode; gradients flow.
+    so the result depends on how far the rows are padded. Gradients flow, and in training mode dropout drops.
 
     Args:
         model: A one-layer GLINT-RU encoder of the published block.
@@ -69,8 +69,14 @@ def official_representation(model: GlintRUModel, input_ids: Tensor) -> Tensor:
     Returns:
         (batch, length, hidden_size); theirs is the one at the last item of each row.
     """
+    return official_encode(model, model.embed_items(input_ids))[-1]
+
+
+def official_encode(model: GlintRUModel, embeds: Tensor, mask: Tensor | None = None) -> list[Tensor]:
+    """As `GlintRUModel.encode`, by the authors' computation, which knows no mask."""
     (block,) = model.layers
-    return _block(block, model.embed_items(input_ids))  # type: ignore[arg-type]
+    x = model.dropout(embeds)
+    return [x, _block(block, x)]  # type: ignore[arg-type]
 
 
 def _block(block: GlintRUBlock, x: Tensor) -> Tensor:
@@ -81,13 +87,14 @@ def _block(block: GlintRUBlock, x: Tensor) -> Tensor:
     qkv = torch.cat([layer(x) for layer in (attention.q_proj, attention.k_proj, attention.v_proj)], dim=-1)
     query, key, value = attention_parts(qkv, attention.num_heads)
     context = query @ (key.transpose(-1, -2) @ value) * query.shape[-1] ** -0.5
-    attended = attention.norm(attention.o_proj(context.transpose(1, 2).flatten(2)) + x)
+    attended = attention.norm(attention.dropout(attention.o_proj(context.transpose(1, 2).flatten(2))) + x)
     c = _convolved(recurrence.conv_in, recurrence.in_proj(x))
-    recurrent = _convolved(recurrence.conv_out, recurrence.gate(c) * recurrence.out_proj(recurrence.gru(c)[0]))
+    gate = recurrence.dropout(recurrence.gate(c))
+    recurrent = _convolved(recurrence.conv_out, gate * recurrence.out_proj(recurrence.gru(c)[0]))
     shares = block.mixing_logits.softmax(0)
     mixed = (shares[0] * recurrent + shares[1] * attended) * F.gelu(block.gate_proj(x))
-    z = block.norm(block.mix_proj(mixed) + x)
-    return block.norm(mlp.out_proj(mlp.value_proj(z) * F.gelu(mlp.gate_proj(z))) + z)
+    z = block.norm(block.dropout(block.mix_proj(mixed)) + x)
+    return block.norm(block.dropout(mlp.out_proj(mlp.value_proj(z) * F.gelu(mlp.gate_proj(z)))) + z)
 
 
 def _convolved(convolution: torch.nn.Conv1d, x: Tensor) -> Tensor:
