@@ -23,7 +23,14 @@ __all__ = ["MODEL_FILES", "PushResult", "SharedFile", "commit_files", "model_fil
 # All that ever leaves a model folder; whatever else lies in it stays.
 MODEL_FILES = (
     *("config.json", "model.safetensors", "model-*.safetensors", "model.safetensors.index.json"),
-    *("preprocessor_config.json", "item_vocabulary.safetensors", "*_glintru.py", "handler.py"),
+    *(
+        "preprocessor_config.json",
+        "item_vocabulary.safetensors",
+        "*_glintru.py",
+        "modeling_*.py",
+        "*_baselines.py",
+        "handler.py",
+    ),
     *("metrics.json", "recipe.yaml", "learning_curves.png", CARD_FILE),
 )
 TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{16,}")

@@ -32,7 +32,7 @@ def recommend_everyone(
 
     from ..loading import load_model_folder
     from ..machine import pick_device
-    from ..models.time_gaps_glintru import check_knows_time
+    from ..models.configuration_glintru import check_knows_time
     from ..serving.offline import UserHistories, check_type, recommend_all
     from ..serving.recommendation_file import check_output, open_output
 

@@ -10,8 +10,6 @@ from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoProces
 from transformers.models.auto.auto_factory import _BaseAutoModelClass, _LazyAutoMapping
 from transformers.pipelines import PIPELINE_REGISTRY
 
-from .configuration_glintru import GlintRUConfig
-from .modeling_glintru import GlintRUForSequentialRecommendation
 from .pipeline_glintru import SequentialRecommendationPipeline
 from .processing_glintru import GlintRUProcessor
 
@@ -60,11 +58,12 @@ def register() -> None:
     """Makes the auto classes of transformers know this package. Called once, at import."""
     for path in OUR_MODELS:
         module, _, name = path.rpartition(".")
-        register_model(getattr(import_module(f".{module}", __package__), name))
-    # What a saved folder needs to load as remote code; without this a re-saved one would lose its files.
-    GlintRUConfig.register_for_auto_class()
+        model = getattr(import_module(f".{module}", __package__), name)
+        register_model(model)
+        # What a saved folder needs to load as remote code; without this a re-saved one would lose its files.
+        model.config_class.register_for_auto_class()
+        model.register_for_auto_class("AutoModel")
     GlintRUProcessor.register_for_auto_class("AutoFeatureExtractor")
-    GlintRUForSequentialRecommendation.register_for_auto_class("AutoModel")
     PIPELINE_REGISTRY.register_pipeline(
         "sequential-recommendation", pipeline_class=SequentialRecommendationPipeline, pt_model=AutoModel
     )

@@ -27,6 +27,19 @@ class GlintRUError(ValueError):
     """Base of every error that this package raises on bad input."""
 
 
+UNKNOWN_GAP = -1.0  # the time to a request where it is not known
+
+
+def check_knows_time(model: Any) -> None:
+    """Refuses times that a model would not use.
+
+    Raises:
+        GlintRUError: The model was made without `use_time_gaps`.
+    """
+    if not getattr(getattr(model, "config", None), "use_time_gaps", False):
+        raise GlintRUError("time gaps are for models with use_time_gaps=True, and this one was made without")
+
+
 def at_least_one(config: Any, *names: str) -> None:
     """Each named field is 1 or more."""
     for name in names:
@@ -119,6 +132,10 @@ class NextItemConfig(PreTrainedConfig):
             logger.warning(f"{type(self).__name__} does not know {names}: kept as attributes, but not used.")
         super().__post_init__(**kwargs)
 
+    def to_dict(self) -> dict[str, Any]:
+        """All fields, and where the code of the pipeline is."""
+        return {**super().to_dict(), "custom_pipelines": {"sequential-recommendation": dict(_PIPELINE)}}
+
     @property
     def custom_pipelines(self) -> dict[str, Any]:
         """Pipelines that come as remote code; none where the package is, which registers its own."""
@@ -203,10 +220,6 @@ class GlintRUConfig(NextItemConfig):
     average_decay: float | int = 0.9
     state_space_share: float | int = 0.0
     use_embedding_norm: bool = False
-
-    def to_dict(self) -> dict[str, Any]:
-        """All fields, and where the code of the pipeline is."""
-        return {**super().to_dict(), "custom_pipelines": {"sequential-recommendation": dict(_PIPELINE)}}
 
     def validate_block(self) -> None:
         """Sizes fit each other, and the parts that are on make a model."""

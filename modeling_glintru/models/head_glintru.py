@@ -9,18 +9,20 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.utils import ModelOutput, can_return_tuple
 
-from .configuration_glintru import GlintRUError
+from .configuration_glintru import UNKNOWN_GAP, GlintRUError, check_knows_time
 from .ops_glintru import cross_entropy, unit
 from .pipeline_glintru import SequentialRecommendationPipeline  # noqa: F401 (its file is saved with the model)
 from .state_glintru import GlintRUState
-from .time_gaps_glintru import UNKNOWN_GAP, TimeGaps, check_knows_time
 
 __all__ = ["INITIALISATIONS", "EncoderOutput", "NextItemHead", "PrefixEncoder", "SequentialRecommendationOutput"]
 
 INITIALISATIONS = ("neighbours", "mean")  # of the embeddings of new items
+HIDDEN_SHARE = 0.1  # of the gaps, in training
+NUM_GAPS = 64  # no gap, less than one unit, and a doubling each: enough for microseconds in 64 bits
 
 
 @dataclass
@@ -487,3 +489,56 @@ def new_rows(weight: Tensor, num_new: int, init: str | Tensor, histories: Iterab
     if init == "neighbours" and histories is None:
         raise GlintRUError("init 'neighbours' needs histories=, in which the new items have neighbours; or take 'mean'")
     return neighbour_means(weight, histories if init == "neighbours" and histories is not None else [], num_new)
+
+
+# ---------------------------------------------------------------------- the time of the request
+
+
+def gap_classes(gaps: Tensor) -> Tensor:
+    """The class of each gap: 0 unknown (negative or NaN), 1 none, 2 below one unit, then one for each doubling.
+
+    Args:
+        gaps: Times of any shape: seconds where interactions have dates or Unix times, else in the unit of their column.
+
+    Returns:
+        int64 of the same shape, 0 to `NUM_GAPS`.
+    """
+    # Exponents are exact, where a logarithm may round a power of two down.
+    exponents = torch.frexp(gaps.float().nan_to_num(UNKNOWN_GAP, posinf=2.0**62)).exponent.long()
+    return (exponents + 2).clamp(2, NUM_GAPS).where(gaps > 0, (gaps == 0).long())
+
+
+class TimeGaps(nn.Module):
+    """What the time from the last item to the request adds to the representation of a history.
+
+    `h + out_proj(silu(in_proj(h)) * gate[gap]) + shift[gap]`: a gated MLP whose gate is the gap. Where the gap is not
+    known, `h` stays as it is, so that everything that knows no times goes on as without this.
+
+    Args:
+        config: Its `hidden_size`.
+    """
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        size = config.hidden_size
+        self.in_proj = nn.Linear(size, size)
+        self.out_proj = nn.Linear(size, size, bias=False)
+        self.gap_proj = nn.Linear(NUM_GAPS, 2 * size, bias=False)  # of the class, one-hot: gate and shift
+
+    def forward(self, hidden: Tensor, gaps: Tensor) -> Tensor:
+        """
+        Args:
+            hidden: (..., hidden_size) representations.
+            gaps: (...) times, `UNKNOWN_GAP` where not known.
+
+        Raises:
+            GlintRUError: The shapes do not fit.
+        """
+        if gaps.shape != hidden.shape[:-1]:
+            raise GlintRUError(f"time_gaps must have shape {tuple(hidden.shape[:-1])}, got {tuple(gaps.shape)}")
+        classes = gap_classes(gaps.to(hidden.device))
+        if self.training:  # so that the model also knows how to do without
+            classes = classes * (torch.rand(classes.shape, device=classes.device) >= HIDDEN_SHARE)
+        rows = F.embedding((classes - 1).clamp_min(0), self.gap_proj.weight.T)
+        gate, shift = (rows * (classes > 0)[..., None]).to(hidden.dtype).chunk(2, dim=-1)
+        return hidden + self.out_proj(F.silu(self.in_proj(hidden)) * gate) + shift

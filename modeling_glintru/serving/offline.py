@@ -17,10 +17,9 @@ from ..data.ids import ids_of_type
 from ..errors import GlintRUError
 from ..kernels import build
 from ..kernels.calls import in_parallel
-from ..models.item_sets_glintru import ItemFilter, leaves_out_seen
-from ..models.processing_glintru import GlintRUProcessor
-from ..models.time_gaps_glintru import UNKNOWN_GAP, check_knows_time
-from ..models.vocabulary_glintru import UnknownItemError
+from ..models.configuration_glintru import UNKNOWN_GAP, check_knows_time
+from ..models.pipeline_glintru import ItemFilter, leaves_out_seen
+from ..models.processing_glintru import GlintRUProcessor, UnknownItemError
 from .last_item import LastItemEncoder
 from .top_k import ExactIndex, check_k
 

@@ -14,9 +14,8 @@ from transformers import PreTrainedModel
 from ..errors import GlintRUError
 from ..loading import load_model_folder
 from ..machine import pick_device
-from ..models.item_sets_glintru import ItemFilter, ItemSet, leaves_out_seen
+from ..models.pipeline_glintru import ItemFilter, ItemSet, checked_gaps, leaves_out_seen
 from ..models.processing_glintru import GlintRUProcessor
-from ..models.time_gaps_glintru import checked_gaps
 from .top_k import check_k
 
 __all__ = ["Recommendation", "Recommender"]

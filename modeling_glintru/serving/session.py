@@ -8,7 +8,7 @@ import torch
 from transformers import PreTrainedModel
 
 from ..errors import GlintRUError
-from ..models.item_sets_glintru import ItemFilter, leaves_out_seen
+from ..models.pipeline_glintru import ItemFilter, leaves_out_seen
 from ..models.processing_glintru import GlintRUProcessor
 from .top_k import check_k
 

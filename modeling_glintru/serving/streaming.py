@@ -13,9 +13,8 @@ import torch
 from ..errors import GlintRUError, StateError, StoreError
 from ..loading import load_model_folder
 from ..machine import pick_device
-from ..models.item_sets_glintru import ItemFilter, ItemSet, leaves_out_seen
+from ..models.pipeline_glintru import ItemFilter, ItemSet, checked_gaps, leaves_out_seen
 from ..models.processing_glintru import GlintRUProcessor
-from ..models.time_gaps_glintru import checked_gaps
 from .advancing import StateAdvancer
 from .group_commit import GroupCommit
 from .recommender import Recommendation

@@ -7,7 +7,8 @@ import torch
 
 from modeling_glintru import GlintRUError, GlintRUForSequentialRecommendation
 from modeling_glintru.models.auto import MODELS
-from modeling_glintru.models.time_gaps_glintru import NUM_GAPS, checked_gaps, gap_classes
+from modeling_glintru.models.head_glintru import NUM_GAPS, gap_classes
+from modeling_glintru.models.pipeline_glintru import checked_gaps
 
 from ..baselines.helpers import NAMES, make
 from .helpers import random_history, small_model

@@ -13,7 +13,7 @@ from modeling_glintru import GlintRUError, GlintRUProcessor
 from modeling_glintru.errors import DataError
 from modeling_glintru.kernels import build
 from modeling_glintru.models.auto import MODELS
-from modeling_glintru.models.vocabulary_glintru import UnknownItemError
+from modeling_glintru.models.processing_glintru import UnknownItemError
 from modeling_glintru.serving import Recommender, offline
 from modeling_glintru.serving.offline import UserHistories, recommend_all
 from modeling_glintru.serving.recommendation_file import check_output, open_output

@@ -13,7 +13,7 @@ from transformers import AutoModel, pipeline
 
 from modeling_glintru import GlintRUError, GlintRUProcessor, GlintRUState, SequentialRecommendationPipeline
 from modeling_glintru.models.auto import MODELS
-from modeling_glintru.models.vocabulary_glintru import UnknownItemError
+from modeling_glintru.models.processing_glintru import UnknownItemError
 from modeling_glintru.serving import Recommender
 
 from ..model.helpers import small_model

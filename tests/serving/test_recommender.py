@@ -66,7 +66,7 @@ def test_scores_of_seen_items_that_say_nothing_are_warned_of(recommender, caplog
     ]
     # What the processor says, what the call asks for, and whether that is warned of.
     cases = ((False, False, True), (False, True, False), (False, None, False), (True, False, False))
-    logger = logging.getLogger("modeling_glintru.models.item_sets_glintru")
+    logger = logging.getLogger("modeling_glintru.models.pipeline_glintru")
     logger.addHandler(caplog.handler)
     try:
         for way in ways:

@@ -7,7 +7,7 @@ import torch
 
 from modeling_glintru import GlintRUError, GlintRUProcessor
 from modeling_glintru.models.auto import MODELS
-from modeling_glintru.models.vocabulary_glintru import UnknownItemError
+from modeling_glintru.models.processing_glintru import UnknownItemError
 from modeling_glintru.serving import Recommender
 from modeling_glintru.serving.session import ClickSession
 
