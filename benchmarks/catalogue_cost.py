@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from measuring import Side, interleaved, peak_bytes, report_header, spread, write_report
 
 from modeling_glintru import GlintRUConfig, GlintRUForSequentialRecommendation
-from modeling_glintru._memory import keep_freed_memory
+from modeling_glintru.machine import keep_freed_memory
 from modeling_glintru.models.losses import NextItemLoss
 from modeling_glintru.models.ops_glintru import cross_entropy
 from modeling_glintru.training.optimizer import LazyAdamW, clip_grad_norm_

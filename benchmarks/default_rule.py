@@ -29,8 +29,8 @@ from modeling_glintru.data import Interactions, PreparedData, load_source, read_
 from modeling_glintru.data.prepare import prepare
 from modeling_glintru.evaluation import ModelScorer
 from modeling_glintru.models.auto import MODELS, model_label
-from modeling_glintru.presets import DataShape, blank_recipe, data_shape, preset
-from modeling_glintru.recipes import Recipe, change_recipe
+from modeling_glintru.recipe import Recipe, change_recipe
+from modeling_glintru.rule import DataShape, blank_recipe, data_shape, preset
 
 RESULTS = Path(__file__).parent / "results" / "exploration" / "default_rule.jsonl"
 

@@ -22,10 +22,10 @@ from measuring import Side, interleaved, official, report_header, write_report
 from train_speed import LENGTH, PREFIXES, PerPrefix, generated, prefixes, without_kernel
 
 from modeling_glintru import GlintRUConfig, GlintRUForSequentialRecommendation
-from modeling_glintru._memory import keep_freed_memory
 from modeling_glintru.data import LengthBucketSampler, SequenceCollator, TrainingWindows, read_interactions
 from modeling_glintru.data.prepare import prepare
-from modeling_glintru.recipes import load_recipe
+from modeling_glintru.machine import keep_freed_memory
+from modeling_glintru.recipe import load_recipe
 
 RESULTS = Path(__file__).parent / "results" / "epoch_time.json"
 

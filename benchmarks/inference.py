@@ -29,8 +29,8 @@ from train_speed import generated, without_kernel
 
 from modeling_glintru import GlintRUConfig, GlintRUForSequentialRecommendation, GlintRUProcessor
 from modeling_glintru.data import read_interactions
-from modeling_glintru.loading import load_model_folder
 from modeling_glintru.models.head_glintru import last_item
+from modeling_glintru.models.loading import load_model_folder
 from modeling_glintru.models.modeling_sasrec import SASRecConfig, SASRecForSequentialRecommendation
 from modeling_glintru.serving.ann import ApproximateIndex
 from modeling_glintru.serving.offline import UserHistories, recommend_all

@@ -65,9 +65,9 @@ def _names(letter: str, count: int) -> Any:
 
 def prepare_table(file: Path, folder: Path) -> dict[str, Any]:
     """Prepares a table as `glintru prepare` does, with the seconds of each stage."""
-    from modeling_glintru import runs
+    from modeling_glintru import jobs as runs
     from modeling_glintru.data import prepare as _  # noqa: F401 (its module is changed below)
-    from modeling_glintru.recipes import load_recipe
+    from modeling_glintru.recipe import load_recipe
 
     module = sys.modules["modeling_glintru.data.prepare"]
     seconds = dict.fromkeys(STAGES, 0.0)

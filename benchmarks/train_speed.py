@@ -24,7 +24,6 @@ import torch
 from measuring import Side, interleaved, official, peak_bytes, report_header, spread, timed, write_report
 
 from modeling_glintru import GlintRUConfig, GlintRUForSequentialRecommendation
-from modeling_glintru._memory import keep_freed_memory
 from modeling_glintru.data import (
     Interactions,
     LengthBucketSampler,
@@ -34,6 +33,7 @@ from modeling_glintru.data import (
 )
 from modeling_glintru.data.prepare import prepare
 from modeling_glintru.kernels import build
+from modeling_glintru.machine import keep_freed_memory
 from modeling_glintru.models.modeling_gru4rec import GRU4RecConfig, GRU4RecForSequentialRecommendation
 from modeling_glintru.models.modeling_sasrec import SASRecConfig, SASRecForSequentialRecommendation
 

@@ -40,9 +40,9 @@ def main() -> None:
     from train_speed import without_kernel
 
     from modeling_glintru import GlintRUConfig, GlintRUForSequentialRecommendation
-    from modeling_glintru._memory import keep_freed_memory
     from modeling_glintru.kernels import build
     from modeling_glintru.kernels.softmax import cross_entropy_, softmax_gradient
+    from modeling_glintru.machine import keep_freed_memory
     from modeling_glintru.models import ops_glintru as ops
 
     build.FLAGS = [flag.replace("native", args.processor) for flag in build.FLAGS]

@@ -1,6 +1,6 @@
 """GLINT-RU for Hugging Face: interactions in, a Hub model out, a recommendation after every click."""
 
-from . import _threads  # noqa: F401 (must come before torch)
+from . import machine  # noqa: F401 (must come before torch)
 from ._version import __version__
 from .models.auto import AutoModelForSequentialRecommendation, register
 from .models.configuration_glintru import GlintRUConfig, GlintRUError

@@ -1,16 +1,28 @@
-"""What a number was measured on, in words that name no host."""
+"""The machine that this runs on: its threads, its memory, its devices, and the other processes of a run.
+
+Imported before torch, which it imports only where it is needed.
+"""
 
 from __future__ import annotations
 
+import os
 import platform
+import sys
 import textwrap
 from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
-import torch
+if TYPE_CHECKING:
+    import torch
+import ctypes
 
-from .errors import GlintRUError
+__all__ = ["is_main_process", "keep_freed_memory", "leave", "num_processes", "pick_device", "processor_name"]
 
-__all__ = ["pick_device", "processor_name"]
+# OpenMP reads this once, when torch loads: how threads of the command `glintru` wait for each other. Threads that spin
+# instead made a training with two threads five times slower whenever another process wanted one of two cores. In other
+# programs the choice is theirs.
+if os.path.basename((sys.argv or [""])[0]).startswith("glintru"):
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def pick_device(name: str | torch.device | None = None) -> torch.device:
@@ -23,6 +35,10 @@ def pick_device(name: str | torch.device | None = None) -> torch.device:
     Raises:
         GlintRUError: torch knows no such device, or this machine does not have it.
     """
+    import torch
+
+    from .models.configuration_glintru import GlintRUError
+
     if name is None or name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -40,9 +56,54 @@ def pick_device(name: str | torch.device | None = None) -> torch.device:
 def processor_name(device: str = "cpu") -> str:
     """The model name of the processor, or of the GPU where the device is `"cuda"`."""
     if device == "cuda":
+        import torch
+
         return torch.cuda.get_device_name()
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
+
+
+def is_main_process() -> bool:
+    """Whether this process writes and prints: the first of those that a launcher started, or the only one."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def num_processes() -> int:
+    """How many processes a launcher started for this run."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def leave(code: int) -> NoReturn:
+    """Ends a process that shares a run with others, at once.
+
+    The teardown of an interpreter with threads of a process group was seen to abort, and to wait for ever.
+    """
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD = -1, -2, -3  # names of glibc's mallopt(3)
+
+
+def keep_freed_memory() -> bool:
+    """Lets the C library keep what is freed instead of giving it back to the system after every step.
+
+    A training step frees and takes the same hundreds of megabytes again; each time the system maps and clears every
+    page anew. Only glibc (Linux); elsewhere nothing changes.
+
+    Returns:
+        Whether the C library took it.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is None:
+        return False
+    options = ((MMAP_THRESHOLD, 2**30), (TRIM_THRESHOLD, 2**31 - 1), (TOP_PAD, 2**26))
+    taken = [mallopt(name, size) for name, size in options]
+    return all(taken)

@@ -11,8 +11,8 @@ from modeling_glintru.data import load_source
 from modeling_glintru.data.prepare import prepare
 from modeling_glintru.errors import RecipeError
 from modeling_glintru.models.auto import MODELS
-from modeling_glintru.presets import MOST_AT_ONCE, DataShape, blank_recipe, choose, data_shape, describe, preset
-from modeling_glintru.recipes import Recipe, change_recipe, load_recipe
+from modeling_glintru.recipe import Recipe, change_recipe, load_recipe
+from modeling_glintru.rule import MOST_AT_ONCE, DataShape, blank_recipe, choose, data_shape, describe, preset
 
 
 def shape(users, items, interactions, median, length_90, length_99) -> DataShape:

@@ -12,7 +12,7 @@ import yaml
 
 from modeling_glintru import GlintRUConfig
 from modeling_glintru.errors import GlintRUError, RecipeError
-from modeling_glintru.recipes import Recipe, TrainingRecipe, change_recipe, list_recipes, load_recipe
+from modeling_glintru.recipe import Recipe, TrainingRecipe, change_recipe, list_recipes, load_recipe
 
 DATA = ["amazon-beauty", "amazon-video-games", "ml-100k", "ml-1m"]
 NAMES = sorted([*DATA, *(f"{name}-best" for name in DATA), "demo", "ml-1m-average"])
@@ -280,7 +280,7 @@ def test_unknown_recipes(tmp_path):
 def test_names_do_not_depend_on_the_folder_one_stands_in(tmp_path):
     root = str(Path(__file__).resolve().parents[1])
     code = (
-        f"import sys; sys.path.insert(0, {root!r}); from modeling_glintru.recipes import list_recipes as l; print(l())"
+        f"import sys; sys.path.insert(0, {root!r}); from modeling_glintru.recipe import list_recipes as l; print(l())"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.stdout.strip() == str(ALL), done.stderr

@@ -12,7 +12,7 @@ from huggingface_hub.errors import StrictDataclassError
 
 from .._version import __version__
 from ..errors import GlintRUError
-from ..launcher import is_main_process, leave, num_processes
+from ..machine import is_main_process, leave, num_processes
 from . import compare, convert, evaluate, export, prepare, push, rebuild, recommend, train
 
 __all__ = ["app", "main"]

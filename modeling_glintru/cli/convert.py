@@ -28,9 +28,9 @@ def convert(
 
     Example: glintru convert GLINTRU.pth --ids items.json --output_dir outputs/converted
     """
-    from ..display import loading_lines
     from ..hub.convert import convert
     from ..models.processing_glintru import GlintRUProcessor
+    from .display import loading_lines
 
     model = convert(
         checkpoint,

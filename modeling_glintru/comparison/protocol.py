@@ -12,17 +12,19 @@ from typing import Any
 from ..errors import RecipeError, nearest_names
 from ..models.auto import MODELS
 from ..models.losses import LossConfig
-from ..recipes import (
+from ..recipe import (
     DEFAULT_MODEL,
     REFERENCE_MODELS,
     DataRecipe,
     Recipe,
     TrainingRecipe,
     change_recipe,
+    configuration_folder,
+    find_yaml,
     from_mapping,
     model_fields,
+    read_yaml,
 )
-from ..yaml_text import configuration_folder, find_yaml, read_yaml
 
 __all__ = ["DROPOUT", "METRICS", "TOP_K", "DataProtocol", "Protocol", "Settings", "flat", "load_protocol"]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..data.sources import NAMED_SOURCES
 from ..models.losses import LossConfig
-from ..recipes import DataRecipe, Recipe, TrainingRecipe, list_recipes, load_recipe, model_fields
+from ..recipe import DataRecipe, Recipe, TrainingRecipe, list_recipes, load_recipe, model_fields
 
 __all__ = ["train_command"]
 

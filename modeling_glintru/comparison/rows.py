@@ -12,7 +12,7 @@ import numpy as np
 from ..evaluation import per_user_metrics
 from ..evaluation.against import REFERENCE_TITLES
 from ..models.auto import MODELS, model_label
-from ..recipes import Recipe
+from ..recipe import Recipe
 from .bootstrap import RowSamples, interval, resampled_rows
 from .protocol import TOP_K, Protocol
 from .results import Results, main_column

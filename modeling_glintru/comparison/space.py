@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..models.losses import LossConfig
-from ..recipes import EvaluationRecipe, Recipe, TrainingRecipe, model_fields
+from ..recipe import EvaluationRecipe, Recipe, TrainingRecipe, model_fields
 from .protocol import DROPOUT, TOP_K, DataProtocol, Protocol, flat
 
 __all__ = ["draw_settings", "make_recipe", "reference_recipe"]

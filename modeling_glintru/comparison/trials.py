@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from ..recipes import NEW_WEIGHTS, Recipe
+from ..recipe import NEW_WEIGHTS, Recipe
 
 __all__ = ["ABLATION", "FINAL", "PRESET", "REFERENCE", "TUNE", "Trial"]
 

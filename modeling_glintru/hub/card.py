@@ -10,12 +10,12 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from ..card_text import CARD_FILE, PLACEHOLDER, sign
 from ..data.movielens import LICENCE_NOTICE
 from ..evaluation.against import REFERENCE_TITLES, no_better_than
 from ..models.auto import MODELS, model_label
 from ..models.processing_glintru import GlintRUProcessor
-from ..recipes import Recipe, load_recipe
+from ..recipe import Recipe, load_recipe
+from .card_text import CARD_FILE, PLACEHOLDER, sign
 from .endpoint import HANDLER_FILE
 
 __all__ = ["write_card"]

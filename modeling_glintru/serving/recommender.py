@@ -12,8 +12,8 @@ import torch
 from transformers import PreTrainedModel
 
 from ..errors import GlintRUError
-from ..loading import load_model_folder
 from ..machine import pick_device
+from ..models.loading import load_model_folder
 from ..models.pipeline_glintru import ItemFilter, ItemSet, checked_gaps, leaves_out_seen
 from ..models.processing_glintru import GlintRUProcessor
 from .top_k import check_k

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from ..errors import GlintRUError, StateError, StoreError
-from ..loading import load_model_folder
 from ..machine import pick_device
+from ..models.loading import load_model_folder
 from ..models.pipeline_glintru import ItemFilter, ItemSet, checked_gaps, leaves_out_seen
 from ..models.processing_glintru import GlintRUProcessor
 from .advancing import StateAdvancer

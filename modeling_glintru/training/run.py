@@ -24,15 +24,13 @@ from transformers import (
     set_seed,
 )
 
-from .._memory import keep_freed_memory
 from ..data import PreparedData, SequenceCollator, TrainingPrefixes, TrainingWindows
 from ..data.histories import history_lengths
 from ..data.windows import check_gaps_differ
 from ..errors import ModelFolderError, RecipeError
-from ..launcher import is_main_process
-from ..machine import processor_name
+from ..machine import is_main_process, keep_freed_memory, processor_name
 from ..models.auto import MODELS
-from ..recipes import NEW_WEIGHTS, Recipe, TrainingRecipe
+from ..recipe import NEW_WEIGHTS, Recipe, TrainingRecipe
 from .adapters import add_adapters, merge_adapters
 from .checkpoint import has_checkpoints, newest_checkpoint, remove_other_checkpoints
 from .cooccurrence import near_pairs, start_from_cooccurrence

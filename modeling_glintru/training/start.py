@@ -17,11 +17,10 @@ from transformers import PreTrainedModel
 
 from ..data import PreparedData
 from ..errors import ModelFolderError, RecipeError
-from ..fine_tuning_recipe import FineTuningRecipe
-from ..loading import load_model_folder
 from ..models.auto import MODELS
+from ..models.loading import load_model_folder
 from ..models.processing_glintru import GlintRUProcessor
-from ..recipes import Recipe, model_fields
+from ..recipe import FineTuningRecipe, Recipe, model_fields
 from .adapters import check_adapters
 
 __all__ = ["Start", "model_section", "open_start", "weights_checksum"]

@@ -8,7 +8,7 @@ import pytest
 from transformers import AutoModel, AutoProcessor
 
 from modeling_glintru.models.auto import MODELS, model_label
-from modeling_glintru.recipes import load_recipe
+from modeling_glintru.recipe import load_recipe
 from modeling_glintru.serving import Recommender
 
 OTHERS = sorted(MODELS.keys() - {"glintru"})

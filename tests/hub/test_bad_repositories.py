@@ -12,7 +12,7 @@ from transformers import AutoModel
 
 from modeling_glintru import GlintRUProcessor
 from modeling_glintru.errors import GlintRUError, HubError
-from modeling_glintru.loading import load_model_folder
+from modeling_glintru.models.loading import load_model_folder
 
 from .conftest import ITEMS
 

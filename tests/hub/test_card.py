@@ -9,8 +9,8 @@ import pytest
 from huggingface_hub import ModelCard
 from transformers import AutoModel
 
-from modeling_glintru.card_text import CardError, card_header, check_card, is_signed, sign, with_repository
 from modeling_glintru.hub import push_folder, write_card
+from modeling_glintru.hub.card_text import CardError, card_header, check_card, is_signed, sign, with_repository
 
 from .conftest import copy_of
 

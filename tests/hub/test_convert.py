@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from modeling_glintru.errors import DataError, GlintRUError, ModelFolderError
 from modeling_glintru.hub.convert import convert, read_checkpoint, read_tokens
 from modeling_glintru.hub.official import _OFFICIAL_NAMES, official_representation, official_to_ours
-from modeling_glintru.loading import load_model_folder
+from modeling_glintru.models.loading import load_model_folder
 from modeling_glintru.serving import Recommender
 
 from ..cli.conftest import glintru  # noqa: F401 (a fixture)

@@ -157,7 +157,7 @@ def test_the_page_serves_a_trained_folder_without_torch(tmp_path):
     from typer.testing import CliRunner
 
     from modeling_glintru.cli import app
-    from modeling_glintru.loading import load_model_folder
+    from modeling_glintru.models.loading import load_model_folder
     from modeling_glintru.serving import Recommender
 
     model = tmp_path / "model"

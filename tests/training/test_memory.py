@@ -11,7 +11,7 @@ import pytest
 CODE = """
 import resource
 import numpy as np
-from modeling_glintru._memory import keep_freed_memory
+from modeling_glintru.machine import keep_freed_memory
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -34,7 +34,7 @@ def test_freed_memory_is_used_again():
 
 
 def test_elsewhere_it_does_nothing(monkeypatch):
-    from modeling_glintru import _memory
+    from modeling_glintru import machine as _memory
 
     monkeypatch.setattr(sys, "platform", "darwin")
     assert _memory.keep_freed_memory() is False

@@ -150,7 +150,7 @@ from transformers import Trainer, TrainingArguments
 from modeling_glintru import GlintRUConfig, GlintRUForSequentialRecommendation
 from modeling_glintru.data import SequenceCollator
 from modeling_glintru.evaluation import RankingMetrics, target_ranks
-from modeling_glintru.launcher import leave
+from modeling_glintru.machine import leave
 import torch
 
 class Seen(RankingMetrics):

@@ -11,9 +11,8 @@ from datasets import Dataset, concatenate_datasets
 from modeling_glintru.data import synthetic_interactions
 from modeling_glintru.data.prepare import prepare
 from modeling_glintru.errors import RecipeError
-from modeling_glintru.fine_tuning_recipe import FineTuningRecipe
 from modeling_glintru.models.auto import MODELS
-from modeling_glintru.recipes import load_recipe
+from modeling_glintru.recipe import FineTuningRecipe, load_recipe
 from modeling_glintru.training import train
 from modeling_glintru.training.start import Start, histories, model_section, weights_checksum
 

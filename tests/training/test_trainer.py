@@ -14,7 +14,7 @@ from modeling_glintru.data import LengthBucketSampler, SequenceCollator, Trainin
 from modeling_glintru.data.prepare import prepare
 from modeling_glintru.errors import RecipeError
 from modeling_glintru.evaluation import ModelScorer, RankingMetrics, evaluate, target_ranks
-from modeling_glintru.recipes import TrainingRecipe, load_recipe
+from modeling_glintru.recipe import TrainingRecipe, load_recipe
 from modeling_glintru.training import GlintRUTrainer, train
 from modeling_glintru.training.resume import RunTrainer
 from modeling_glintru.training.run import training_arguments, use_bf16

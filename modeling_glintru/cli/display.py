@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from .serving import Recommendation
+from ..serving import Recommendation
 
 __all__ = ["history_line", "loading_lines", "recommendation_table"]
 

@@ -15,9 +15,9 @@ import numpy as np
 
 from .data import PreparedData
 from .data.histories import history_lengths
-from .launcher import num_processes
+from .machine import num_processes
 from .models.auto import MODELS
-from .recipes import DEFAULT_MODEL, Recipe, changed_keys, model_fields
+from .recipe import DEFAULT_MODEL, Recipe, changed_keys, model_fields
 
 __all__ = ["Choice", "DataShape", "blank_recipe", "choose", "data_shape", "describe", "preset"]
 

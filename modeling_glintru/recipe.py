@@ -6,6 +6,7 @@ it, so that a run fails at its start and not after an hour. The named recipes ar
 
 from __future__ import annotations
 
+import codecs
 import dataclasses
 import inspect
 import math
@@ -14,34 +15,259 @@ import re
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import yaml
 from huggingface_hub.errors import StrictDataclassError
 
-from .data_recipe import DataRecipe
-from .errors import GlintRUError, RecipeError, nearest_names
-from .fine_tuning_recipe import FineTuningRecipe
+from .data.filtering import DUPLICATE_POLICIES
+from .data.reading import ReadingOptions
+from .data.splits import HOLD_OUT, SPLITS
+from .errors import GlintRUError, ModelFolderError, RecipeError, nearest_names
 from .models.auto import MODELS
 from .models.configuration_glintru import NextItemConfig
+from .models.head_glintru import INITIALISATIONS
+from .models.loading import local_folder
 from .models.losses import LossConfig, NextItemLoss
-from .recipe_checks import at_least, one_of
-from .yaml_text import configuration_folder, find_yaml, parse_yaml, read_yaml, yaml_files
 
 __all__ = [
+    "ITEMS",
     "DataRecipe",
     "EvaluationRecipe",
+    "FineTuningRecipe",
+    "GivenSplit",
     "Recipe",
     "TrainingRecipe",
+    "at_least",
     "change_recipe",
     "changed_keys",
+    "configuration_folder",
+    "find_model_recipe",
+    "find_yaml",
     "from_mapping",
     "list_recipes",
+    "load_model_recipe",
     "load_recipe",
     "model_fields",
+    "one_of",
+    "parse_yaml",
+    "read_yaml",
+    "yaml_files",
 ]
+
+
+def one_of(name: str, value: str, allowed: Iterable[str]) -> None:
+    """Refuses a value that is none of the allowed words.
+
+    Raises:
+        RecipeError: It is another one.
+    """
+    if value not in allowed:
+        raise RecipeError(f"{name} must be one of {', '.join(allowed)}, but got {value!r}.")
+
+
+def at_least(name: str, value: float, least: int) -> None:
+    """Refuses a number below `least`, and one that is not finite.
+
+    Raises:
+        RecipeError: It is such a number.
+    """
+    if not least <= value < math.inf:
+        raise RecipeError(f"{name} must be at least {least}, but got {value}.")
+
+
+def configuration_folder() -> Path:
+    """`configuration/`: inside an installed package, beside the package in a source checkout."""
+    package = Path(__file__).resolve().parent
+    inside = package / "configuration"
+    return inside if inside.is_dir() else package.parent / "configuration"
+
+
+def yaml_files(folder: Path) -> dict[str, Path]:
+    """The YAML files of a folder by their names without the ending."""
+    return {file.stem: file for file in folder.glob("*.yaml")}
+
+
+def find_yaml(name_or_path: str | os.PathLike[str], folder: Path, what: str) -> Path:
+    """The file that somebody names: one in `folder` without its ending, or the path of a YAML file.
+
+    Raises:
+        RecipeError: There is none of that name; `what` says what was looked for.
+    """
+    text = os.fspath(name_or_path)
+    path = Path(text)
+    if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
+        return path
+    files = yaml_files(folder)
+    if text not in files:
+        raise RecipeError(f"There is no {what} named {text!r}; {nearest_names(text, files)}")
+    return files[text]
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 reads 1e-3 as text; here it is a number, as everywhere else."""
+
+
+_Loader.yaml_implicit_resolvers = {key: list(value) for key, value in yaml.SafeLoader.yaml_implicit_resolvers.items()}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def read_yaml(path: Path) -> Any:
+    """What a YAML file holds; `1e-3` is a number.
+
+    Raises:
+        RecipeError: The file cannot be read, or is not YAML.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"The recipe file {str(path)!r} cannot be read as text.") from error
+    return parse_yaml(text, f"the recipe file {str(path)!r}")
+
+
+def parse_yaml(text: str, what: str) -> Any:
+    """What a YAML text holds; `what` names the text in messages.
+
+    Raises:
+        RecipeError: It is not YAML; the message says where.
+    """
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except (yaml.YAMLError, ValueError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark and "\n" in text else ""
+        raise RecipeError(f"YAML error in {what}{where}: {getattr(error, 'problem', None) or error}.") from error
+
+
+@dataclass(frozen=True)
+class _Source:
+    source: str | None = None
+
+
+def _file(help: str) -> Any:
+    return field(default=None, metadata={"help": help, "metavar": "FILE"})
+
+
+@dataclass(frozen=True)
+class GivenSplit:
+    """The files of a split that somebody else made; `train_data` takes the place of the source."""
+
+    train_data: str | None = _file("Instead of --data: the training part of a split that is given.")
+    validation_data: str | None = _file("With --train_data: what is validated on.")
+    test_data: str | None = _file("With --train_data: what is tested on.")
+
+
+@dataclass(frozen=True)
+class DataRecipe(ReadingOptions, GivenSplit, _Source):
+    """Where the interactions come from, and how they are read, filtered and split.
+
+    Args:
+        source: A file, a Hub data set name, `"ml-100k"` or `"demo"`; None when it is given on the command line.
+        train_data, validation_data, test_data: Instead of `source`, the files of a split that is given.
+        item_titles: A file with titles of items, or None.
+        title_column: Name of its column of titles; None recognises the usual names.
+        duplicates: Repeated rows: `"exact"` leaves out copies, see `filter_interactions` for the others.
+        min_user_interactions: Users with fewer interactions are left out (0: none).
+        min_item_interactions: Items with fewer interactions are left out (0: none).
+        split: `"leave_one_out"`, `"temporal"`, `"user"` or `"given"`.
+        hold_out: What leave_one_out holds out: the last `"item"` of a user, or the last `"basket"`, all of its items.
+        validation_fraction: Share of the validation part in the temporal and the user split.
+        test_fraction: Share of the test part in the temporal and the user split.
+        split_seed: Which users the user split holds out; apart from `seed`, so that runs share their test users.
+
+    All options of `ReadingOptions` stand in between: `user_column`, `where`, `encoding` and the others.
+
+    Raises:
+        RecipeError: A value that is not allowed.
+    """
+
+    item_titles: str | None = None
+    title_column: str | None = None
+    duplicates: str = "exact"
+    min_user_interactions: int = 0
+    min_item_interactions: int = 0
+    split: str = "leave_one_out"
+    hold_out: str = "item"
+    validation_fraction: float = 0.1
+    test_fraction: float = 0.1
+    split_seed: int = 42
+
+    def __post_init__(self) -> None:
+        one_of("data.duplicates", self.duplicates, DUPLICATE_POLICIES)
+        one_of("data.split", self.split, SPLITS)
+        one_of("data.hold_out", self.hold_out, HOLD_OUT)
+        for name in ("split_seed", "min_user_interactions", "min_item_interactions"):
+            at_least(f"data.{name}", getattr(self, name), 0)
+        if not (self.validation_fraction > 0 and self.test_fraction > 0):
+            raise RecipeError("data.validation_fraction and data.test_fraction must be above 0.")
+        if not self.validation_fraction + self.test_fraction < 1:
+            raise RecipeError("data.validation_fraction and data.test_fraction must leave something to train on.")
+        if self.hold_out != "item" and self.split != "leave_one_out":
+            raise RecipeError(f"data.hold_out {self.hold_out} is for split leave_one_out, not for {self.split}.")
+        self._check_reading()
+
+    def _check_reading(self) -> None:
+        for name, value in self.reading.items():
+            if "" in (value if isinstance(value, tuple) else (value,)):
+                raise RecipeError(f"data.{name} must not be empty.")
+        if len(set(self.columns)) < len(self.columns):
+            raise RecipeError(f"data.columns names a column twice: {', '.join(self.columns)}.")
+        if self.encoding is not None:
+            try:
+                codecs.lookup(self.encoding)
+            except LookupError:
+                raise RecipeError(
+                    f"data.encoding must be an encoding such as utf-8, latin-1 or utf-16, but got {self.encoding!r}."
+                ) from None
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """The reading options that are not at their defaults, as `load_source` takes them."""
+        return self.given()
+
+    @property
+    def split_files(self) -> dict[str, str]:
+        """The files of a given split, by the names of the fields; empty where there is none."""
+        return {item.name: file for item in fields(GivenSplit) if (file := getattr(self, item.name)) is not None}
+
+
+ITEMS = ("add", "known", "new")
+
+
+@dataclass(frozen=True)
+class FineTuningRecipe:
+    """What a run starts from instead of new weights.
+
+    Args:
+        from_model: Folder or Hub repository of the model.
+        from_weights: Checksum of its weights, written by the run; None takes any.
+        items: Items of the data that the model does not know: `"add"` them to its vocabulary, leave all but the
+            `"known"` ones out, or `"new"`: keep its other weights and learn the items of the data anew.
+        new_vectors: Where embeddings of added items begin: `"neighbours"` or `"mean"`, see `add_items` of the models.
+        lora_rank: Rank of the LoRA adapters that are trained instead of the block's weights; 0 trains the weights.
+    """
+
+    from_model: str = ""
+    from_weights: str | None = None
+    items: str = "add"
+    new_vectors: str = "neighbours"
+    lora_rank: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.from_model:
+            raise RecipeError("fine_tuning.from_model must name the model to start from: --from MODEL.")
+        for name, allowed in (("items", ITEMS), ("new_vectors", INITIALISATIONS)):
+            if getattr(self, name) not in allowed:
+                raise RecipeError(
+                    f"fine_tuning.{name} must be one of {', '.join(allowed)}, but got {getattr(self, name)!r}."
+                )
+        if self.lora_rank < 0:
+            raise RecipeError(f"fine_tuning.lora_rank must be at least 0, but got {self.lora_rank}.")
+
 
 PROTOCOLS = ("full", "pop100", "uni100")
 DEFAULT_MODEL = "glintru"
@@ -483,3 +709,30 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(element) for key, element in value.items()}
     return [_plain(element) for element in value] if isinstance(value, (list, tuple)) else value
+
+
+# ---------------------------------------------------------------------- recipes of models
+
+
+def find_model_recipe(name_or_path: str | Path, *, revision: str | None = None) -> Recipe | None:
+    """The recipe that a model was trained with, or None where its folder or repository holds none.
+
+    Raises:
+        ModelFolderError: There is no such folder.
+        HubError: The repository cannot be had.
+    """
+    file = local_folder(str(name_or_path), revision, ("recipe.yaml",)) / "recipe.yaml"
+    return load_recipe(file) if file.is_file() else None
+
+
+def load_model_recipe(name_or_path: str | Path, *, revision: str | None = None) -> Recipe:
+    """The recipe that a model was trained with.
+
+    Raises:
+        ModelFolderError: The folder or repository holds none.
+        HubError: The repository cannot be had.
+    """
+    recipe = find_model_recipe(name_or_path, revision=revision)
+    if recipe is None:
+        raise ModelFolderError(f"{name_or_path} has no recipe.yaml, which says how its data was split")
+    return recipe

@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
-from .errors import GlintRUError
-from .hub_errors import first_line
+from ..errors import GlintRUError
+from ..models.loading import first_line
 
 __all__ = ["CARD_FILE", "PLACEHOLDER", "CardError", "card_header", "check_card", "is_signed", "sign", "with_repository"]
 

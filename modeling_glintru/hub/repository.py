@@ -14,25 +14,12 @@ import yaml
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, RepoCard, get_token
 from huggingface_hub.hf_api import RepoFile
 
+from ..errors import HubError
+from ..models.loading import MODEL_FILES, hub_errors
 from .card_text import CARD_FILE, CardError, check_card, is_signed, sign, with_repository
-from .errors import HubError
-from .hub_errors import hub_errors
 
-__all__ = ["MODEL_FILES", "PushResult", "SharedFile", "commit_files", "model_files"]
+__all__ = ["PushResult", "SharedFile", "commit_files", "model_files"]
 
-# All that ever leaves a model folder; whatever else lies in it stays.
-MODEL_FILES = (
-    *("config.json", "model.safetensors", "model-*.safetensors", "model.safetensors.index.json"),
-    *(
-        "preprocessor_config.json",
-        "item_vocabulary.safetensors",
-        "*_glintru.py",
-        "modeling_*.py",
-        "*_baselines.py",
-        "handler.py",
-    ),
-    *("metrics.json", "recipe.yaml", "learning_curves.png", CARD_FILE),
-)
 TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{16,}")
 HOME = re.compile(r"(?:/home/|/Users/|[A-Za-z]:\\+Users\\+)\w[^\s\"']*")
 
