@@ -16,12 +16,29 @@ if TYPE_CHECKING:
     import torch
 import ctypes
 
-__all__ = ["is_main_process", "keep_freed_memory", "leave", "num_processes", "pick_device", "processor_name"]
+__all__ = [
+    "is_main_process",
+    "is_own_command",
+    "keep_freed_memory",
+    "leave",
+    "num_processes",
+    "pick_device",
+    "processor_name",
+]
 
-# OpenMP reads this once, when torch loads: how threads of the command `glintru` wait for each other. Threads that spin
-# instead made a training with two threads five times slower whenever another process wanted one of two cores. In other
-# programs the choice is theirs.
-if os.path.basename((sys.argv or [""])[0]).startswith("glintru"):
+
+def is_own_command() -> bool:
+    """Whether this process is the command `glintru`, or `python -m modeling_glintru`."""
+    words = sys.orig_argv[1:]
+    if "-m" in words[:-1]:
+        return words[words.index("-m") + 1].startswith("modeling_glintru")
+    return os.path.basename((sys.argv or [""])[0]).startswith("glintru")
+
+
+# OpenMP reads this once, when torch loads: how the threads of the command wait for each other. Threads that spin made
+# a training with two threads five times slower whenever another process wanted one of two cores. In other programs the
+# choice is theirs.
+if is_own_command():
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 

@@ -55,7 +55,7 @@ def register_model(model: Any) -> None:
 
 
 def register() -> None:
-    """Makes the auto classes of transformers know this package. Called once, at import."""
+    """Makes the auto classes of transformers know this package. Called once, when this file is imported."""
     for path in OUR_MODELS:
         module, _, name = path.rpartition(".")
         model = getattr(import_module(f".{module}", __package__), name)
@@ -72,3 +72,6 @@ def register() -> None:
 def model_label(kind: type) -> str:
     """What a model's class is called in tables, such as `"SASRec"`: its `label`, or the beginning of its name."""
     return getattr(kind, "label", kind.__name__.removesuffix("ForSequentialRecommendation"))
+
+
+register()
