@@ -8,7 +8,6 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Annotated, Any
 
-import click
 import typer
 from typer.core import TyperGroup
 
@@ -33,12 +32,12 @@ VERBS = {
 
 
 class Verbs(TyperGroup):
-    """The verbs in their order, imported one by one."""
+    """The verbs in their order, imported one by one. (typer brings a click of its own, hence the loose types.)"""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: Any) -> list[str]:
         return list(VERBS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name not in VERBS:
             return None
         verb = getattr(import_module(f".{cmd_name}", __name__), cmd_name)
@@ -46,7 +45,7 @@ class Verbs(TyperGroup):
         alone.command(cmd_name)(one_line_errors(verb))
         return typer.main.get_command(alone)
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(VERBS.items()))
 
