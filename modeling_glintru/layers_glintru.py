@@ -344,7 +344,7 @@ class GlintRUBlock(GradientCheckpointingLayer):
             return shares[0] * recurrent + shares[1] * attended
         mixed = attended if recurrent is None else recurrent
         assert mixed is not None
-        return mixed if self.gate_proj is None else mixed * F.gelu(self.gate_proj(reads))
+        return mixed if self.gate_proj is None else gelu_gate(mixed, self.gate_proj(reads))
 
     def finish(self, x: Tensor, reads: Tensor, experts: Experts) -> Tensor:
         """The block's output from its input (`reads`: as the products read it) and what the experts made of it."""
