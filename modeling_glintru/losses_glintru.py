@@ -26,6 +26,29 @@ def unit(x: Tensor) -> Tensor:
     return F.normalize(at_least_float32(x), dim=-1)
 
 
+class UnitRows(torch.autograd.Function):
+    """As `unit`, for a whole table of items: its backward pass makes two tables of that size, that of `unit` seven."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        lengths = torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min(1e-12)
+        rows = x / lengths
+        ctx.save_for_backward(rows, lengths)
+        return rows
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad: Tensor):
+        rows, lengths = ctx.saved_tensors
+        along = (grad * rows).sum(-1, keepdim=True)  # lengthening a row does not change its unit row
+        return torch.addcmul(grad, rows, along, value=-1).div_(lengths)
+
+
+def unit_rows(table: Tensor) -> Tensor:
+    """As `unit`, with less memory where a gradient comes back for every row."""
+    return UnitRows.apply(at_least_float32(table))
+
+
 def autocast_dtype(x: Tensor) -> torch.dtype:
     """What a matrix product with `x` is made in."""
     device = x.device.type
@@ -259,7 +282,7 @@ def next_item_loss(
         hidden = unit(hidden)
     if config.loss == "cross_entropy":
         first_item = 0 if config.padding_in_softmax else 1
-        weight = unit(weight) if normalize else weight
+        weight = unit_rows(weight) if normalize else weight
         return full_cross_entropy(hidden, targets, weight, temperature, float(config.label_smoothing), first_item, seen)
     if config.loss == "bpr":
         negatives = draw_other_items(targets, config.vocab_size)

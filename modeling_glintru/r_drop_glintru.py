@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .configuration_glintru import GlintRUConfig
 from .kernels_glintru import twin_cross_entropy_
-from .losses_glintru import LinearCrossEntropy, autocast_dtype, unit
+from .losses_glintru import LinearCrossEntropy, autocast_dtype, unit, unit_rows
 from .seen_items_glintru import hide_seen_
 
 __all__ = ["r_drop"]
@@ -97,7 +97,7 @@ def r_drop(
     """
     pair = torch.stack((hidden, again))
     if config.normalize_scores:
-        pair, weight = unit(pair), unit(weight)
+        pair, weight = unit(pair), unit_rows(weight)
     first_item = 0 if config.padding_in_softmax else 1
     return TwinCrossEntropy.apply(
         pair, weight, targets, float(config.temperature), float(config.r_drop_alpha), first_item, seen
