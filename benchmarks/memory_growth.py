@@ -4,7 +4,7 @@
     python benchmarks/memory_growth.py --against ../older-checkout --precision bf16 --steps 300
 
 Trains by the rule of `glintru train --data` on a generated table, a process a side, one thread each: this package, and
-with `--against` also the package in another checkout. `--rounds` repeats the sides in turns, for the ratio of their
+with `--against` at the same time the package in another checkout. `--rounds` repeats that, for the ratio of their
 times. A table with a median history of 8 gives a wide model without GRU whose item embeddings are smoothed, the rule's
 largest for its number of rows; `--median 30` gives one of 64 dimensions with a GRU.
 """
@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             clock.append(time.process_time() - evaluation[0])
             if step in STEPS or step == options.steps:
                 after[step] = held()
+                print(step, after[step]["resident"] >> 20, file=sys.stderr, flush=True)
             if step == options.steps:
                 raise Done
 
@@ -101,9 +103,7 @@ def of_side(package: Path) -> dict[str, Any]:
     """`run` in a process of its own, with the package of a checkout."""
     environment = {**os.environ, "PYTHONPATH": str(package), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, __file__, *sys.argv[1:], "--one"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(done.stderr)
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -135,9 +135,10 @@ def main() -> None:
         sides["before"] = options.against.resolve()
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in sides}
     for _ in range(options.rounds):
-        for name, package in sides.items():
-            found[name].append(of_side(package))
-            print(shown(name, found[name][-1]), flush=True)
+        with ThreadPoolExecutor(len(sides)) as pool:
+            for name, each in zip(sides, pool.map(of_side, sides.values()), strict=True):
+                found[name].append(each)
+                print(shown(name, each), flush=True)
     write(options, found)
 
 
