@@ -144,7 +144,7 @@ class NextItemLoss:
         if normalize:
             passes = [unit(hidden) for hidden in passes]
         if config.name == "cross_entropy":
-            weight = unit(weight) if normalize else weight
+            weight = unit_rows(weight) if normalize else weight
             if len(passes) > 1:
                 return r_drop(torch.stack(passes), weight, targets, temperature, float(config.r_drop_alpha), seen)
             return cross_entropy(passes[0], weight, targets, temperature, float(config.label_smoothing), seen)
@@ -166,6 +166,29 @@ class NextItemLoss:
                 found = tuple(popularity.counts.shape)
                 raise GlintRUError(f"item_counts must have shape ({vocab_size},), got {found}")
         return draw_shared_negatives(self.config, popularity, targets, vocab_size)
+
+
+class UnitRows(torch.autograd.Function):
+    """As `unit`, for a whole table of items: its backward pass makes two tables of that size, that of `unit` eight."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        lengths = torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min(1e-12)
+        rows = x / lengths
+        ctx.save_for_backward(rows, lengths)
+        return rows
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad: Tensor):
+        rows, lengths = ctx.saved_tensors
+        along = (grad * rows).sum(-1, keepdim=True)  # lengthening a row does not change its unit row
+        return torch.addcmul(grad, rows, along, value=-1).div_(lengths)
+
+
+def unit_rows(table: Tensor) -> Tensor:
+    """As `unit`, with less memory where a gradient comes back for every row."""
+    return UnitRows.apply(at_least_float32(table))
 
 
 @operation

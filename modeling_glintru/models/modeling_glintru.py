@@ -472,7 +472,7 @@ class GlintRUBlock(GradientCheckpointingLayer):
             return shares[0] * recurrent + shares[1] * attended
         mixed = attended if recurrent is None else recurrent
         assert mixed is not None
-        return mixed if self.gate_proj is None else mixed * F.gelu(self.gate_proj(reads))
+        return mixed if self.gate_proj is None else gelu_gate(mixed, self.gate_proj(reads))
 
     def forward(
         self, x: Tensor, mask: Tensor | None = None, past: Past | None = None, num_items: Tensor | None = None

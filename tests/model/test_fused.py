@@ -134,6 +134,18 @@ def test_the_kernels_are_what_runs(monkeypatch):
 
 
 @needs_kernel
+@pytest.mark.parametrize("options", [{}, {"use_gru": False, "r_drop_alpha": 1.0}, {"use_linear_attention": False}])
+def test_no_step_generates_code_for_its_shape(options):
+    """oneDNN would: it makes PyTorch's GELU, and keeps a piece of code for every new shape of a batch."""
+    model = small_model(hidden_size=32, num_attention_heads=2, **options).train()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        model(random_history(2, 5), labels=random_history(2, 5)).loss.backward()
+    names = {event.key for event in profile.key_averages()}
+    assert "aten::embedding" in names
+    assert not {name for name in names if "gelu" in name and name.startswith("aten::")}
+
+
+@needs_kernel
 @pytest.mark.parametrize("place", [0, 5, 40, 70])
 def test_nan_is_not_hidden(place):
     x = torch.randn(1, 4, 96)

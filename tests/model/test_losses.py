@@ -36,6 +36,31 @@ def assert_same(ours, plain, inputs, atol=1e-12):
         torch.testing.assert_close(a, b, rtol=0, atol=atol)
 
 
+def test_unit_rows_are_unit(pairs):
+    weight = pairs[2]
+    with torch.no_grad():
+        weight[0] = 0  # the row of padding
+    grad = torch.randn(weight.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    grad[0] = 0
+    ours, plain = losses.unit_rows(weight), losses.unit(weight)
+    assert torch.equal(ours, plain)
+    assert_same((ours * grad).sum(), (plain * grad).sum(), [weight])
+
+
+def tables_made(unit, rows: int) -> int:
+    """How many tables of the input's size the backward pass of `unit` makes."""
+    table = torch.ones(rows, 16, requires_grad=True)
+    made, grad = unit(table), torch.ones(rows, 16)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        made.backward(grad)
+    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
+    return sum(event.nbytes() >= table.numel() * 4 for event in events)
+
+
+def test_unit_rows_make_fewer_tables():
+    assert tables_made(losses.unit_rows, 1_000) == 2 < tables_made(losses.unit, 1_000)
+
+
 @pytest.mark.parametrize(("temperature", "smoothing"), [(1.0, 0.0), (0.5, 0.0), (1.0, 0.1), (2.0, 0.3)])
 @pytest.mark.parametrize("chunk_elements", [1, 1 << 21])
 def test_cross_entropy(pairs, temperature, smoothing, chunk_elements, monkeypatch):
