@@ -24,8 +24,8 @@ BLOCKS = dict(re.findall(r"^```(\w*)\n(.*?)^```$", TEXT, flags=re.DOTALL | re.MU
 def meanrec(tmp_path_factory):
     """The class of the example, registered by its line and forgotten afterwards."""
     path = BLOCKS[""].strip().strip('",')
-    name = f"modeling_glintru.{path.rpartition('.')[0]}"
-    file = tmp_path_factory.mktemp("model") / "meanrec.py"
+    name = f"modeling_glintru.models.{path.rpartition('.')[0]}"
+    file = tmp_path_factory.mktemp("model") / "modeling_meanrec.py"
     file.write_text(BLOCKS["python"], encoding="utf-8")
     spec = importlib.util.spec_from_file_location(name, file)
     module = importlib.util.module_from_spec(spec)

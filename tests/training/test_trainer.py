@@ -204,7 +204,7 @@ def test_early_stopping_stops(data, tmp_path):
 def test_popularity_sampling_gets_the_counts(data, tmp_path, kind):
     options = ["num_train_epochs=1", "loss=sampled_softmax", "num_negatives=16", f"negative_sampling={kind}"]
     result = run(load_recipe("demo", options), data, tmp_path)
-    assert torch.equal(result.model.item_counts, torch.from_numpy(data.item_counts))
+    assert torch.equal(result.model.training_loss.popularity.counts, torch.from_numpy(data.item_counts))
 
 
 def test_every_training_field_of_the_recipe_arrives(tmp_path):
