@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from modeling_glintru.baselines.sasrec import SASRecForSequentialRecommendation
+from modeling_glintru.models.modeling_sasrec import SASRecForSequentialRecommendation
 
 
 def weight_and_bias(layer: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -26,8 +26,9 @@ import torch.nn.functional as F
 from measuring import Side, interleaved, peak_bytes, report_header, spread, write_report
 
 from modeling_glintru import GlintRUConfig, GlintRUForSequentialRecommendation
-from modeling_glintru._memory import keep_freed_memory
-from modeling_glintru.losses_glintru import full_cross_entropy
+from modeling_glintru.machine import keep_freed_memory
+from modeling_glintru.models.losses import NextItemLoss
+from modeling_glintru.models.ops_glintru import cross_entropy
 from modeling_glintru.training.optimizer import LazyAdamW, clip_grad_norm_
 
 RESULTS = Path(__file__).parent / "results" / "catalogue_cost.json"
@@ -71,7 +72,7 @@ class LossStep:
 
 
 def ours(hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    return full_cross_entropy(hidden, targets, weight, 1.0, 0.0, 1)
+    return cross_entropy(hidden, weight, targets, 1.0, 0.0, None)
 
 
 def plain(hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -93,17 +94,10 @@ def batch_of(items: int) -> Batch:
 
 
 def model_of(items: int, loss: str, negative_sampling: str = "uniform") -> GlintRUForSequentialRecommendation:
-    config = GlintRUConfig(
-        vocab_size=items + 1,
-        hidden_size=WIDTH,
-        num_attention_heads=WIDTH // 16,
-        loss=loss,
-        num_negatives=NEGATIVES,
-        negative_sampling=negative_sampling,
-    )
-    model = GlintRUForSequentialRecommendation(config)
-    if negative_sampling != "uniform":
-        model.set_item_counts(1e6 / torch.arange(1, items + 2))
+    config = GlintRUConfig(vocab_size=items + 1, hidden_size=WIDTH, num_attention_heads=WIDTH // 16)
+    model, counts = GlintRUForSequentialRecommendation(config), 1e6 / torch.arange(1, items + 2)
+    sampling = {"num_negatives": NEGATIVES, "negative_sampling": negative_sampling}
+    model.training_loss = NextItemLoss(loss, item_counts=counts, **sampling)
     return model
 
 

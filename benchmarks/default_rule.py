@@ -23,14 +23,14 @@ import numpy as np
 import polars as pl
 from measuring import add_line_or_page, ndcg_of_users, read_lines, share, train_aside
 
-from modeling_glintru.auto import MODELS, model_label
 from modeling_glintru.comparison.run_trial import commit
 from modeling_glintru.comparison.tables import markdown_table, value_cell
 from modeling_glintru.data import Interactions, PreparedData, load_source, read_interactions
 from modeling_glintru.data.prepare import prepare
 from modeling_glintru.evaluation import ModelScorer
-from modeling_glintru.presets import DataShape, blank_recipe, data_shape, preset
-from modeling_glintru.recipes import Recipe, change_recipe
+from modeling_glintru.models.auto import MODELS, model_label
+from modeling_glintru.recipe import Recipe, change_recipe
+from modeling_glintru.rule import DataShape, blank_recipe, data_shape, preset
 
 RESULTS = Path(__file__).parent / "results" / "exploration" / "default_rule.jsonl"
 

@@ -18,14 +18,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from measuring import Side, interleaved, report_header, write_report
+from measuring import Side, interleaved, official, report_header, write_report
 from train_speed import LENGTH, PREFIXES, PerPrefix, generated, prefixes, without_kernel
 
 from modeling_glintru import GlintRUConfig, GlintRUForSequentialRecommendation
-from modeling_glintru._memory import keep_freed_memory
 from modeling_glintru.data import LengthBucketSampler, SequenceCollator, TrainingWindows, read_interactions
 from modeling_glintru.data.prepare import prepare
-from modeling_glintru.recipes import load_recipe
+from modeling_glintru.machine import keep_freed_memory
+from modeling_glintru.recipe import load_recipe
 
 RESULTS = Path(__file__).parent / "results" / "epoch_time.json"
 
@@ -62,7 +62,7 @@ def main() -> None:
             GlintRUConfig(vocab_size=data.processor.vocab_size, **recipe.model, **options)
         )
 
-    paper = PerPrefix(model(padding_mode="official"), False)
+    paper = PerPrefix(official(model()), False)
     sides = {
         "every prefix in one pass, plain PyTorch, float32": WithoutKernels(model(), False),
         "with the compiled kernels, float32": Side(model(), False),

@@ -28,9 +28,8 @@ from modeling_glintru.data import Interactions, PreparedData, read_interactions
 from modeling_glintru.data.prepare import prepare
 from modeling_glintru.evaluation import ModelScorer, evaluate
 from modeling_glintru.evaluation.metrics import per_user_metrics
-from modeling_glintru.fine_tuning_recipe import FineTuningRecipe
-from modeling_glintru.loading import load_model_folder
-from modeling_glintru.recipes import Recipe, load_recipe
+from modeling_glintru.models.loading import load_model_folder
+from modeling_glintru.recipe import FineTuningRecipe, Recipe, load_recipe
 from modeling_glintru.training.start import Start
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -12,6 +12,7 @@ and writes benchmarks/results/inference.json. A row more is a function more in `
 from __future__ import annotations
 
 import argparse
+import copy
 import os
 import statistics
 import time
@@ -23,14 +24,14 @@ from typing import Any
 import numpy as np
 import torch
 from cached_sasrec import CachedSASRec
-from measuring import latencies, report_header, spread, write_report
+from measuring import latencies, official, report_header, spread, write_report
 from train_speed import generated, without_kernel
 
 from modeling_glintru import GlintRUConfig, GlintRUForSequentialRecommendation, GlintRUProcessor
-from modeling_glintru.baselines.sasrec import SASRecConfig, SASRecForSequentialRecommendation
 from modeling_glintru.data import read_interactions
-from modeling_glintru.head_glintru import last_item
-from modeling_glintru.loading import load_model_folder
+from modeling_glintru.models.head_glintru import last_item
+from modeling_glintru.models.loading import load_model_folder
+from modeling_glintru.models.modeling_sasrec import SASRecConfig, SASRecForSequentialRecommendation
 from modeling_glintru.serving.ann import ApproximateIndex
 from modeling_glintru.serving.offline import UserHistories, recommend_all
 from modeling_glintru.serving.plain_step import PlainStep
@@ -117,18 +118,9 @@ def logits(model: Any, ids: torch.Tensor) -> Callable[[], Any]:
     return torch.inference_mode()(lambda: model(ids).logits.topk(TOP_K))
 
 
-def official_twin(model: Any) -> Any:
-    """The same weights with the authors' padding, which reads a history in both directions."""
-    official = GlintRUForSequentialRecommendation(
-        GlintRUConfig(**{**model.config.to_diff_dict(), "padding_mode": "official"})
-    ).eval()
-    official.load_state_dict(model.state_dict())
-    return official
-
-
 def per_prefix(model: Any, index: ExactIndex, ids: torch.Tensor) -> Callable[[], np.ndarray]:
     """The paper's computation of one prefix: `nn.GRU`, plain operations, both directions."""
-    run = full_pass(official_twin(model), index, ids)
+    run = full_pass(official(copy.deepcopy(model)), index, ids)
 
     def plain() -> np.ndarray:
         with without_kernel():
@@ -290,7 +282,7 @@ def padded_users(model: Any, users: UserHistories) -> Callable[[], np.ndarray]:
 
     The call gives the users' best items, (users, TOP_K).
     """
-    official = official_twin(model)
+    twin = official(copy.deepcopy(model))
     lists = users.histories(0, len(users))
     ids = torch.zeros(len(users), LENGTH, dtype=torch.long)
     for row, history in zip(ids, lists, strict=True):
@@ -302,8 +294,8 @@ def padded_users(model: Any, users: UserHistories) -> Callable[[], np.ndarray]:
         with without_kernel():
             for start in range(0, len(ids), PADDED_BATCH):
                 part = ids[start : start + PADDED_BATCH]
-                hidden = last_item(official.model(part).last_hidden_state, part != 0)
-                scores = official.query_vectors(hidden) @ official.item_vectors().T
+                hidden = last_item(twin.model(part).last_hidden_state, part != 0)
+                scores = twin.query_vectors(hidden) @ twin.item_vectors().T
                 scores[:, 0] = -torch.inf
                 for row, seen in zip(scores, lists[start : start + PADDED_BATCH], strict=True):
                     row[torch.from_numpy(seen)] = -torch.inf

@@ -24,8 +24,8 @@ from modeling_glintru.comparison.run_trial import commit, curve
 from modeling_glintru.comparison.tables import markdown_table, value_cell
 from modeling_glintru.data import PreparedData
 from modeling_glintru.evaluation import ModelScorer
-from modeling_glintru.recipes import load_recipe
-from modeling_glintru.runs import prepare_data, with_data
+from modeling_glintru.jobs import prepare_data, with_data
+from modeling_glintru.recipe import load_recipe
 
 RESULTS = Path(__file__).parent / "results" / "exploration" / "last_item_out.jsonl"
 

@@ -19,8 +19,8 @@ import torch
 from measuring import Side, interleaved, peak_bytes, report_header, spread, write_report
 
 from modeling_glintru import GlintRUConfig, GlintRUForSequentialRecommendation
-from modeling_glintru._memory import keep_freed_memory
-from modeling_glintru.baselines.sasrec import SASRecConfig, SASRecForSequentialRecommendation
+from modeling_glintru.machine import keep_freed_memory
+from modeling_glintru.models.modeling_sasrec import SASRecConfig, SASRecForSequentialRecommendation
 
 RESULTS = Path(__file__).parent / "results" / "length_cost.json"
 POSITIONS = 10_000  # a step

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import statistics
 import subprocess
@@ -18,12 +19,14 @@ import numpy as np
 import torch
 from datasets import Dataset
 
-from modeling_glintru import GlintRUConfig, GlintRUForSequentialRecommendation, kernels_glintru
+from modeling_glintru import GlintRUConfig, GlintRUForSequentialRecommendation
 from modeling_glintru.data import PreparedData
 from modeling_glintru.evaluation import ModelScorer, RankingMetrics, evaluate, library_versions, target_ranks
 from modeling_glintru.evaluation.metrics import per_user_metrics
+from modeling_glintru.hub.official import official_encode
+from modeling_glintru.kernels import build
 from modeling_glintru.machine import processor_name
-from modeling_glintru.recipes import Recipe
+from modeling_glintru.recipe import Recipe
 from modeling_glintru.serving.step import make_step
 from modeling_glintru.serving.step_types import Step
 from modeling_glintru.training import TrainingResult, train
@@ -78,6 +81,12 @@ def spread(over: list[float], under: list[float]) -> dict[str, float]:
     """Ratios within rounds: median, lowest, highest."""
     ratios = [a / b for a, b in zip(over, under, strict=True)]
     return {"median": statistics.median(ratios), "low": min(ratios), "high": max(ratios)}
+
+
+def official(model: GlintRUForSequentialRecommendation) -> GlintRUForSequentialRecommendation:
+    """The model with the authors' computation: nothing masked, both directions, right for the last item of a row."""
+    model.model.encode = functools.partial(official_encode, model.model)
+    return model
 
 
 class Side:
@@ -137,7 +146,7 @@ def report_header(**machine: Any) -> dict:
         "machine": {
             "processor": processor(),
             "threads": torch.get_num_threads(),
-            "kernel": bool(kernels_glintru.library()),
+            "kernel": bool(build.library()),
             **machine,
         },
         "versions": library_versions(),

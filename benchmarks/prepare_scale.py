@@ -65,9 +65,9 @@ def _names(letter: str, count: int) -> Any:
 
 def prepare_table(file: Path, folder: Path) -> dict[str, Any]:
     """Prepares a table as `glintru prepare` does, with the seconds of each stage."""
-    from modeling_glintru import runs
+    from modeling_glintru import jobs as runs
     from modeling_glintru.data import prepare as _  # noqa: F401 (its module is changed below)
-    from modeling_glintru.recipes import load_recipe
+    from modeling_glintru.recipe import load_recipe
 
     module = sys.modules["modeling_glintru.data.prepare"]
     seconds = dict.fromkeys(STAGES, 0.0)
@@ -159,9 +159,11 @@ def _steps(vocab_size: int, batches: list[Any]) -> dict[str, float]:
     import torch
 
     from modeling_glintru import GlintRUConfig, GlintRUForSequentialRecommendation
+    from modeling_glintru.models.losses import NextItemLoss
 
-    config = GlintRUConfig(vocab_size=vocab_size, hidden_size=SIZE, loss="sampled_softmax", num_negatives=NEGATIVES)
+    config = GlintRUConfig(vocab_size=vocab_size, hidden_size=SIZE)
     model, seconds, rows = GlintRUForSequentialRecommendation(config).train(), [], []
+    model.training_loss = NextItemLoss("sampled_softmax", num_negatives=NEGATIVES)
     for batch in batches:
         start = time.process_time()
         model(**batch).loss.backward()

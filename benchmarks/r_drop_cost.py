@@ -11,19 +11,22 @@ from pathlib import Path
 import torch
 from measuring import STEP_SHAPES, Without, cosine_block, ten_steps, with_and_without
 
-from modeling_glintru import r_drop_glintru
+from modeling_glintru.kernels import softmax
+from modeling_glintru.models.losses import NextItemLoss
 
 RESULTS = Path(__file__).parent / "results" / "r_drop_cost.json"
 
 
 def model(items: int, r_drop_alpha: float) -> torch.nn.Module:
     """With two blocks."""
-    return cosine_block(items, num_hidden_layers=2, r_drop_alpha=r_drop_alpha)
+    made = cosine_block(items, num_hidden_layers=2)
+    made.training_loss = NextItemLoss(r_drop_alpha=r_drop_alpha)
+    return made
 
 
 def plain_torch(model: torch.nn.Module) -> torch.nn.Module:
     """A model whose loss is made without the kernel."""
-    return Without(model, r_drop_glintru, "twin_cross_entropy_", lambda *arguments: None)
+    return Without(model, softmax, "twin_cross_entropy_", lambda *arguments: None)
 
 
 def measure(rounds: int) -> list[tuple[str, int, dict[str, list[float]]]]:

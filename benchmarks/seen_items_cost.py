@@ -9,6 +9,8 @@ from pathlib import Path
 
 from measuring import STEP_SHAPES, cosine_block, ten_steps, with_and_without
 
+from modeling_glintru.models.losses import NextItemLoss
+
 RESULTS = Path(__file__).parent / "results" / "seen_items_cost.json"
 
 
@@ -17,10 +19,9 @@ def measure(rounds: int) -> list[tuple[str, int, dict[str, list[float]]]]:
     rows = []
     for name, items, *shape in STEP_SHAPES:
         for alpha in (0.0, 1.0):
-            sides = {
-                "without": cosine_block(items, r_drop_alpha=alpha),
-                "with": cosine_block(items, r_drop_alpha=alpha, seen_items_in_softmax=False),
-            }
+            sides = {"without": cosine_block(items), "with": cosine_block(items)}
+            for side, model in sides.items():
+                model.training_loss = NextItemLoss(r_drop_alpha=alpha, seen_items_in_softmax=side == "without")
             rows.append((f"{name}, R-Drop" if alpha else name, 10, ten_steps(sides, items, *shape, rounds)))
     return rows
 

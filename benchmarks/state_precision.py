@@ -23,7 +23,7 @@ from torch.nn.utils.rnn import pad_sequence
 from modeling_glintru.data import load_source
 from modeling_glintru.data.prepare import prepare
 from modeling_glintru.evaluation.ranking import rank_targets
-from modeling_glintru.loading import load_model_folder
+from modeling_glintru.models.loading import load_model_folder
 
 RESULTS = Path(__file__).parent / "results" / "state_precision.json"
 LONG = 10_000  # clicks of a joined history

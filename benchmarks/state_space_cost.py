@@ -11,8 +11,9 @@ from pathlib import Path
 import torch
 from measuring import CLICKS, STEP_SHAPES, Without, block, clicks, ten_steps, with_and_without
 
-from modeling_glintru import GlintRUForSequentialRecommendation, scan_glintru
-from modeling_glintru.auto import MODELS
+from modeling_glintru import GlintRUForSequentialRecommendation
+from modeling_glintru.kernels import scan
+from modeling_glintru.models.auto import MODELS
 
 RESULTS = Path(__file__).parent / "results" / "state_space_cost.json"
 
@@ -25,7 +26,7 @@ def models(items: int) -> dict[str, GlintRUForSequentialRecommendation]:
 
 def plain_scan(model: torch.nn.Module) -> torch.nn.Module:
     """A model whose scans, forward and backward, are PyTorch's."""
-    return Without(model, scan_glintru, "can_fuse", lambda *arguments, **options: False)
+    return Without(model, scan, "can_fuse", lambda *arguments, **options: False)
 
 
 def mamba4rec(items: int) -> torch.nn.Module:

@@ -21,12 +21,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
-from measuring import Side, interleaved, peak_bytes, report_header, spread, timed, write_report
+from measuring import Side, interleaved, official, peak_bytes, report_header, spread, timed, write_report
 
-from modeling_glintru import GlintRUConfig, GlintRUForSequentialRecommendation, kernels_glintru
-from modeling_glintru._memory import keep_freed_memory
-from modeling_glintru.baselines.gru4rec import GRU4RecConfig, GRU4RecForSequentialRecommendation
-from modeling_glintru.baselines.sasrec import SASRecConfig, SASRecForSequentialRecommendation
+from modeling_glintru import GlintRUConfig, GlintRUForSequentialRecommendation
 from modeling_glintru.data import (
     Interactions,
     LengthBucketSampler,
@@ -35,6 +32,10 @@ from modeling_glintru.data import (
     read_interactions,
 )
 from modeling_glintru.data.prepare import prepare
+from modeling_glintru.kernels import build
+from modeling_glintru.machine import keep_freed_memory
+from modeling_glintru.models.modeling_gru4rec import GRU4RecConfig, GRU4RecForSequentialRecommendation
+from modeling_glintru.models.modeling_sasrec import SASRecConfig, SASRecForSequentialRecommendation
 
 RESULTS = Path(__file__).parent / "results" / "train_speed.json"
 LENGTH = 200
@@ -58,11 +59,11 @@ def generated(users: int = 2000, items: int = 3416) -> Interactions:
 @contextmanager
 def without_kernel() -> Iterator[None]:
     """`nn.GRU` and plain operations instead of the compiled kernels, as in the authors' code."""
-    library, kernels_glintru.library = kernels_glintru.library, lambda: None
+    library, build.library = build.library, lambda: None
     try:
         yield
     finally:
-        kernels_glintru.library = library
+        build.library = library
 
 
 class PerPrefix(Side):
@@ -154,7 +155,7 @@ def measure(windows: TrainingWindows, vocab: int, size: int, batch_size: int, ro
     data_seconds = timed(lambda: [collate(windows.__getitems__(part)) for part in rows])
     batches = [collate(windows.__getitems__(part)) for part in rows]
     targets = sum(int((b["labels"] != -100).sum()) for b in batches)
-    paper, paper_batch = PerPrefix(glint(padding_mode="official"), False), prefixes(batches, np.random.default_rng(2))
+    paper, paper_batch = PerPrefix(official(glint()), False), prefixes(batches, np.random.default_rng(2))
     floors = {
         f"floor {name}": [floor(b, size, vocab, dtype) for b in batches]
         for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16))

@@ -39,12 +39,13 @@ def main() -> None:
     from measuring import Side, report_header, spread, write_report
     from train_speed import without_kernel
 
-    from modeling_glintru import GlintRUConfig, GlintRUForSequentialRecommendation, fused_glintru, kernels_glintru
-    from modeling_glintru._memory import keep_freed_memory
-    from modeling_glintru.layers_glintru import gru_prefix_states
-    from modeling_glintru.losses_glintru import softmax_gradient
+    from modeling_glintru import GlintRUConfig, GlintRUForSequentialRecommendation
+    from modeling_glintru.kernels import build
+    from modeling_glintru.kernels.softmax import cross_entropy_, softmax_gradient
+    from modeling_glintru.machine import keep_freed_memory
+    from modeling_glintru.models import ops_glintru as ops
 
-    kernels_glintru.FLAGS = [flag.replace("native", args.processor) for flag in kernels_glintru.FLAGS]
+    build.FLAGS = [flag.replace("native", args.processor) for flag in build.FLAGS]
     keep_freed_memory()
     torch.manual_seed(0)
 
@@ -56,29 +57,28 @@ def main() -> None:
 
     def cross_entropy() -> None:
         gradient = scores.clone()
-        if kernels_glintru.cross_entropy_(gradient, targets, 1.0, 0.0) is None:
+        if cross_entropy_(gradient, targets, 1.0, 0.0) is None:
             softmax_gradient(gradient, targets, 1.0, 0.0, torch.float32)
 
     scores, targets, row = torch.randn(256, 3416), torch.randint(3416, (256,)), (32, 200, 128)
     gru, norm = torch.nn.GRU(128, 128, bias=False, batch_first=True), torch.nn.LayerNorm(128)
-    dropout = fused_glintru.Dropout(0.3)
     drops = {"embedding_dropout": 0.3, "attention_dropout": 0.2, "hidden_dropout": 0.3}
     config = GlintRUConfig(vocab_size=3417, hidden_size=128, num_attention_heads=8, **drops)  # the recipe of ML-1M
     side = Side(GlintRUForSequentialRecommendation(config), bf16=False)
     ids = torch.randint(1, 3417, row[:2])
     runs = {
-        "recurrence, interior and edges": trained(lambda x: gru_prefix_states(gru, x), (2, *row)),
-        "linear attention, 8 heads": trained(lambda x: fused_glintru.linear_attention(x, None, 8), (32, 200, 384)),
-        "linear attention, 2 heads": trained(lambda x: fused_glintru.linear_attention(x, None, 2), (32, 200, 384)),
-        "dropout, residual and norm": trained(lambda a, x: fused_glintru.add_norm(a, x, dropout, norm), row, row),
-        "product with gelu": trained(fused_glintru.gelu_gate, row, row),
-        "taps": trained(lambda x, bias: fused_glintru.edges(x, bias, None), (32, 200, 384), (128,)),
-        "gated pairs": trained(lambda g, v: fused_glintru.gated_pairs(g, v, None, dropout), (2, *row), (2, *row)),
+        "recurrence, interior and edges": trained(lambda x: ops.gru_prefix_states(gru, x), (2, *row)),
+        "linear attention, 8 heads": trained(lambda x: ops.linear_attention(x, None, 8), (32, 200, 384)),
+        "linear attention, 2 heads": trained(lambda x: ops.linear_attention(x, None, 2), (32, 200, 384)),
+        "dropout, residual and norm": trained(lambda a, x: ops.add_norm(a, x, norm, 0.3), row, row),
+        "product with gelu": trained(lambda a, gate: ops.gelu_gate(a, gate), row, row),
+        "taps": trained(lambda x, bias: ops.prefix_convolution(x, bias, None), (32, 200, 384), (128,)),
+        "gated pairs": trained(lambda g, v: ops.gated_pairs(g, v, None, 0.3), (2, *row), (2, *row)),
         "cross-entropy, 256 x 3,416": cross_entropy,
         "training step": lambda: side.step({"input_ids": ids, "labels": ids.roll(-1, 1)}),
     }
     results = {}
-    if kernels_glintru.library() is None:
+    if build.library() is None:
         raise SystemExit(f"the kernels cannot be built for {args.processor} here")
     print(f"{args.processor}: kernel and plain, ms of processor time, forward and backward")
     for name, run in runs.items():

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from transformers import AutoModel, AutoProcessor
 
-from modeling_glintru.recipes import load_recipe
-from modeling_glintru.runs import train_and_evaluate
+from modeling_glintru.jobs import train_and_evaluate
+from modeling_glintru.recipe import load_recipe
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("folder", nargs="?", help="model folder or Hub repository")

@@ -9,9 +9,9 @@ import argparse
 from pathlib import Path
 
 from modeling_glintru.data import synthetic_interactions
-from modeling_glintru.presets import blank_recipe, data_shape, describe, preset
-from modeling_glintru.recipes import change_recipe
-from modeling_glintru.runs import train_and_evaluate, with_data
+from modeling_glintru.jobs import train_and_evaluate, with_data
+from modeling_glintru.recipe import change_recipe
+from modeling_glintru.rule import blank_recipe, data_shape, describe, preset
 from modeling_glintru.serving import Recommender
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

@@ -18,7 +18,7 @@ from transformers import set_seed
 from modeling_glintru import GlintRUConfig, GlintRUForSequentialRecommendation
 from modeling_glintru.data import LengthBucketSampler, SequenceCollator, TrainingWindows, load_source
 from modeling_glintru.data.prepare import prepare
-from modeling_glintru.launcher import num_processes
+from modeling_glintru.machine import num_processes
 from modeling_glintru.training.shares import ProcessShare, ShareCollator
 
 MAX_LENGTH, BATCH_SIZE = 32, 32  # the batch of all processes together

@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-from .configuration_glintru import GlintRUError
+from .models.configuration_glintru import GlintRUError
+from .models.loading import HubError, ModelFolderError
 
 __all__ = [
     "DataError",
@@ -28,14 +29,6 @@ class DataError(GlintRUError):
 
 class RecipeError(GlintRUError):
     """A recipe, or an override of one, says something that is not understood."""
-
-
-class HubError(GlintRUError):
-    """The Hub does not give or take what was asked for."""
-
-
-class ModelFolderError(GlintRUError):
-    """A model folder is incomplete, damaged, or in the way."""
 
 
 class StoreError(GlintRUError):

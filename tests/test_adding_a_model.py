@@ -12,8 +12,9 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from modeling_glintru import AutoModelForSequentialRecommendation, auto
+from modeling_glintru import AutoModelForSequentialRecommendation
 from modeling_glintru.cli import app
+from modeling_glintru.models import auto
 
 TEXT = (Path(__file__).parent.parent / "docs" / "adding_a_model.md").read_text(encoding="utf-8")
 BLOCKS = dict(re.findall(r"^```(\w*)\n(.*?)^```$", TEXT, flags=re.DOTALL | re.MULTILINE))
@@ -23,8 +24,8 @@ BLOCKS = dict(re.findall(r"^```(\w*)\n(.*?)^```$", TEXT, flags=re.DOTALL | re.MU
 def meanrec(tmp_path_factory):
     """The class of the example, registered by its line and forgotten afterwards."""
     path = BLOCKS[""].strip().strip('",')
-    name = f"modeling_glintru.{path.rpartition('.')[0]}"
-    file = tmp_path_factory.mktemp("model") / "meanrec.py"
+    name = f"modeling_glintru.models.{path.rpartition('.')[0]}"
+    file = tmp_path_factory.mktemp("model") / "modeling_meanrec.py"
     file.write_text(BLOCKS["python"], encoding="utf-8")
     spec = importlib.util.spec_from_file_location(name, file)
     module = importlib.util.module_from_spec(spec)

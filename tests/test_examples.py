@@ -13,10 +13,9 @@ import pytest
 from transformers import AutoModel, AutoProcessor
 
 from modeling_glintru import GlintRUForSequentialRecommendation, GlintRUProcessor
-from modeling_glintru.baselines.popularity import PopularityScorer
 from modeling_glintru.data import load_source, synthetic_interactions
 from modeling_glintru.data.prepare import prepare
-from modeling_glintru.evaluation import ModelScorer, evaluate
+from modeling_glintru.evaluation import ModelScorer, PopularityScorer, evaluate
 
 from .hub_server import ANN
 

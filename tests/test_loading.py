@@ -9,8 +9,8 @@ import torch
 
 from modeling_glintru import GlintRUConfig, GlintRUForSequentialRecommendation, GlintRUProcessor
 from modeling_glintru.errors import GlintRUError, ModelFolderError, RecipeError
-from modeling_glintru.loading import load_model_folder, load_model_recipe
-from modeling_glintru.recipes import load_recipe
+from modeling_glintru.models.loading import load_model_folder
+from modeling_glintru.recipe import load_model_recipe, load_recipe
 
 ITEMS = [30, 10, 20]
 

@@ -68,7 +68,7 @@ def test_an_installed_wheel_finds_its_recipes_by_name(wheel, tmp_path):
     pip = (sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--no-compile")
     run(*pip, "--target", str(target), str(wheel), cwd=tmp_path)
     code = (
-        "import modeling_glintru.recipes as r; print(r.__file__); print(*r.list_recipes());"
+        "import modeling_glintru.recipe as r; print(r.__file__); print(*r.list_recipes());"
         "print(r.load_recipe('ml-1m', ['learning_rate=1e-3']).training.learning_rate)"
     )
     file, names, rate = run(sys.executable, "-c", code, cwd=tmp_path, PYTHONPATH=str(target)).splitlines()

@@ -7,12 +7,12 @@ from dataclasses import replace
 import polars as pl
 import pytest
 
-from modeling_glintru.auto import MODELS
 from modeling_glintru.data import load_source
 from modeling_glintru.data.prepare import prepare
 from modeling_glintru.errors import RecipeError
-from modeling_glintru.presets import MOST_AT_ONCE, DataShape, blank_recipe, choose, data_shape, describe, preset
-from modeling_glintru.recipes import Recipe, change_recipe, load_recipe
+from modeling_glintru.models.auto import MODELS
+from modeling_glintru.recipe import Recipe, change_recipe, load_recipe
+from modeling_glintru.rule import MOST_AT_ONCE, DataShape, blank_recipe, choose, data_shape, describe, preset
 
 
 def shape(users, items, interactions, median, length_90, length_99) -> DataShape:
@@ -100,7 +100,7 @@ def test_sparse_data_of_some_size_gets_width_and_smoothing():
     assert enough.model["hidden_size"] == 256 and enough.training.cooccurrence_smoothing == 1
     # Without the smoothing, the schedule and the weight of R-Drop that were measured without it.
     plain = chosen(beauty, "cooccurrence_smoothing=0")
-    assert (plain.training.num_train_epochs, plain.model["r_drop_alpha"]) == (22, 1)
+    assert (plain.training.num_train_epochs, plain.loss["r_drop_alpha"]) == (22, 1)
     small_smoothed = chosen(replace(beauty, users=9_000, interactions=108_000), "cooccurrence_smoothing=1")
     assert small_smoothed.training.num_train_epochs == small.training.num_train_epochs == 38
 
@@ -129,13 +129,13 @@ def test_many_long_histories_get_a_state_space():
     for recipe in (fewer, shorter):
         assert "state_space_share" not in recipe.model and recipe.model["average_share"] == 0.3
     assert "state_space_share" not in chosen(KNOWN["ml-1m"], "model.name=sasrec").model
-    assert "r_drop_alpha" not in chosen(replace(KNOWN["ml-1m"], interactions=3_000_000)).model
+    assert "r_drop_alpha" not in chosen(replace(KNOWN["ml-1m"], interactions=3_000_000)).loss
 
 
 @pytest.mark.parametrize("name", ["ml-100k", "ml-1m"])
 def test_where_items_repeat_a_seen_item_competes(name):
-    assert chosen(KNOWN[name]).model["seen_items_in_softmax"] is False
-    assert "seen_items_in_softmax" not in chosen(replace(KNOWN[name], recommend_seen=True)).model
+    assert chosen(KNOWN[name]).loss["seen_items_in_softmax"] is False
+    assert "seen_items_in_softmax" not in chosen(replace(KNOWN[name], recommend_seen=True)).loss
     assert "0.1% of the targets recur" in describe(choose(replace(KNOWN[name], recurring=0.001)))
 
 
@@ -159,10 +159,10 @@ def test_a_large_table():
 
 def test_a_large_catalogue():
     recipe = chosen(EXTREMES["5 million items"])
-    assert recipe.model["loss"] == "sampled_softmax" and recipe.model["negative_sampling"] == "mixed"
+    assert recipe.loss["name"] == "sampled_softmax" and recipe.loss["negative_sampling"] == "mixed"
     assert recipe.model["hidden_size"] == 64  # 1.3 GB of weights, and twice that of moments
     assert recipe.training.eval_batch_size * 5_000_000 <= 2**26
-    assert "loss" in chosen(KNOWN["ml-1m"]).model and "num_negatives" not in chosen(KNOWN["ml-1m"]).model
+    assert chosen(KNOWN["ml-1m"]).loss["name"] == "cross_entropy" and "num_negatives" not in chosen(KNOWN["ml-1m"]).loss
 
 
 def test_given_values_stand_and_the_others_follow_them():
@@ -176,17 +176,17 @@ def test_given_values_stand_and_the_others_follow_them():
     plain = chosen(KNOWN["amazon-beauty"], "normalize_scores=false").model
     assert plain["normalize_scores"] is False and "temperature" not in plain
     for given in ("loss=bpr", "label_smoothing=0.1"):
-        assert "r_drop_alpha" not in chosen(KNOWN["amazon-beauty"], given).model
-        assert "seen_items_in_softmax" not in chosen(KNOWN["ml-1m"], given).model
+        assert "r_drop_alpha" not in chosen(KNOWN["amazon-beauty"], given).loss
+        assert "seen_items_in_softmax" not in chosen(KNOWN["ml-1m"], given).loss
     few = chosen(KNOWN["ml-1m"], "train_batch_targets=1000").training
     assert few.num_train_epochs == 21 and few.train_batch_targets == 1000
-    assert chosen(KNOWN["ml-1m"], "loss=gbce").model["num_negatives"] == 1024
+    assert chosen(KNOWN["ml-1m"], "loss=gbce").loss["num_negatives"] == 1024
 
 
 def test_what_is_given_is_not_called_chosen():
     choices = choose(KNOWN["ml-1m"], {"model.hidden_size": 32, "training.max_length": 50})
     keys = {key for choice in choices for key in choice.values}
-    assert not {"model.hidden_size", "training.max_length"} & keys and "model.loss" in keys
+    assert not {"model.hidden_size", "training.max_length"} & keys and "loss.name" in keys
     text = describe(choices)
     assert text.startswith("Chosen    num_attention_heads 2") and len(text.splitlines()) == len(
         {choice.reason for choice in choices}

@@ -12,7 +12,7 @@ import yaml
 
 from modeling_glintru import GlintRUConfig
 from modeling_glintru.errors import GlintRUError, RecipeError
-from modeling_glintru.recipes import Recipe, TrainingRecipe, change_recipe, list_recipes, load_recipe
+from modeling_glintru.recipe import Recipe, TrainingRecipe, change_recipe, list_recipes, load_recipe
 
 DATA = ["amazon-beauty", "amazon-video-games", "ml-100k", "ml-1m"]
 NAMES = sorted([*DATA, *(f"{name}-best" for name in DATA), "demo", "ml-1m-average"])
@@ -49,7 +49,8 @@ def test_mamba4rec_is_trained_as_the_recipe_that_it_is_compared_with():
     rival, ours = load_recipe("ml-1m-mamba4rec-like-best"), load_recipe("ml-1m-best")
     assert (rival.model_name, ours.model_name) == ("mamba4rec", "glintru")
     assert (rival.data, rival.training) == (ours.data, ours.training)
-    shared = ("hidden_size", "hidden_dropout", "loss", "r_drop_alpha", "seen_items_in_softmax")
+    shared = ("hidden_size", "hidden_dropout")
+    assert rival.loss == ours.loss
     assert [rival.model[key] for key in shared] == [ours.model[key] for key in shared]
 
 
@@ -110,7 +111,7 @@ def test_overrides(override, section, key, value):
 
 def test_overrides_of_the_model_and_the_top_level():
     recipe = load_recipe("demo", ["hidden_size=48", "model.loss=bpr", "hidden_dropout=0", "seed=7", " name = mine "])
-    assert (recipe.model["hidden_size"], recipe.model["loss"], recipe.model["hidden_dropout"]) == (48, "bpr", 0)
+    assert (recipe.model["hidden_size"], recipe.loss["name"], recipe.model["hidden_dropout"]) == (48, "bpr", 0)
     assert (recipe.seed, recipe.name) == (7, "mine")
 
 
@@ -124,7 +125,7 @@ def test_the_last_override_wins_and_the_named_recipe_is_untouched():
     [
         ("lerning_rate=1", "'lerning_rate'; did you mean 'learning_rate'"),
         ("training.max_len=3", "did you mean 'training.max_length'"),
-        ("modle.loss=bpr", "did you mean 'model.loss'"),
+        ("modle.hidden_size=8", "did you mean 'model.hidden_size'"),
         ("vocab_size=5", "no recipe key 'vocab_size'"),
         ("return_dict=true", "no recipe key 'return_dict'"),
         ("learning_rate", "key=value"),
@@ -164,7 +165,7 @@ def test_the_last_override_wins_and_the_named_recipe_is_untouched():
         ("hidden_size=true", "model.hidden_size must be an integer"),
         ("hidden_size=33", "model: hidden_size must be a multiple of num_attention_heads"),
         ("hidden_dropout=1.5", "model: hidden_dropout"),
-        ("loss=mse", "model: loss must be one of cross_entropy, bpr"),
+        ("loss=mse", "loss.name must be one of cross_entropy, bpr"),
         ("name=", "needs a name|name must be text"),
     ],
 )
@@ -210,9 +211,22 @@ def test_an_override_of_a_section_that_is_no_mapping(tmp_path):
         load_recipe(write(tmp_path, "name: a\ntraining: fast"), ["learning_rate=1"])
 
 
+def test_recipes_of_before_keep_their_loss():
+    """Settings of the loss stood in the section of the model; keys of the model that went are left out."""
+    old = {"loss": "gbce", "num_negatives": 8, "hidden_size": 16, "padding_mode": "masked", "in_batch_share": 0.5}
+    recipe = Recipe.from_dict({"name": "old", "model": old})
+    assert recipe.model == {"hidden_size": 16} and recipe.loss == {"name": "gbce", "num_negatives": 8}
+    for key in ("loss", "model.loss", "loss.name"):
+        assert change_recipe(recipe, [f"{key}=bpr"]).loss["name"] == "bpr"
+    assert change_recipe(recipe, ["model.num_negatives=3"]).loss["num_negatives"] == 3
+    assert Recipe.from_dict(recipe.to_dict()) == recipe
+    with pytest.raises(RecipeError, match=r"loss\.r_drop_alpha 1\.0 is for the loss cross_entropy"):
+        change_recipe(recipe, ["r_drop_alpha=1"])
+
+
 def test_another_model_keeps_what_all_models_share():
     recipe = load_recipe("demo", ["num_hidden_layers=3", "model.name=sasrec", "seed=7"])
-    assert recipe.model == {"hidden_size": 32, "loss": "cross_entropy", "name": "sasrec", "num_hidden_layers": 3}
+    assert recipe.model == {"hidden_size": 32, "name": "sasrec", "num_hidden_layers": 3}
     config = recipe.config(vocab_size=11)
     assert (config.model_type, config.vocab_size, config.num_hidden_layers) == ("sasrec", 11, 3)
     assert config.embedding_dropout == 0.2  # SASRec's default, not the recipe's value for another model
@@ -266,7 +280,7 @@ def test_unknown_recipes(tmp_path):
 def test_names_do_not_depend_on_the_folder_one_stands_in(tmp_path):
     root = str(Path(__file__).resolve().parents[1])
     code = (
-        f"import sys; sys.path.insert(0, {root!r}); from modeling_glintru.recipes import list_recipes as l; print(l())"
+        f"import sys; sys.path.insert(0, {root!r}); from modeling_glintru.recipe import list_recipes as l; print(l())"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.stdout.strip() == str(ALL), done.stderr
@@ -281,6 +295,7 @@ def test_with_the_time_of_the_request_only_r_drop_is_different(name):
         plain.model.update(hidden_size=128, attention_dropout=0.5, hidden_dropout=0.5)
         del plain.model["use_gru"]
         training = replace(training, num_train_epochs=20, cooccurrence_smoothing=0.0)
-    assert plain.model.pop("r_drop_alpha") == (2 if name == "amazon-beauty-best-time" else 1)
+    assert plain.loss.pop("r_drop_alpha") == (2 if name == "amazon-beauty-best-time" else 1)
     assert timed.model == plain.model | {"use_time_gaps": True}
+    assert timed.loss == plain.loss
     assert (timed.data, timed.training, timed.evaluation) == (plain.data, training, plain.evaluation)

@@ -5,19 +5,53 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from typing import Annotated, Any
 
 import typer
-from huggingface_hub.errors import StrictDataclassError
+from typer.core import TyperGroup
 
 from .._version import __version__
-from ..errors import GlintRUError
-from ..launcher import is_main_process, leave, num_processes
-from . import compare, convert, evaluate, export, prepare, push, rebuild, recommend, train
+from ..machine import is_main_process, leave, num_processes
 
-__all__ = ["app", "main"]
+__all__ = ["VERBS", "app", "main"]
+
+# Each verb is a file with a function of its name. They are imported when they are run, for they import torch; so that
+# `glintru --help` need not do it, their first sentences stand here again.
+VERBS = {
+    "prepare": "Read, filter and split interactions, once for many runs.",
+    "train": "Train a model on interactions, measure it, and write a folder that from_pretrained loads.",
+    "evaluate": "Measure a trained model on interactions, split as in its own recipe.",
+    "recommend": "Recommend the next items: after a history, for users of a table, for all of them, or as you type.",
+    "rebuild": "Compute the states of all users anew, from their events, after the weights have changed.",
+    "export": "Write a model for serving without torch: whole histories, and one item onto a state.",
+    "push": "Upload a model folder to the Hub, in one commit, with the login of `hf auth login` or HF_TOKEN.",
+    "compare": "Compare models: the same search for each, final runs with several seeds, a page with intervals.",
+    "convert": "Make a model folder of a checkpoint of the authors' code.",
+}
+
+
+class Verbs(TyperGroup):
+    """The verbs in their order, imported one by one. (typer brings a click of its own, hence the loose types.)"""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in VERBS:
+            return None
+        verb = getattr(import_module(f".{cmd_name}", __name__), cmd_name)
+        alone = typer.Typer(add_completion=False, rich_markup_mode=None)
+        alone.command(cmd_name)(one_line_errors(verb))
+        return typer.main.get_command(alone)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(VERBS.items()))
+
 
 app = typer.Typer(
+    cls=Verbs,
     name="glintru",
     help="GLINT-RU, a sequential recommender: interactions in, a model out, recommendations from it.",
     no_args_is_help=True,
@@ -28,18 +62,6 @@ app = typer.Typer(
 
 EXIT_BAD_INPUT = 2
 debug = False
-# The order in which `glintru --help` shows them.
-VERBS: tuple[Callable[..., None], ...] = (
-    prepare.prepare,
-    train.train,
-    evaluate.evaluate,
-    recommend.recommend,
-    rebuild.rebuild,
-    export.export,
-    push.push,
-    compare.compare,
-    convert.convert,
-)
 
 
 def _version(value: bool) -> None:
@@ -74,8 +96,8 @@ def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
             command(*args, **kwargs)
         except BrokenPipeError:  # the reader (`head`) has enough: not an error of the input
             raise
-        except (GlintRUError, StrictDataclassError, OSError) as error:
-            if debug:
+        except Exception as error:
+            if debug or not _is_of_the_input(error):
                 raise
             if is_main_process():
                 print(f"glintru: {' '.join(_sentence(error).split())}", file=sys.stderr)
@@ -87,16 +109,22 @@ def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
     return wrapped
 
 
+def _is_of_the_input(error: Exception) -> bool:
+    from huggingface_hub.errors import StrictDataclassError
+
+    from ..errors import GlintRUError
+
+    return isinstance(error, (GlintRUError, StrictDataclassError, OSError))
+
+
 def _sentence(error: Exception) -> str:
+    from huggingface_hub.errors import StrictDataclassError
+
     if isinstance(error, StrictDataclassError) and error.__cause__:
         return str(error.__cause__)
     if isinstance(error, OSError) and error.filename and error.strerror:
         return f"{error.filename}: {error.strerror}"
     return str(error)
-
-
-for verb in VERBS:
-    app.command()(one_line_errors(verb))
 
 
 def main() -> None:

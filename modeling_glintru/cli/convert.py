@@ -23,18 +23,14 @@ def convert(
     max_length: Annotated[
         int | None, typer.Option("--max_length", help="Newest items of a history that the model reads.")
     ] = None,
-    padding_mode: Annotated[
-        str,
-        typer.Option("--padding_mode", help="masked, or official to reproduce their padding leak."),
-    ] = "masked",
 ) -> None:
     """Make a model folder of a checkpoint of the authors' code.
 
     Example: glintru convert GLINTRU.pth --ids items.json --output_dir outputs/converted
     """
-    from ..display import loading_lines
     from ..hub.convert import convert
-    from ..processing_glintru import GlintRUProcessor
+    from ..models.processing_glintru import GlintRUProcessor
+    from .display import loading_lines
 
     model = convert(
         checkpoint,
@@ -42,11 +38,10 @@ def convert(
         output_dir,
         num_attention_heads=num_attention_heads,
         max_length=max_length,
-        padding_mode=padding_mode,
     )
     config, processor = model.config, GlintRUProcessor.from_pretrained(output_dir)
     print(
         f"GLINT-RU of width {config.hidden_size} with {config.num_attention_heads} heads, {len(processor)} items, "
-        f"histories of up to {processor.max_length} items, padding_mode {config.padding_mode}\n\n"
+        f"histories of up to {processor.max_length} items\n\n"
         f"The model is in {output_dir}. Load it with\n\n{loading_lines(str(output_dir), list(processor.item_ids[:3]))}"
     )

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from ..data.reading import ReadingOptions
-from ..data_recipe import GivenSplit
 from ..errors import DataError
+from ..recipe import GivenSplit
 from .options import DataOption, DeviceOption, JsonOption, ModelArgument, SetOption, with_options_of
 from .printing import print_evaluations
 
@@ -40,8 +40,8 @@ def evaluate(
     """
     from ..errors import RecipeError
     from ..evaluation import write_metrics_json
-    from ..recipes import change_recipe
-    from ..runs import evaluate_model, for_another_table, with_data
+    from ..jobs import evaluate_model, for_another_table, with_data
+    from ..recipe import change_recipe
 
     if split not in ("test", "validation"):
         raise RecipeError(f"--split must be test or validation, but got {split!r}")

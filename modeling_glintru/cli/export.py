@@ -26,7 +26,7 @@ def export(
 
     Example: glintru export outputs/ml-100k --to onnx --output exported --top_k 10
     """
-    from ..loading import load_model_folder
+    from ..models.loading import load_model_folder
     from ..serving.onnx import export_onnx
 
     if to != "onnx":

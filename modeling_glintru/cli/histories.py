@@ -21,7 +21,7 @@ def load_like_the_training(model: str, source: str, reading: dict[str, Any], str
 
     from ..data import load_source
     from ..data.sources import options_for
-    from ..loading import find_model_recipe
+    from ..recipe import find_model_recipe
 
     recipe = find_model_recipe(model)
     options = {} if recipe is None else options_for(source, recipe.data, recipe.data.source)

@@ -6,7 +6,7 @@ import bisect
 import itertools
 from typing import Any
 
-from ..configuration_glintru import GlintRUError
+from ..models.configuration_glintru import GlintRUError
 from .item_files import read_filters
 
 CHOICES = 20  # how many titles are offered at most
@@ -23,11 +23,11 @@ def recommend_interactively(
     device: str,
 ) -> None:
     """Reads items from the terminal until `quit` or its end, and shows the next ones after each."""
-    from ..display import recommendation_table
-    from ..loading import load_model_folder
     from ..machine import pick_device
+    from ..models.loading import load_model_folder
     from ..serving import Recommendation
     from ..serving.session import ClickSession
+    from .display import recommendation_table
 
     where: Any = pick_device(device)
     recommender, processor = load_model_folder(model)

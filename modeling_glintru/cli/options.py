@@ -102,16 +102,15 @@ def chosen_recipe(
     model: str | None = None,
 ) -> Any:
     """The recipe that the options name, or one that is still to be completed from the data."""
-    from ..recipes import change_recipe, load_recipe
-    from ..runs import with_data
+    from ..jobs import with_data
+    from ..recipe import change_recipe, load_recipe
 
     overrides = all_overrides(changes, seed, model)
     if name is not None:
         return with_data(load_recipe(name, overrides), data, options)
-    from ..data_recipe import GivenSplit
     from ..errors import RecipeError
-    from ..presets import blank_recipe
-    from ..recipes import list_recipes
+    from ..recipe import GivenSplit, list_recipes
+    from ..rule import blank_recipe
 
     recipe = change_recipe(blank_recipe(), overrides)
     split_files = any(item.name in options for item in fields(GivenSplit))

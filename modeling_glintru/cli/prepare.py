@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from ..data.reading import ReadingOptions
-from ..data_recipe import GivenSplit
+from ..recipe import GivenSplit
 from .options import (
     DataOption,
     OverwriteOption,
@@ -44,7 +44,7 @@ def prepare(
 
     Example: glintru prepare --recipe ml-1m --data interactions.parquet --output_dir prepared
     """
-    from ..runs import prepare_data, push_data
+    from ..jobs import prepare_data, push_data
 
     options = {**split_files, **reading, "item_titles": item_titles, "title_column": title_column}
     chosen = chosen_recipe(recipe, changes, data, options)

@@ -7,7 +7,7 @@ from typing import Any
 
 
 def print_recommendation(processor: Any, name: Any, history: list[Any], found: Any, as_json: bool) -> None:
-    from ..display import history_line, recommendation_table
+    from .display import history_line, recommendation_table
 
     if as_json:
         row = {"history": history} if name is None else {"user_id": name}

@@ -30,11 +30,11 @@ def recommend_everyone(
     """Reads the table, recommends for all of its users, and writes the file whole or not at all."""
     from tqdm.auto import tqdm
 
-    from ..loading import load_model_folder
     from ..machine import pick_device
+    from ..models.configuration_glintru import check_knows_time
+    from ..models.loading import load_model_folder
     from ..serving.offline import UserHistories, check_type, recommend_all
     from ..serving.recommendation_file import check_output, open_output
-    from ..time_gaps_glintru import check_knows_time
 
     check_output(output, overwrite)
     where: Any = pick_device(device)

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from ..data.reading import ReadingOptions
-from ..data_recipe import GivenSplit
-from ..launcher import is_main_process
+from ..machine import is_main_process
+from ..recipe import GivenSplit
 from .options import (
     DataOption,
     OverwriteOption,
@@ -79,8 +79,7 @@ def train(
 
     Example: glintru train --from outputs/mine --data november.csv --output_dir outputs/november
     """
-    from ..fine_tuning import fine_tuning_recipe
-    from ..runs import train_and_evaluate, with_data
+    from ..jobs import fine_tuning_recipe, train_and_evaluate, with_data
 
     options = {**split_files, **reading, "item_titles": item_titles, "title_column": title_column}
     overrides = all_overrides(changes, seed, model)
@@ -133,7 +132,7 @@ def _print_ending(result: Any, output_dir: Path) -> None:
 
 def _from_the_data(recipe: Any, data: Any, overrides: Sequence[str]) -> Any:
     """The recipe with sizes and settings from the data's shape; says what was chosen and why."""
-    from ..presets import data_shape, describe, preset
+    from ..rule import data_shape, describe, preset
 
     whole, choices = preset(data_shape(data), recipe, overrides)
     if is_main_process():
@@ -150,9 +149,10 @@ def _completed(complete: Callable[[Any, Any], Any], recipe: Any, data: Any) -> A
 
 
 def _plan(recipe: Any) -> str:
-    from ..auto import MODELS
+    from ..models.auto import MODELS
 
-    model = ", ".join(f"{key} {value}" for key, value in recipe.model.items())
+    values = {**recipe.model, **{"loss" if key == "name" else key: value for key, value in recipe.loss.items()}}
+    model = ", ".join(f"{key} {value}" for key, value in values.items())
     training = recipe.training
     rows = MODELS[recipe.model_name].training_examples
     batch = f"{training.train_batch_size} {rows}" if training.train_batch_targets is None else rows
@@ -176,7 +176,7 @@ def _print_examples(model: Any, prepared: Any, count: int = 3) -> None:
 
 
 def _print_loading_lines(output_dir: Path, prepared: Any) -> None:
-    from ..display import loading_lines
+    from .display import loading_lines
 
     history = prepared.processor.decode(prepared.dataset["test"][0]["item_ids"][-3:])
     print(f"\nThe model is in {output_dir}. Load it with\n\n{loading_lines(str(output_dir), history)}")

@@ -23,8 +23,9 @@ START = 10.0  # seconds of a trial beside its epochs: building, measuring
 
 
 def _passes(recipe: Mapping[str, Any]) -> float:
-    """Over the data, in one epoch of a recipe with the sections `model` and `training`."""
-    both = 2 if recipe["model"].get("r_drop_alpha") else 1
+    """Over the data, in one epoch of a recipe with the sections `model`, `loss` and `training`."""
+    loss = recipe.get("loss") or recipe["model"]  # where older lines have it
+    both = 2 if loss.get("r_drop_alpha") else 1
     return both * recipe.get("training", {}).get("prefix_share", 1.0)
 
 

@@ -9,19 +9,22 @@ from functools import cache
 from itertools import chain
 from typing import Any
 
-from ..auto import MODELS
 from ..errors import RecipeError, nearest_names
-from ..recipes import (
+from ..models.auto import MODELS
+from ..models.losses import LossConfig
+from ..recipe import (
     DEFAULT_MODEL,
     REFERENCE_MODELS,
     DataRecipe,
     Recipe,
     TrainingRecipe,
     change_recipe,
+    configuration_folder,
+    find_yaml,
     from_mapping,
     model_fields,
+    read_yaml,
 )
-from ..yaml_text import configuration_folder, find_yaml, read_yaml
 
 __all__ = ["DROPOUT", "METRICS", "TOP_K", "DataProtocol", "Protocol", "Settings", "flat", "load_protocol"]
 
@@ -193,8 +196,9 @@ class Protocol:
 
 @cache
 def known_settings() -> frozenset[str]:
-    """The keys that a setting may have: those of training, and those of any model."""
-    return frozenset(SETTABLE.union(*(model_fields(name) for name in MODELS)) - {"name"})
+    """The keys that a setting may have: those of training, of the loss, and of any model."""
+    of_loss = {"loss", *LossConfig.__dataclass_fields__}
+    return frozenset(SETTABLE.union(of_loss, *(model_fields(name) for name in MODELS)) - {"name"})
 
 
 def changes_some_model(overrides: Sequence[str]) -> None:

@@ -144,8 +144,8 @@ def open_data(job: Job, name: str) -> PreparedData:
     Raises:
         DataError: It is another one, or cannot be read.
     """
-    from ..recipes import Recipe
-    from ..runs import prepare_data
+    from ..jobs import prepare_data
+    from ..recipe import Recipe
 
     data = prepare_data(Recipe(name=name, data=job.selection.data[name].recipe), time_gaps=True, say=lambda text: None)
     counts = data_counts(data)

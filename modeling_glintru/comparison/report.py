@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..auto import MODELS
+from ..models.auto import MODELS
 from .charts import draw_charts
 from .protocol import flat
 from .rerun import train_command

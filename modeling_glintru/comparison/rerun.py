@@ -8,7 +8,8 @@ from dataclasses import fields
 from typing import Any
 
 from ..data.sources import NAMED_SOURCES
-from ..recipes import DataRecipe, Recipe, TrainingRecipe, list_recipes, load_recipe, model_fields
+from ..models.losses import LossConfig
+from ..recipe import DataRecipe, Recipe, TrainingRecipe, list_recipes, load_recipe, model_fields
 
 __all__ = ["train_command"]
 
@@ -38,6 +39,11 @@ def overrides(recipe: Recipe, base: Recipe) -> list[str]:
     for name in model_fields(config.model_type):
         if name not in NOT_SET:
             pairs.append((name, getattr(config, name), getattr(base_config, name)))
+    loss, base_loss = LossConfig(**recipe.loss), LossConfig(**base.loss)
+    for item in fields(LossConfig):
+        pairs.append(
+            ("loss" if item.name == "name" else item.name, getattr(loss, item.name), getattr(base_loss, item.name))
+        )
     for section, kind in (("training", TrainingRecipe), ("data", DataRecipe)):
         for item in fields(kind):
             if item.name not in NOT_SET:

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from ..auto import MODELS, model_label
 from ..evaluation import per_user_metrics
 from ..evaluation.against import REFERENCE_TITLES
-from ..recipes import Recipe
+from ..models.auto import MODELS, model_label
+from ..recipe import Recipe
 from .bootstrap import RowSamples, interval, resampled_rows
 from .protocol import TOP_K, Protocol
 from .results import Results, main_column

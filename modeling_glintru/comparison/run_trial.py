@@ -16,8 +16,8 @@ import torch
 from ..data import PreparedData
 from ..evaluation import Evaluation, ModelScorer, RankingMetrics, Scorer, evaluate, library_versions, target_ranks
 from ..evaluation.metrics import per_user_metrics
+from ..jobs import reference_scorers
 from ..machine import processor_name
-from ..runs import reference_scorers
 from ..training import train
 from ..training.run import use_bf16
 from ..training.stopping import RunStopped

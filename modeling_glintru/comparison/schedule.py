@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..errors import RecipeError, nearest_names
-from ..recipes import EvaluationRecipe, Recipe, change_recipe
+from ..recipe import EvaluationRecipe, Recipe, change_recipe
 from .protocol import TOP_K, DataProtocol, Protocol
 from .space import draw_settings, make_recipe, reference_recipe
 from .trials import ABLATION, FINAL, PRESET, REFERENCE, TUNE, Trial

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..data.sources import NAMED_SOURCES
 from ..errors import DataError, RecipeError, nearest_names
-from ..recipes import load_recipe
+from ..recipe import load_recipe
 from .protocol import DataProtocol, Protocol
 from .schedule import Selection
 

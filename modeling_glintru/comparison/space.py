@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from ..recipes import EvaluationRecipe, Recipe, TrainingRecipe, model_fields
+from ..models.losses import LossConfig
+from ..recipe import EvaluationRecipe, Recipe, TrainingRecipe, model_fields
 from .protocol import DROPOUT, TOP_K, DataProtocol, Protocol, flat
 
 __all__ = ["draw_settings", "make_recipe", "reference_recipe"]
@@ -70,6 +71,7 @@ def make_recipe(
     of_model = model_fields(model)
     training: dict[str, Any] = {"num_train_epochs": epochs, "metric": protocol.metric}
     chosen: dict[str, Any] = {"name": model}
+    loss: dict[str, Any] = {}
     for key, value in values.items():
         if key == DROPOUT:
             chosen |= {name: value for name in of_model if name.endswith("_dropout")}
@@ -77,11 +79,14 @@ def make_recipe(
             training[key] = value
         elif key in of_model:
             chosen[key] = value
+        elif key == "loss" or key in LossConfig.__dataclass_fields__:
+            loss["name" if key == "loss" else key] = value
     content = {
         "name": model,
         "seed": seed,
         "data": data.interactions,
         "model": chosen,
+        "loss": loss,
         "training": training,
         "evaluation": {"top_k": TOP_K, "protocols": protocols, "reference_models": []},
     }

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ..errors import DataError
-from ..time_gaps_glintru import UNKNOWN_GAP
+from ..models.configuration_glintru import UNKNOWN_GAP
 
 __all__ = ["SequenceCollator"]
 

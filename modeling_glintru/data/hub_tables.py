@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 
 from ..errors import DataError
-from ..hub_errors import hub_advice
+from ..models.loading import hub_advice
 from .frames import from_arrow
 from .table import Table, first_line
 

@@ -28,7 +28,7 @@ from .whole import WHOLE, cut_users
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
 
-    from ..processing_glintru import GlintRUProcessor
+    from ..models.processing_glintru import GlintRUProcessor
 
 __all__ = ["PreparedData", "load_prepared", "prepare"]
 
@@ -175,7 +175,7 @@ def prepare(
         DataError: A single user or item, nothing left after filtering, a split that leaves nobody to evaluate or
             nothing to learn from, options out of range, or an output folder that is in the way.
     """
-    from ..processing_glintru import GlintRUProcessor
+    from ..models.processing_glintru import GlintRUProcessor
 
     folder = None if output_dir is None else Path(output_dir)
     if folder is not None:
@@ -261,7 +261,7 @@ def load_prepared(folder: str | Path) -> PreparedData:
     """
     from datasets import DatasetDict, load_from_disk
 
-    from ..processing_glintru import GlintRUProcessor
+    from ..models.processing_glintru import GlintRUProcessor
 
     folder = Path(folder)
     summary = read_summary(folder)

@@ -10,7 +10,7 @@ import polars as pl
 import pyarrow as pa
 
 from ..errors import DataError
-from ..time_gaps_glintru import UNKNOWN_GAP
+from ..models.configuration_glintru import UNKNOWN_GAP
 from .splits import PARTS, Rows, Splits
 
 if TYPE_CHECKING:

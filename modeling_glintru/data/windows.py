@@ -10,7 +10,7 @@ import pyarrow as pa
 from torch.utils.data import Dataset
 
 from ..errors import DataError
-from ..time_gaps_glintru import UNKNOWN_GAP
+from ..models.configuration_glintru import UNKNOWN_GAP
 
 __all__ = ["TrainingPrefixes", "TrainingWindows", "check_gaps_differ", "check_has_gaps"]
 

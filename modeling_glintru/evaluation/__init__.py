@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from .against import against, no_better_than
 from .evaluate import Evaluation, evaluate
+from .item_knn import ItemKNNScorer
 from .metrics import bootstrap_interval, per_user_metrics
 from .plots import plot_learning_curves
 from .ranking import rank_among, rank_targets
+from .references import OwnItemsScorer, PopularityScorer
 from .report import collect_metrics, format_table, library_versions, write_metrics_json
 from .scorers import ModelScorer, Scorer
 from .trainer_metrics import RankingMetrics, target_ranks
 
 __all__ = [
     "Evaluation",
+    "ItemKNNScorer",
     "ModelScorer",
+    "OwnItemsScorer",
+    "PopularityScorer",
     "RankingMetrics",
     "Scorer",
     "against",

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import GlintRUError
-from ..time_gaps_glintru import check_knows_time
+from ..models.configuration_glintru import check_knows_time
 
 __all__ = ["ModelScorer", "Scorer"]
 

@@ -10,12 +10,12 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from ..auto import MODELS, model_label
-from ..card_text import CARD_FILE, PLACEHOLDER, sign
 from ..data.movielens import LICENCE_NOTICE
 from ..evaluation.against import REFERENCE_TITLES, no_better_than
-from ..processing_glintru import GlintRUProcessor
-from ..recipes import Recipe, load_recipe
+from ..models.auto import MODELS, model_label
+from ..models.processing_glintru import GlintRUProcessor
+from ..recipe import Recipe, load_recipe
+from .card_text import CARD_FILE, PLACEHOLDER, sign
 from .endpoint import HANDLER_FILE
 
 __all__ = ["write_card"]
@@ -54,7 +54,7 @@ def write_card(folder: Path, name: str) -> None:
     label = model_label(MODELS[config["model_type"]])
     name = re.sub(r"[^\w.-]+", "-", name)
     repo = PLACEHOLDER + name
-    streams = "auto_map" in config and config.get("padding_mode") != "official"
+    streams = config.get("model_type") == "glintru"
     text = Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
         name=name,
         what=_what(label, config),

@@ -15,15 +15,15 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError, ModelFolderError
-from ..modeling_glintru import GlintRUForSequentialRecommendation
-from ..processing_glintru import GlintRUProcessor
+from ..models.modeling_glintru import GlintRUForSequentialRecommendation
+from ..models.processing_glintru import GlintRUProcessor
+from .official import from_official_state_dict
 
 __all__ = ["OfficialCheckpoint", "convert", "read_checkpoint", "read_tokens"]
 
 PAGE = "docs/converting.md"
 PADDING_TOKEN = "[PAD]"
 LENGTH = 200  # of the histories, where neither the file nor the call says it
-LOSSES = {"CE": "cross_entropy", "BPR": "bpr"}
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class OfficialCheckpoint:
 
     Args:
         state_dict: Tensors under the authors' names.
-        settings: RecBole's settings, as far as the file has them as plain values: `n_heads`, `loss_type`,
+        settings: RecBole's settings, as far as the file has them as plain values: `n_heads`,
             `MAX_ITEM_LIST_LENGTH`.
     """
 
@@ -74,7 +74,7 @@ def read_checkpoint(file: str | Path) -> OfficialCheckpoint:
         raise ModelFolderError(f"{file} holds no state dict: names with tensors, by themselves or as 'state_dict'")
     config = content.get("config")
     settings = {**(config if isinstance(config, Mapping) else {}), **content}
-    known = {key: settings[key] for key in ("n_heads", "loss_type", "MAX_ITEM_LIST_LENGTH") if key in settings}
+    known = {key: settings[key] for key in ("n_heads", "MAX_ITEM_LIST_LENGTH") if key in settings}
     return OfficialCheckpoint({name.removeprefix("module."): tensor for name, tensor in state.items()}, known)
 
 
@@ -134,7 +134,6 @@ def convert(
     *,
     num_attention_heads: int | None = None,
     max_length: int | None = None,
-    padding_mode: str = "masked",
 ) -> GlintRUForSequentialRecommendation:
     """Writes a model folder with vocabulary from the authors' checkpoint.
 
@@ -144,7 +143,6 @@ def convert(
         output_dir: A new or empty folder.
         num_attention_heads: Their `n_heads`, where the file does not say it.
         max_length: Their `MAX_ITEM_LIST_LENGTH`, where the file does not say it; 200 where nobody does.
-        padding_mode: `"masked"`, or `"official"` to reproduce what their code makes of padding.
 
     Returns:
         The model, in eval mode.
@@ -161,12 +159,7 @@ def convert(
     heads = num_attention_heads or found.settings.get("n_heads")
     if heads is None:
         raise ModelFolderError(f"{checkpoint} does not say its n_heads, and no tensor does: give --num_attention_heads")
-    options = {}
-    if found.settings.get("loss_type") in LOSSES:
-        options["loss"] = LOSSES[found.settings["loss_type"]]
-    model = GlintRUForSequentialRecommendation.from_official_state_dict(
-        found.state_dict, int(heads), padding_mode, **options
-    ).eval()
+    model = from_official_state_dict(found.state_dict, int(heads)).eval()
     names = read_tokens(tokens)
     if len(names) != model.config.vocab_size - 1:
         raise DataError(

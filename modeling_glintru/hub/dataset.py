@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from ..card_text import CARD_FILE, PLACEHOLDER, sign, with_repository
 from ..data import Interactions
-from ..repository import PushResult, SharedFile, commit_files
+from .card_text import CARD_FILE, PLACEHOLDER, sign, with_repository
+from .repository import PushResult, SharedFile, commit_files
 
 __all__ = ["push_interactions"]
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import HubError, ModelFolderError
-from ..loading import load_model_folder
-from ..repository import PushResult, SharedFile, commit_files, model_files
+from ..models.loading import load_model_folder
+from .repository import PushResult, SharedFile, commit_files, model_files
 
 __all__ = ["PushPlan", "plan_push", "push_folder"]
 

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from ..errors import GlintRUError, StateError
-from ..processing_glintru import GlintRUProcessor, VocabularyError
-from ..state_glintru import GlintRUState, pack_states, state_kind, unpack_states
+from ..models.processing_glintru import GlintRUProcessor, VocabularyError
+from ..models.state_glintru import GlintRUState, pack_states, state_kind, unpack_states
 from .at_time import AtTime
 from .plain_step import rows_of_state, state_of_rows
 from .step_types import Step

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..time_gaps_glintru import NUM_GAPS, TimeGaps
+from ..models.head_glintru import NUM_GAPS, TimeGaps
 
 __all__ = ["AtTime"]
 

@@ -13,9 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..fused_glintru import HEAD_SIZES, features, heads_of
-from ..kernels_glintru import ROWS, call, packed
-from ..layers_glintru import GlintRUBlock, can_scan, joined
+from ..kernels.block import HEAD_SIZES
+from ..kernels.calls import ROWS, call, packed
+from ..kernels.recurrence import can_scan
+from ..models.modeling_glintru import GlintRUBlock, joined
+from ..models.ops_glintru import features, heads_of
 
 __all__ = ["ItemTables"]
 
@@ -62,7 +64,7 @@ class ItemTables:
             self._sums = torch.cat((key, value), dim=-1).contiguous()
 
     def __call__(self, input_ids: Tensor, counts: Tensor) -> dict[str, Tensor]:
-        """The parts of `state_glintru.py` that read more than the newest items.
+        """What the block keeps of all items but the newest, as far as it depends on more than the last two of these.
 
         Args:
             input_ids: (batch, length) int64, items before padding.

@@ -1,7 +1,7 @@
 """The representation of whole histories, without those of their prefixes.
 
 A recommendation needs the last position alone. All but the last block of GLINT-RU are run as they are; the last one is
-run as a stream would: its experts read all items but the newest without output, and one step adds the newest. Where the
+run as a stream would: it absorbs all items but the newest without an output, and one step adds the newest. Where the
 last block is the first one, what it reads are rows of the item table, whose products with the weights are computed once
 for each item and then only looked up (`item_tables.py`).
 """
@@ -14,10 +14,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ..fused_glintru import features, heads_of
-from ..head_glintru import last_item
-from ..layers_glintru import Border, gru_states, joined
-from ..modeling_glintru import GlintRUModel
+from ..models.head_glintru import last_item
+from ..models.modeling_glintru import GlintRUModel, Past, at
 from .item_tables import ItemTables
 
 __all__ = ["LastItemEncoder"]
@@ -33,7 +31,7 @@ class LastItemEncoder:
 
     def __init__(self, model: PreTrainedModel, num_positions: int = 0) -> None:
         self.encoder: Any = model.model
-        self.by_stream = isinstance(self.encoder, GlintRUModel) and not self.encoder.reads_padding
+        self.by_stream = isinstance(self.encoder, GlintRUModel)
         self.tables: ItemTables | None = None
         if self.by_stream and len(self.encoder.layers) == 1:
             block, items = self.encoder.layers[0], self.encoder.embed_items.weight.detach()
@@ -52,24 +50,14 @@ class LastItemEncoder:
         if not self.by_stream:
             return last_item(self.encoder(input_ids).last_hidden_state, input_ids != 0)
         counts, block = (input_ids != 0).sum(1), self.encoder.layers[-1]
-        x = None
+        older = (counts - 1).clamp_min(0)
         if self.tables is None:
             x = self._block_input(input_ids)
-            memory, newest = _memory(block, x, counts), _newest(x, counts)
+            tensors, newest = block.absorb(x, older), at(x, counts - 1)
         else:
-            memory = self.tables(input_ids, counts)
-            newest = self._embedded(_newest(input_ids[..., None], counts)[..., 0])
-        if block.recurrence is not None and block.recurrence.conv_in is not None:
-            memory |= _taps(block.recurrence, newest, counts)
-        if block.average is not None:
-            x = self._embedded(input_ids) if x is None else x
-            memory["average"] = block.average.last_sum(x, counts - 1)
-        if block.state_space is not None:
-            x = self._embedded(input_ids) if x is None else x
-            memory |= block.state_space.memory(x, (counts - 1).clamp_min(0))
-        has_before = (counts > 1)[:, None, None].to(newest.dtype)
-        border = Border(torch.ones_like(counts), has_before, (counts - 1).clamp_min(0), fresh=False)
-        hidden, _ = block(newest[:, 2:].contiguous(), None, memory, border)
+            tensors = self._looked_up(input_ids, counts, older)
+            newest = self._embedded(input_ids.gather(1, older[:, None]))[:, 0]
+        hidden, _ = block(newest[:, None], None, Past(tensors, older))
         return hidden[:, 0] * (counts > 0)[:, None].to(hidden.dtype)
 
     def _embedded(self, input_ids: Tensor) -> Tensor:
@@ -82,49 +70,22 @@ class LastItemEncoder:
         if len(self.encoder.layers) > 1:
             mask = (input_ids != 0)[..., None].to(x.dtype)
             for layer in self.encoder.layers[:-1]:
-                x = layer(x, mask)
+                x, _ = layer(x, mask)
         return x
 
-
-def _memory(block: Any, x: Tensor, counts: Tensor) -> dict[str, Tensor]:
-    """As `ItemTables` gives it, from the block's input; without convolutions `hidden` lacks the newest item alone."""
-    memory = {}
-    recurrence, attention = block.recurrence, block.attention
-    if recurrence is not None and recurrence.conv_in is None:
-        states = gru_states(recurrence.gru, recurrence.in_proj(x[:, :-1])) if x.shape[1] > 1 else x[:, :0]
-        memory["hidden"] = _at(states, counts - 2)
-    elif recurrence is not None:
-        # The value of an item is there once its right neighbour is.
-        states = x[:, :0]
-        if x.shape[1] > 2:
-            after, own, before = recurrence.conv_in.taps(recurrence.in_proj, x[:, :-1]).chunk(3, dim=-1)
-            values = own[:, :-1] + before[:, 1:] + recurrence.conv_in.bias
-            values[:, 1:] += after[:, :-2]
-            states = gru_states(recurrence.gru, values)
-        memory["hidden"] = _at(states, counts - 3)
-    if attention is not None:
-        key, value = joined([attention.k_proj, attention.v_proj], x).chunk(2, dim=-1)
-        older = torch.arange(x.shape[1], device=x.device) < (counts - 1)[:, None]
-        key, value = (heads_of(part, attention.num_heads) for part in (key, value * older[..., None]))
-        memory["attention"] = features(key).transpose(-1, -2) @ value
-    return memory
-
-
-def _taps(recurrence: Any, newest: Tensor, counts: Tensor) -> dict[str, Tensor]:
-    """What the first convolution keeps of all but the newest item: its value without a right neighbour, its tap."""
-    after, own, _ = recurrence.conv_in.taps(recurrence.in_proj, newest[:, :2].contiguous()).chunk(3, dim=-1)
-    after = after * torch.stack((counts > 2, counts > 1), dim=1)[..., None].to(after.dtype)
-    return {"edge": after[:, 0] + own[:, 1] + recurrence.conv_in.bias, "after": after[:, 1]}
-
-
-def _newest(x: Tensor, counts: Tensor) -> Tensor:
-    """The newest three positions of each row of (batch, length, size), zeros for those that a row lacks."""
-    return torch.stack([_at(x, counts - back) for back in (3, 2, 1)], dim=1)
-
-
-def _at(x: Tensor, index: Tensor) -> Tensor:
-    """`x` (batch, length, size) at one position of each row, zeros where the index is negative. (batch, size)."""
-    if x.shape[1] == 0:
-        return x.new_zeros(x.shape[0], x.shape[2])
-    picked = x.gather(1, index.clamp(0, x.shape[1] - 1)[:, None, None].expand(-1, 1, x.shape[2]))[:, 0]
-    return picked * (index >= 0)[:, None].to(x.dtype)
+    def _looked_up(self, input_ids: Tensor, counts: Tensor, older: Tensor) -> dict[str, Tensor]:
+        """As `GlintRUBlock.absorb`, with the tables for the parts that they serve."""
+        assert self.tables is not None
+        block = self.encoder.layers[0]
+        tensors = self.tables(input_ids, counts)
+        if block.recurrence is not None:  # the last two items that are absorbed give the rest
+            places = (older - 2).clamp_min(0)[:, None] + torch.arange(2, device=input_ids.device)
+            pair = input_ids.gather(1, places.clamp_max(input_ids.shape[1] - 1))
+            last = block.recurrence.absorb(self._embedded(pair), older.clamp_max(2))
+            tensors |= {name: last[name] for name in ("edge", "after")}
+        rest = [part for name, part in block.parts().items() if name not in ("recurrence", "attention")]
+        if rest:
+            x = self._embedded(input_ids)
+            for part in rest:
+                tensors |= part.absorb(x, older)
+        return tensors

@@ -15,12 +15,11 @@ from transformers import PreTrainedModel
 
 from ..data.ids import ids_of_type
 from ..errors import GlintRUError
-from ..item_sets_glintru import ItemFilter
-from ..kernels_glintru import in_parallel, library
-from ..processing_glintru import GlintRUProcessor
-from ..seen_items_glintru import leaves_out_seen
-from ..time_gaps_glintru import UNKNOWN_GAP, check_knows_time
-from ..vocabulary_glintru import UnknownItemError
+from ..kernels import build
+from ..kernels.calls import in_parallel
+from ..models.configuration_glintru import UNKNOWN_GAP, check_knows_time
+from ..models.pipeline_glintru import ItemFilter, leaves_out_seen
+from ..models.processing_glintru import GlintRUProcessor, UnknownItemError
 from .last_item import LastItemEncoder
 from .top_k import ExactIndex, check_k
 
@@ -173,12 +172,12 @@ def recommend_all(
     if time_gaps is not None:
         check_knows_time(model)
     top_k = check_k(top_k, model.config.vocab_size - 1, "top_k")
-    leaves_out = leaves_out_seen(exclude_seen, model, users.processor)
+    leaves_out = leaves_out_seen(exclude_seen, users.processor)
     filters = ItemFilter.of(users.processor, allowed, exclude)
     popular = filters.most_popular(top_k) if users.cold.any() else np.zeros(0, np.int64)
     model.eval()
     encode = LastItemEncoder(model, min(len(users.items), len(users) * max_length))
-    search = _compiled_search if _on_cpu(model) and library() is not None else _plain_search
+    search = _compiled_search if _on_cpu(model) and build.library() is not None else _plain_search
     vectors, seen, kept = cast(Any, model).item_vectors(), users if leaves_out else None, None
     if filters:  # only these items are scored
         kept = np.append(0, np.flatnonzero(filters.passing))

@@ -9,7 +9,7 @@ import logging
 import os
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..auto import model_label
 from ..errors import DataError, GlintRUError
-from ..item_sets_glintru import ItemFilter
-from ..layers_glintru import Border
-from ..modeling_glintru import GlintRUForSequentialRecommendation
-from ..processing_glintru import GlintRUProcessor
-from ..state_glintru import StateLayout
+from ..models.auto import model_label
+from ..models.modeling_glintru import GlintRUForSequentialRecommendation, at
+from ..models.ops_glintru import FAST_FORMS
+from ..models.pipeline_glintru import ItemFilter
+from ..models.processing_glintru import GlintRUProcessor
+from ..models.state_glintru import GlintRUState, StateLayout
 from .top_k import check_k
 
 __all__ = ["ADVICE", "export_onnx"]
@@ -63,22 +63,14 @@ class _Graph(nn.Module):
         """
         ids = input_ids if self.fresh else input_ids[:, None]
         encoder, shapes = self.model.model, self.layout.shapes()
-        x = encoder.block_input(encoder.embed_items(ids))
-        if state is None:
-            count = torch.zeros_like(ids[:, 0])
-            old = {name: x.new_zeros(x.shape[0], *shape) for name, shape in shapes.items()}
-        else:
-            count, old = state[0], dict(zip(shapes, state[1:], strict=True))
-        mask = (ids != 0)[..., None].to(x.dtype)
-        has_before = torch.cat(((count > 0)[:, None, None].to(x.dtype), mask[:, :-1]), dim=1)
+        mask = (ids != 0)[..., None].to(encoder.embed_items.weight.dtype)
         num_items = (ids != 0).sum(1)
-        border = Border(num_items, has_before, count, self.fresh)
-        new: dict[str, Tensor] = {}
-        for index, layer in enumerate(encoder.layers):
-            names = self.layout.layer_shapes()
-            x, memory = layer(x, mask, {name: old[f"layers.{index}.{name}"] for name in names}, border)
-            new |= {f"layers.{index}.{name}": memory[name] for name in names}
-        new["representation"] = border.last(old["representation"], x)
+        old = None
+        if state is not None:
+            old = GlintRUState(self.layout, state[0], dict(zip(shapes, state[1:], strict=True)))
+        hidden, new = encoder.through_blocks(encoder.embed_items(ids), mask, old, num_items)
+        new["representation"] = at(hidden[-1], num_items - 1, None if old is None else old.representation)
+        count = num_items if old is None else old.count + num_items
         scores = nn.functional.linear(
             self.model.query_vectors(new["representation"]),
             self.model.item_vectors() if self.vectors is None else self.vectors,
@@ -90,52 +82,62 @@ class _Graph(nn.Module):
             assert exclude is not None
             best, items = scores.scatter(1, exclude, -torch.inf).topk(self.top_k, dim=1)
             found = (items, best)
-        return (*found, count + num_items, *(new[name] for name in shapes))
+        return (*found, count, *(new[name] for name in shapes))
 
 
-class _GRU(nn.Module):
-    """Stands for an `nn.GRU` without biases in an export: one ONNX node, where torch would write a loop.
+def _onnx_gru(model: nn.Module) -> Callable[..., Tensor]:
+    """The operation `gru_states` as one ONNX node, where torch would write a loop; it cannot run in torch."""
+    weights: dict[nn.Module, list[Tensor]] = {}
+    for gru in model.modules():
+        if isinstance(gru, nn.GRU):
+            parts = (weight.detach().chunk(3) for weight in gru.all_weights[0])
+            weights[gru] = [
+                torch.cat((update, reset, new))[None] for reset, update, new in parts
+            ]  # as ONNX orders them
 
-    Args:
-        gru: With one layer, batch first.
-    """
-
-    input: Tensor
-    recurrent: Tensor
-
-    def __init__(self, gru: nn.GRU) -> None:
-        super().__init__()
-        self.weight_x, self.weight_h = gru.all_weights[0]
-        for name, weight in (("input", self.weight_x), ("recurrent", self.weight_h)):
-            reset, update, new = weight.detach().chunk(3)  # ONNX wants the update gate first
-            self.register_buffer(name, torch.cat((update, reset, new))[None])
-
-    @property
-    def all_weights(self) -> list[list[Tensor]]:
-        """As of `nn.GRU`."""
-        return [[self.weight_x, self.weight_h]]
-
-    def forward(self, x: Tensor, start: Tensor | None = None) -> tuple[Tensor, None]:
-        """The states (batch, length, size) of inputs of that shape, from `start` (1, batch, size)."""
+    def states(gru: nn.GRU, x: Tensor, start: Tensor | None = None) -> Tensor:
         batch, length, size = x.shape
-        states = torch.onnx.ops.symbolic(
+        found = torch.onnx.ops.symbolic(
             "GRU",
-            (x.transpose(0, 1), self.input, self.recurrent, None, None, start),
+            (x.transpose(0, 1), *weights[gru], None, None, None if start is None else start[None]),
             {"hidden_size": size, "linear_before_reset": 1},
             dtype=x.dtype,
             shape=(length, 1, batch, size),
             version=18,
         )
-        return states[:, 0].transpose(0, 1), None
+        return found[:, 0].transpose(0, 1)
+
+    return states
 
 
-def _for_export(graph: _Graph) -> _Graph:
-    """The graph with recurrences that the exporter understands; they cannot run in torch."""
-    graph = copy.deepcopy(graph)
-    for layer in graph.model.model.layers:
-        if layer.recurrence is not None:
-            layer.recurrence.gru = _GRU(layer.recurrence.gru)
-    return graph.eval()
+def _selective_scan(
+    step: Tensor, u: Tensor, a: Tensor, b: Tensor, c: Tensor, start: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The operation `selective_scan` as one node of an exported graph, which serves any length."""
+    from torch._higher_order_ops.scan import scan
+
+    def one(state: Tensor, parts: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        step_t, drive_t, b_t, c_t = parts
+        state = torch.exp(step_t[..., None] * a) * state + drive_t[..., None] * b_t[:, None]
+        return state.clone(), (state * c_t[:, None]).sum(-1)
+
+    if start is None:
+        start = step.new_zeros(step.shape[0], *a.shape)
+    last, outputs = scan(one, start.to(step.dtype), tuple(x.transpose(0, 1) for x in (step, step * u, b, c)))
+    return outputs.transpose(0, 1), last
+
+
+@contextlib.contextmanager
+def _exporting(model: nn.Module) -> Iterator[None]:
+    """Operations as ONNX has them, in the place of those that run here."""
+    forms: dict[str, Callable[..., Any]] = {"gru_states": _onnx_gru(model), "selective_scan": _selective_scan}
+    for name, form in forms.items():
+        FAST_FORMS.setdefault(name, []).insert(0, (lambda *arguments: True, form))
+    try:
+        yield
+    finally:
+        for name in forms:
+            del FAST_FORMS[name][0]
 
 
 def export_onnx(
@@ -164,10 +166,8 @@ def export_onnx(
         import onnxscript
     except ImportError as error:
         raise GlintRUError(f"ONNX needs the package {error.name}: {ADVICE}") from error
-    if not isinstance(model, GlintRUForSequentialRecommendation) or model.config.padding_mode == "official":
-        ours = isinstance(model, GlintRUForSequentialRecommendation)
-        what = "padding_mode 'official'" if ours else model_label(type(model))
-        raise GlintRUError(f"only GLINT-RU has the states that an ONNX export needs, not {what}")
+    if not isinstance(model, GlintRUForSequentialRecommendation):
+        raise GlintRUError(f"only GLINT-RU has the states that an ONNX export needs, not {model_label(type(model))}")
     if top_k is not None:
         top_k = check_k(top_k, len(processor), "top_k")
     _check_folder(output, overwrite)
@@ -258,9 +258,9 @@ def _export(graph: _Graph, file: Path) -> None:
     inputs, outputs = _names(graph)
     weights = sum(tensor.nbytes for tensor in graph.state_dict().values())
     try:
-        with _quiet(), torch.no_grad():
+        with _quiet(), torch.no_grad(), _exporting(graph.model):
             torch.onnx.export(
-                _for_export(graph),
+                graph.eval(),
                 (),
                 str(file),
                 kwargs=example,

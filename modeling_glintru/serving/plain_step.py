@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from ..errors import GlintRUError
-from ..state_glintru import GlintRUState, StateLayout
+from ..models.state_glintru import GlintRUState, StateLayout
 
 __all__ = ["PlainStep", "rows_of_state", "state_of_rows"]
 
@@ -44,7 +44,7 @@ class PlainStep:
         model: A GLINT-RU recommender; it is set to eval mode.
 
     Raises:
-        GlintRUError: The model keeps no state: another architecture, or `padding_mode="official"`.
+        GlintRUError: The model keeps no state: another architecture.
     """
 
     def __init__(self, model: Any) -> None:

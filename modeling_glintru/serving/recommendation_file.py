@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import DataError
-from ..processing_glintru import GlintRUProcessor
+from ..models.processing_glintru import GlintRUProcessor
 
 __all__ = ["check_output", "open_output"]
 

@@ -12,12 +12,10 @@ import torch
 from transformers import PreTrainedModel
 
 from ..errors import GlintRUError
-from ..item_sets_glintru import ItemFilter, ItemSet
-from ..loading import load_model_folder
 from ..machine import pick_device
-from ..processing_glintru import GlintRUProcessor
-from ..seen_items_glintru import leaves_out_seen
-from ..time_gaps_glintru import checked_gaps
+from ..models.loading import load_model_folder
+from ..models.pipeline_glintru import ItemFilter, ItemSet, checked_gaps, leaves_out_seen
+from ..models.processing_glintru import GlintRUProcessor
 from .top_k import check_k
 
 __all__ = ["Recommendation", "Recommender"]
@@ -129,7 +127,7 @@ class Recommender:
     ) -> Iterator[Recommendation]:
         """As `recommend`, a batch at a time, so that any number of users fits."""
         top_k = check_k(top_k, len(self.processor), "top_k")
-        leaves_out = leaves_out_seen(exclude_seen, self.model, self.processor)
+        leaves_out = leaves_out_seen(exclude_seen, self.processor)
         filters = ItemFilter.of(self.processor, allowed, exclude)
         gaps = None if time_gaps is None else checked_gaps(time_gaps, len(histories), self.model)
         for start in range(0, len(histories), self.batch_size):

@@ -8,9 +8,8 @@ import torch
 from transformers import PreTrainedModel
 
 from ..errors import GlintRUError
-from ..item_sets_glintru import ItemFilter
-from ..processing_glintru import GlintRUProcessor
-from ..seen_items_glintru import leaves_out_seen
+from ..models.pipeline_glintru import ItemFilter, leaves_out_seen
+from ..models.processing_glintru import GlintRUProcessor
 from .top_k import check_k
 
 __all__ = ["ClickSession"]
@@ -44,10 +43,10 @@ class ClickSession:
         self.model: Any = model
         self.processor = processor
         self.top_k = check_k(top_k, len(processor), "top_k")
-        self.exclude_seen = leaves_out_seen(exclude_seen, model, processor)
+        self.exclude_seen = leaves_out_seen(exclude_seen, processor)
         self.filters = ItemFilter.of(processor, allowed, exclude)
         self.clicks: list[int] = []
-        streams = hasattr(model, "state_class") and getattr(model.config, "padding_mode", "masked") != "official"
+        streams = hasattr(model, "state_class")
         # One state for each length of the history, so that a click can be taken back; empty for other models.
         self.states: list[Any] = [self.model.model.empty_state()] if streams else []
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..step_glintru import CompiledStep
+from ..kernels.step import CompiledStep
 from .plain_step import PlainStep
 from .step_types import Step
 
@@ -21,7 +21,7 @@ def make_step(model: Any) -> Step:
         model: A `GlintRUForSequentialRecommendation`.
 
     Raises:
-        GlintRUError: The model keeps no state: another architecture, or `padding_mode="official"`.
+        GlintRUError: The model keeps no state: another architecture.
     """
     if hasattr(getattr(model, "model", None), "empty_state") and CompiledStep.serves(model):
         return CompiledStep(model)

@@ -6,7 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
-from ..state_glintru import StateLayout
+from ..models.state_glintru import StateLayout
 
 __all__ = ["Step"]
 

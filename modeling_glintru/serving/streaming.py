@@ -11,12 +11,10 @@ import numpy as np
 import torch
 
 from ..errors import GlintRUError, StateError, StoreError
-from ..item_sets_glintru import ItemFilter, ItemSet
-from ..loading import load_model_folder
 from ..machine import pick_device
-from ..processing_glintru import GlintRUProcessor
-from ..seen_items_glintru import leaves_out_seen
-from ..time_gaps_glintru import checked_gaps
+from ..models.loading import load_model_folder
+from ..models.pipeline_glintru import ItemFilter, ItemSet, checked_gaps, leaves_out_seen
+from ..models.processing_glintru import GlintRUProcessor
 from .advancing import StateAdvancer
 from .group_commit import GroupCommit
 from .recommender import Recommendation
@@ -265,7 +263,7 @@ class StreamingRecommender:
             StoreError: The store cannot be read.
         """
         k = check_k(k, len(self.processor))
-        exclude_seen = leaves_out_seen(exclude_seen, self.model, self.processor)
+        exclude_seen = leaves_out_seen(exclude_seen, self.processor)
         if isinstance(users, (str, bytes)):
             raise GlintRUError(f"users must be a list of raw user ids, got {users!r}")
         gaps = None if time_gaps is None else checked_gaps(time_gaps, len(users), self.model).numpy()

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import GlintRUError
-from ..kernels_glintru import library
-from ..step_glintru import panels, pointer
+from ..kernels import build
+from ..kernels.step import panels, pointer
 
 __all__ = ["Allowed", "ExactIndex", "check_k"]
 
@@ -110,7 +110,7 @@ class ExactIndex:
         if vectors.ndim != 2 or len(vectors) < 2:
             raise GlintRUError(f"vectors must be (vocab_size, d) with at least one item, got shape {vectors.shape}")
         self.vocab_size, self.size = vectors.shape
-        kernels = library()
+        kernels = build.library()
         if kernels is None:
             self._vectors = vectors.copy()
             return

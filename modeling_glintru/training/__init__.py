@@ -1,8 +1,17 @@
 """Batches to weights: the Trainer with length-bucketed batches, and one run of a recipe."""
 
 from .folder import check_run_folder
+from .memory import ReturnFreedMemory
 from .optimizer import LazyAdamW
 from .run import TrainingResult, save_model_folder, train
 from .trainer import GlintRUTrainer
 
-__all__ = ["GlintRUTrainer", "LazyAdamW", "TrainingResult", "check_run_folder", "save_model_folder", "train"]
+__all__ = [
+    "GlintRUTrainer",
+    "LazyAdamW",
+    "ReturnFreedMemory",
+    "TrainingResult",
+    "check_run_folder",
+    "save_model_folder",
+    "train",
+]

@@ -13,10 +13,10 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from ..auto import MODELS
-from ..card_text import CARD_FILE, is_signed
 from ..errors import ModelFolderError
-from ..repository import MODEL_FILES
+from ..hub.card_text import CARD_FILE, is_signed
+from ..hub.repository import MODEL_FILES
+from ..models.auto import MODELS
 from .checkpoint import has_checkpoints, replace_json
 from .identity import check_identity
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from ..data import PreparedData
 from ..errors import ModelFolderError
-from ..launcher import num_processes
-from ..recipes import Recipe
+from ..machine import num_processes
+from ..recipe import Recipe
 
 __all__ = ["check_identity", "data_checksum", "run_identity"]
 

@@ -19,8 +19,8 @@ def can_train_rows(model: Any) -> bool:
     Then `model.get_input_embeddings().sparse = True` gives that embedding sparse gradients, for `LazyAdamW`.
     """
     embedding = getattr(model, "get_input_embeddings", lambda: None)()
-    loss = getattr(getattr(model, "config", None), "loss", "cross_entropy")
-    return isinstance(embedding, nn.Embedding) and loss != "cross_entropy"
+    loss = getattr(model, "training_loss", None)
+    return isinstance(embedding, nn.Embedding) and loss is not None and not loss.reads_all_items
 
 
 class LazyAdamW(torch.optim.AdamW):

@@ -12,9 +12,9 @@ from transformers.trainer_utils import HubStrategy
 from transformers.utils import logging
 from transformers.utils.hub import PushInProgress
 
-from ..card_text import CARD_FILE
 from ..errors import RecipeError
-from ..repository import commit_files, model_files
+from ..hub.card_text import CARD_FILE
+from ..hub.repository import commit_files, model_files
 
 __all__ = ["ModelPushes"]
 

@@ -11,9 +11,8 @@ import numpy as np
 from transformers import PreTrainedModel
 
 from ..data import PreparedData
-from ..launcher import is_main_process
-from ..loading import find_model_recipe
-from ..recipes import Recipe
+from ..machine import is_main_process
+from ..recipe import Recipe, find_model_recipe
 from .folder import refit_folder
 from .run import TrainingResult, train
 from .start import Start

@@ -24,15 +24,13 @@ from transformers import (
     set_seed,
 )
 
-from .._memory import keep_freed_memory
-from ..auto import MODELS
 from ..data import PreparedData, SequenceCollator, TrainingPrefixes, TrainingWindows
 from ..data.histories import history_lengths
 from ..data.windows import check_gaps_differ
 from ..errors import ModelFolderError, RecipeError
-from ..launcher import is_main_process
-from ..machine import processor_name
-from ..recipes import NEW_WEIGHTS, Recipe, TrainingRecipe
+from ..machine import is_main_process, keep_freed_memory, processor_name
+from ..models.auto import MODELS
+from ..recipe import NEW_WEIGHTS, Recipe, TrainingRecipe
 from .adapters import add_adapters, merge_adapters
 from .checkpoint import has_checkpoints, newest_checkpoint, remove_other_checkpoints
 from .cooccurrence import near_pairs, start_from_cooccurrence
@@ -223,8 +221,7 @@ def train(
         new_items = start.settings.items == "new" or len(data.processor) > len(start.processor)
         adapted = add_adapters(model, start.settings.lora_rank, train_embeddings=new_items)
         say(f"LoRA      {model.num_parameters(only_trainable=True):,} of {model.num_parameters():,} parameters train")
-    if config.negative_sampling != "uniform":
-        model.set_item_counts(data.item_counts)
+    model.training_loss = recipe.training_loss(data.item_counts)
     interruptions = interruptions or Interruptions()
     trainer = RunTrainer(
         model=model,

@@ -61,7 +61,8 @@ class NeighborSmoothing:
         """`(I + weight * A) x`; A is symmetric, so this takes values forward and gradients back."""
         if self.matrix.device != x.device:
             self.matrix = self.matrix.to(x.device)
-        return x + self.weight * (self.matrix @ x.float()).to(x.dtype)
+        # In place: tables of this size are most of what a step holds.
+        return (self.matrix @ x.float()).mul_(self.weight).to(x.dtype).add_(x)
 
     @torch.no_grad()
     def _before_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:

@@ -15,22 +15,15 @@ from datasets import Dataset
 from torch import nn
 from transformers import PreTrainedModel
 
-from ..auto import MODELS
 from ..data import PreparedData
 from ..errors import ModelFolderError, RecipeError
-from ..fine_tuning_recipe import FineTuningRecipe
-from ..loading import load_model_folder
-from ..processing_glintru import GlintRUProcessor
-from ..recipes import Recipe, model_fields
+from ..models.auto import MODELS
+from ..models.loading import load_model_folder
+from ..models.processing_glintru import GlintRUProcessor
+from ..recipe import FineTuningRecipe, Recipe, model_fields
 from .adapters import check_adapters
 
 __all__ = ["Start", "model_section", "open_start", "weights_checksum"]
-
-# Beside dropout, what may differ from the model without making its weights useless.
-CHANGEABLE = (
-    *("loss", "num_negatives", "negative_sampling", "popularity_exponent", "in_batch_share", "gbce_t"),
-    *("label_smoothing", "r_drop_alpha", "padding_in_softmax", "seen_items_in_softmax", "padding_mode"),
-)
 
 
 @dataclass(frozen=True)
@@ -103,8 +96,8 @@ def open_start(settings: FineTuningRecipe) -> Start:
 
 
 def is_changeable(field: str) -> bool:
-    """Whether a field of a config may be changed in fine-tuning."""
-    return field.endswith("_dropout") or field in CHANGEABLE
+    """Whether a field of a config may be changed without making the weights useless: those of dropout alone."""
+    return field.endswith("_dropout")
 
 
 def model_section(model: PreTrainedModel) -> dict[str, Any]:

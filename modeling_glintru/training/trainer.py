@@ -15,6 +15,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from ..data import LengthBucketSampler, TargetBatchSampler
 from ..data.sampler import HasLengths
 from ..errors import RecipeError
+from .memory import ReturnFreedMemory
 from .optimizer import LazyAdamW, can_train_rows, clip_grad_norm_
 from .pushing import ModelPushes
 from .shares import ProcessShare, ShareCollator
@@ -80,6 +81,7 @@ class GlintRUTrainer(ModelPushes):
     touches only the rows of the item embedding that it uses: see `LazyAdamW`. Everything else, arguments included, is
     the plain Trainer's. A training set without `lengths` is sampled as usual.
     Several processes share the rows of each batch, so that they do together what one process does with that batch.
+    Memory that steps have freed goes back to the system before it piles up: see `ReturnFreedMemory`.
     With `push_to_hub=True` only the model leaves: see `ModelPushes`.
 
     Args:
@@ -89,6 +91,7 @@ class GlintRUTrainer(ModelPushes):
     def __init__(self, *args: Any, batch_targets: int | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.batch_targets = batch_targets
+        self.add_callback(ReturnFreedMemory)
         self.remove_callback(PrinterCallback)
         if self.pop_callback(ProgressCallback) is not None:  # notebooks have a callback of their own, which stays
             self.add_callback(EpochProgress)

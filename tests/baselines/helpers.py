@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from modeling_glintru.auto import MODELS
-from modeling_glintru.baselines.whole_history import WholeHistoryHead
+from modeling_glintru.models.auto import MODELS
+from modeling_glintru.models.whole_history_baselines import WholeHistoryHead
 
 LONGEST = 12  # places of the models that have places
 NAMES = sorted(MODELS)

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from modeling_glintru import GlintRUError
-from modeling_glintru.baselines.bert4rec import draw_masked
+from modeling_glintru.models.losses import NextItemLoss
+from modeling_glintru.models.modeling_bert4rec import draw_masked
 
 from .helpers import LONGEST, attention, feed_forward, gelu, histories, layer_norm, linear, make
 
@@ -69,8 +70,8 @@ def test_the_window_is_the_items_and_the_last_label(side):
 @pytest.mark.parametrize("with_visible", [True, False])
 def test_the_training_loss_is_that_of_the_masked_items(with_visible):
     """With the visible items in its softmax, and with only those there that are not in the row, or masked."""
-    options = {"hidden_dropout": 0.0, "attention_dropout": 0.0, "seen_items_in_softmax": with_visible}
-    model = make("bert4rec", **options).train()
+    model = make("bert4rec", hidden_dropout=0.0, attention_dropout=0.0).train()
+    model.training_loss = NextItemLoss(seen_items_in_softmax=with_visible)
     items = torch.stack(histories(9, 9))
     torch.manual_seed(5)
     loss = model(items[:, :-1], labels=items[:, 1:]).loss

@@ -10,13 +10,14 @@ import torch.nn.functional as F
 from huggingface_hub.errors import StrictDataclassError
 
 from modeling_glintru import AutoModelForSequentialRecommendation, GlintRUError
-from modeling_glintru.auto import MODELS, OUR_MODELS, model_label
+from modeling_glintru.models.auto import MODELS, OUR_MODELS, model_label
+from modeling_glintru.models.losses import NextItemLoss
 
 from .helpers import CAUSAL, LONGEST, NAMES, WHOLE, histories, make, next_labels, small_config
 
 
 def test_the_models():
-    assert set(NAMES) == {path.split(".")[-2] for path in OUR_MODELS} - {"modeling_glintru"} | {"glintru"}
+    assert set(NAMES) == {path.split(".")[0].removeprefix("modeling_") for path in OUR_MODELS}
 
 
 def test_labels():
@@ -48,8 +49,9 @@ def test_forward_backward_and_loss(name):
 @pytest.mark.parametrize("loss", ["bpr", "sampled_softmax", "gbce"])
 def test_sampled_losses_touch_only_their_rows(name, loss):
     """In training mode without logits, and with a sparse gradient where the embedding wants one."""
-    model = make(name, vocab_size=400, loss=loss, num_negatives=6, negative_sampling="mixed").train()
-    model.set_item_counts(torch.arange(400))
+    model = make(name, vocab_size=400).train()
+    counts = torch.arange(400)
+    model.training_loss = NextItemLoss(loss, num_negatives=6, negative_sampling="mixed", item_counts=counts)
     model.get_input_embeddings().sparse = True
     ids, labels = next_labels(name, torch.stack(histories(10, 10)))
     output = model(ids, labels=labels)
@@ -64,7 +66,8 @@ def test_r_drop_draws_two_passes_together(name):
     ids, labels = next_labels(name, torch.stack(histories(10, 10)))
     found = []
     for alpha in (1, 2, 3):
-        model = make(name, r_drop_alpha=alpha).train()
+        model = make(name).train()
+        model.training_loss = NextItemLoss(r_drop_alpha=alpha)
         torch.manual_seed(1)
         found.append(model(ids, labels=labels).loss)
     less, middle, more = found
@@ -81,7 +84,8 @@ def test_seen_items_are_left_out_of_the_softmax(name, repeats):
     labels[:, -1] = ids[:, -3] if repeats else torch.tensor([3, 7])
     if not repeats:
         ids[(ids == 3) | (ids == 7)] = 9
-    model = make(name, seen_items_in_softmax=False)
+    model = make(name)
+    model.training_loss = NextItemLoss(seen_items_in_softmax=False)
     output = model(ids, labels=labels)
     scores = output.logits.detach().clone()
     for row, history, target in zip(scores, ids, labels[:, -1], strict=True):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from modeling_glintru.auto import MODELS
-from modeling_glintru.baselines.lrurec import linear_recurrence
+from modeling_glintru.models.auto import MODELS
+from modeling_glintru.models.modeling_lrurec import linear_recurrence
 
 from .helpers import feed_forward, histories, layer_norm, make
 

@@ -100,7 +100,7 @@ def test_files(glintru, tmp_path, name, content, messages):
         (("--recipe", "demo", "--set", "learning_rate=-1"), ["above 0"]),
         (("--recipe", "demo", "--set", "hidden_size=33"), ["hidden_size must be a multiple", "33"]),
         (("--recipe", "demo", "--set", "hidden_dropout=1.5"), ["hidden_dropout must be at least 0 and below 1"]),
-        (("--recipe", "demo", "--set", "loss=bce"), ["loss must be one of", "'bce'"]),
+        (("--recipe", "demo", "--set", "loss=bce"), ["loss.name must be one of", "'bce'"]),
         (("--recipe", "demo", "--set", "metric=auc"), ["ndcg@K"]),
         (("--recipe", "demo", "--set", "split=random"), ["leave_one_out"]),
         (("--recipe", "demo", "--seed", "-1"), ["seed must be between 0 and"]),

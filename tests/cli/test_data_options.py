@@ -20,7 +20,7 @@ from modeling_glintru.cli.recommend import recommend
 from modeling_glintru.cli.train import train
 from modeling_glintru.data import load_prepared, sources, synthetic_interactions
 from modeling_glintru.data.reading import ReadingOptions
-from modeling_glintru.recipes import load_recipe
+from modeling_glintru.recipe import load_recipe
 
 from ..data.cases import CASES
 from .conftest import EPOCHS

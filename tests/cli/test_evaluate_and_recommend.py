@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from modeling_glintru.data import synthetic_interactions
-from modeling_glintru.loading import load_model_folder
+from modeling_glintru.models.loading import load_model_folder
 
 
 def test_evaluate_gives_the_numbers_of_the_run(demo, glintru, tmp_path):

@@ -10,7 +10,7 @@ import signal
 import pytest
 from safetensors import SafetensorError
 
-from modeling_glintru import runs
+from modeling_glintru import jobs as runs
 from modeling_glintru.evaluation import RankingMetrics
 
 from .test_bad_input import refused, snapshot

@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 
 from modeling_glintru import GlintRUProcessor
 from modeling_glintru.data import synthetic_interactions
-from modeling_glintru.loading import load_model_folder
-from modeling_glintru.recipes import load_recipe
+from modeling_glintru.models.loading import load_model_folder
+from modeling_glintru.recipe import load_recipe
 from modeling_glintru.training.start import weights_checksum
 
 from .test_bad_input import refused

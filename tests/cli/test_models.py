@@ -7,8 +7,8 @@ import json
 import pytest
 from transformers import AutoModel, AutoProcessor
 
-from modeling_glintru.auto import MODELS, model_label
-from modeling_glintru.recipes import load_recipe
+from modeling_glintru.models.auto import MODELS, model_label
+from modeling_glintru.recipe import load_recipe
 from modeling_glintru.serving import Recommender
 
 OTHERS = sorted(MODELS.keys() - {"glintru"})
@@ -22,7 +22,7 @@ def test_every_model_is_trained_measured_and_used_by_name(name, glintru, tmp_pat
     options = ("--output_dir", folder, "--quiet", *changes)
     done = glintru("train", "--recipe", "demo", "--model", name, *options)
     assert done.exit_code == 0, done.output
-    assert f"Model     hidden_size 16, loss cross_entropy, name {name}" in done.stdout
+    assert f"Model     hidden_size 16, name {name}, loss cross_entropy" in done.stdout
     assert f"32 {MODELS[name].training_examples} of 12 a step" in done.stdout
     assert f"\n{model_label(MODELS[name])} " in done.stdout and "GLINT-RU" not in done.stdout
     metrics = json.loads((folder / "metrics.json").read_text())

@@ -8,7 +8,7 @@ import pytest
 from safetensors.torch import load_file
 
 from modeling_glintru.data import synthetic_interactions
-from modeling_glintru.recipes import load_recipe
+from modeling_glintru.recipe import load_recipe
 
 SHORT_RUN = ("--set", "num_train_epochs=1", "--quiet")
 

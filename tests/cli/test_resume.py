@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 
 from modeling_glintru.data import synthetic_interactions
-from modeling_glintru.repository import model_files
+from modeling_glintru.hub.repository import model_files
 
 from .conftest import EPOCHS
 from .test_bad_input import refused

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from modeling_glintru.data import synthetic_interactions
 from modeling_glintru.data.splits import Rows
-from modeling_glintru.recipes import load_recipe
+from modeling_glintru.recipe import load_recipe
 
 from .conftest import EPOCHS
 from .test_bad_input import refused
@@ -179,7 +179,7 @@ def test_prepared_data_of_an_older_version_is_refused_before_any_training(glintr
     prepared, out = tmp_path / "prepared", tmp_path / "out"
     options = ("--recipe", "demo", "--set", "split=temporal", "--output_dir", prepared)
     assert glintru("prepare", *options).exit_code == 0
-    monkeypatch.setattr("modeling_glintru.runs.train", None)
+    monkeypatch.setattr("modeling_glintru.jobs.train", None)
     refused(
         glintru("train", "--recipe", "demo", "--data", prepared, "--refit", "--output_dir", out),
         "of its 18,331 interactions",

@@ -12,7 +12,7 @@ from datasets import Dataset
 from modeling_glintru.comparison import plan
 from modeling_glintru.comparison.estimate import START, UNKNOWN, Estimate
 from modeling_glintru.comparison.latency import one_user_latency
-from modeling_glintru.recipes import change_recipe
+from modeling_glintru.recipe import change_recipe
 
 from .helpers import of, tiny_job
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from modeling_glintru import GlintRUError
-from modeling_glintru.auto import MODELS
 from modeling_glintru.comparison import load_protocol, select
 from modeling_glintru.comparison.space import draw_settings, make_recipe
-from modeling_glintru.recipes import load_recipe
+from modeling_glintru.models.auto import MODELS
+from modeling_glintru.recipe import load_recipe
 
 from .helpers import tiny_data, tiny_protocol
 

@@ -18,7 +18,7 @@ from modeling_glintru.comparison.rerun import overrides, train_command
 from modeling_glintru.comparison.rows import MAIN, DataReport, Row, row_label, verdict
 from modeling_glintru.comparison.sooner import sooner
 from modeling_glintru.comparison.summary import short_form, verdicts
-from modeling_glintru.recipes import Recipe, change_recipe, load_recipe
+from modeling_glintru.recipe import Recipe, change_recipe, load_recipe
 
 from .helpers import lines
 

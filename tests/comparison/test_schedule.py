@@ -12,7 +12,7 @@ from modeling_glintru import GlintRUError
 from modeling_glintru.comparison import plan
 from modeling_glintru.comparison.schedule import ready
 from modeling_glintru.comparison.trials import ABLATION, FINAL, PRESET, REFERENCE, TUNE, Trial
-from modeling_glintru.recipes import Recipe, change_recipe
+from modeling_glintru.recipe import Recipe, change_recipe
 
 from .helpers import of, pretend, tiny_job
 

@@ -209,9 +209,12 @@ def test_reading_a_table_does_not_import_torch(tmp_path: Path) -> None:
     import sys, types
     package = types.ModuleType("modeling_glintru")
     package.__path__ = [{str(root)!r}]
-    configuration = types.ModuleType("modeling_glintru.configuration_glintru")
+    configuration = types.ModuleType("modeling_glintru.models.configuration_glintru")
     configuration.GlintRUError = type("GlintRUError", (ValueError,), {{}})
-    sys.modules.update({{package.__name__: package, configuration.__name__: configuration}})
+    loading = types.ModuleType("modeling_glintru.models.loading")
+    loading.HubError = loading.ModelFolderError = configuration.GlintRUError
+    loading.hub_advice = None
+    sys.modules.update({{module.__name__: module for module in (package, configuration, loading)}})
     from modeling_glintru.data import filter_interactions, load_source
     assert len(filter_interactions(load_source({str(path)!r}))) == 4
     assert not {{"torch", "transformers", "datasets"}} & set(sys.modules)

@@ -12,7 +12,7 @@ import pytest
 from modeling_glintru.data import sources
 from modeling_glintru.data.reading import ReadingOptions
 from modeling_glintru.data.sources import load_source, options_for
-from modeling_glintru.data_recipe import DataRecipe
+from modeling_glintru.recipe import DataRecipe
 
 ALL = ReadingOptions(
     user_column="who",

@@ -7,10 +7,17 @@ import pytest
 import torch
 
 from modeling_glintru import GlintRUConfig, GlintRUForSequentialRecommendation
-from modeling_glintru.baselines import ItemKNNScorer, OwnItemsScorer, PopularityScorer
 from modeling_glintru.data import SequenceCollator
 from modeling_glintru.data.prepare import PreparedData, prepare
-from modeling_glintru.evaluation import ModelScorer, RankingMetrics, evaluate, target_ranks
+from modeling_glintru.evaluation import (
+    ItemKNNScorer,
+    ModelScorer,
+    OwnItemsScorer,
+    PopularityScorer,
+    RankingMetrics,
+    evaluate,
+    target_ranks,
+)
 from modeling_glintru.serving import Recommender
 
 from ..data.test_recurrence import table

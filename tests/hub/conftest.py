@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from modeling_glintru import GlintRUConfig, GlintRUForSequentialRecommendation, GlintRUProcessor
-from modeling_glintru.recipes import load_recipe
+from modeling_glintru.recipe import load_recipe
 
 from ..cli.conftest import demo, glintru  # noqa: F401 (fixtures: a trained model, the command)
 from ..hub_server import ANN

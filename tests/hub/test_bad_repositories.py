@@ -12,7 +12,7 @@ from transformers import AutoModel
 
 from modeling_glintru import GlintRUProcessor
 from modeling_glintru.errors import GlintRUError, HubError
-from modeling_glintru.loading import load_model_folder
+from modeling_glintru.models.loading import load_model_folder
 
 from .conftest import ITEMS
 
@@ -99,8 +99,8 @@ def test_a_config_of_a_future_version(pushed, folder, caplog):
             logging.getLogger("transformers").propagate = False
     assert "GlintRUConfig does not know 'use_wormholes': kept as attributes, but not used" in caplog.text
     assert model.config.use_wormholes is True
-    pushed(config__json=json.dumps(config | {"loss": "telepathy"}).encode())
-    refused(r"ann/bad/config\.json: loss must be one of cross_entropy, .*; got 'telepathy'")
+    pushed(config__json=json.dumps(config | {"temperature": -1}).encode())
+    refused(r"ann/bad/config\.json: temperature must be above 0 and finite, got -1")
 
 
 def test_a_file_that_arrives_in_part_is_never_loaded(hub, pushed, folder):

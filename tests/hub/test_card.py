@@ -9,8 +9,8 @@ import pytest
 from huggingface_hub import ModelCard
 from transformers import AutoModel
 
-from modeling_glintru.card_text import CardError, card_header, check_card, is_signed, sign, with_repository
 from modeling_glintru.hub import push_folder, write_card
+from modeling_glintru.hub.card_text import CardError, card_header, check_card, is_signed, sign, with_repository
 
 from .conftest import copy_of
 
@@ -60,13 +60,14 @@ def test_what_it_says(demo, card):
     assert is_signed(card)
 
 
-def test_the_card_of_a_baseline_needs_the_package(glintru, tmp_path):
+def test_the_card_of_a_baseline_loads_it_without_the_package(glintru, tmp_path):
     folder = tmp_path / "my sasrec"
     words = ("--set", "num_train_epochs=1", "--set", "protocols=[full, pop100]", "--set", "split=temporal", "--quiet")
     result = glintru("train", "--recipe", "demo", "--model", "sasrec", "--output_dir", folder, *words)
     assert result.exit_code == 0, result.output
     card = (folder / "README.md").read_text()
-    assert 'Recommender.from_pretrained("YOUR_NAME/my-sasrec")' in card and "trust_remote_code" not in card
+    assert 'name = "YOUR_NAME/my-sasrec"' in card and "from_pretrained(name, trust_remote_code=True)" in card
+    assert "Recommender.from_pretrained" not in card
     assert "## Stream" not in card and "one of those that the package `glintru` compares GLINT-RU with" in card
     assert "| SASRec | " in card and "sasrec" in card_header(card)["tags"]
     assert "100 items drawn by their popularity ranked, not comparable with the above" in card

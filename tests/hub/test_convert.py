@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 
 from modeling_glintru.errors import DataError, GlintRUError, ModelFolderError
 from modeling_glintru.hub.convert import convert, read_checkpoint, read_tokens
-from modeling_glintru.loading import load_model_folder
-from modeling_glintru.modeling_glintru import _OFFICIAL_NAMES, official_to_ours
+from modeling_glintru.hub.official import _OFFICIAL_NAMES, official_representation, official_to_ours
+from modeling_glintru.models.loading import load_model_folder
 from modeling_glintru.serving import Recommender
 
 from ..cli.conftest import glintru  # noqa: F401 (a fixture)
@@ -50,35 +50,31 @@ def test_the_folder_has_weights_vocabulary_and_length(files, tmp_path):
     found, processor = load_model_folder(tmp_path / "out")
     assert all(torch.equal(found.state_dict()[name], tensor) for name, tensor in model.state_dict().items())
     assert list(processor.item_ids) == TOKENS and processor.max_length == 9
-    assert found.config.padding_mode == "masked" and found.config.padding_in_softmax
     recommended = Recommender.from_pretrained(tmp_path / "out").recommend([["tok-3", "tok-1"]], top_k=2)[0]
     assert recommended.items[0]["item_id"].startswith("tok-")
 
 
-def test_without_padding_both_modes_score_alike(files, tmp_path):
+def test_without_padding_the_authors_computation_gives_the_same(files, tmp_path):
     _, checkpoint, tokens = files
-    masked = convert(checkpoint, tokens, tmp_path / "masked")
-    official = convert(checkpoint, tokens, tmp_path / "official", padding_mode="official")
+    model = convert(checkpoint, tokens, tmp_path / "out")
     whole = random_history(4, 9)
-    torch.testing.assert_close(masked(whole).logits, official(whole).logits, rtol=1e-4, atol=1e-5)
+    ours, theirs = model(whole).last_hidden_state[:, -1], official_representation(model.model, whole)[:, -1]
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
     padded = torch.nn.functional.pad(whole[:, :5], (0, 4))
-    assert not torch.allclose(masked(padded).logits, official(padded).logits, atol=1e-3)  # the leak
-    assert load_model_folder(tmp_path / "official")[0].config.padding_mode == "official"
+    leak = official_representation(model.model, padded)[:, 4]
+    assert not torch.allclose(model(padded).last_hidden_state[:, 4], leak, atol=1e-3)
 
 
-@pytest.mark.parametrize(("batch", "mode"), [("full", "masked"), ("full", "official"), ("padded", "official")])
-def test_golden_scores(official_golden, tmp_path, batch, mode):
+def test_golden_scores(official_golden, tmp_path):
     golden = load_file(official_golden)
     state = {name.removeprefix("state."): t for name, t in golden.items() if name.startswith("state.")}
     torch.save(state, tmp_path / "theirs.pth")
     (tmp_path / "items.txt").write_text("\n".join(f"i{n}" for n in range(1, len(state["item_embedding.weight"]))))
-    convert(
-        *(tmp_path / "theirs.pth", tmp_path / "items.txt", tmp_path / "out"),
-        num_attention_heads=4, max_length=12, padding_mode=mode,
-    )  # fmt: skip
+    files = (tmp_path / "theirs.pth", tmp_path / "items.txt", tmp_path / "out")
+    convert(*files, num_attention_heads=4, max_length=12)
     model, _ = load_model_folder(tmp_path / "out")
-    scores = model(golden[f"{batch}.item_seq"]).logits
-    torch.testing.assert_close(scores[:, 1:], golden[f"{batch}.logits"][:, 1:], rtol=0, atol=1e-5)
+    scores = model(golden["full.item_seq"]).logits
+    torch.testing.assert_close(scores[:, 1:], golden["full.logits"][:, 1:], rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("form", ["bare", "of several processes", "plain config"])
@@ -93,7 +89,6 @@ def test_forms_of_checkpoints(files, tmp_path, form):
     torch.save(content, tmp_path / "form.pth")
     heads = None if form == "plain config" else 4
     found = convert(tmp_path / "form.pth", tokens, tmp_path / "out", num_attention_heads=heads)
-    assert found.config.loss == ("bpr" if form == "plain config" else "cross_entropy")
     ids = random_history(2, 5)
     assert torch.equal(found(ids).logits, model(ids).logits)
 

@@ -13,8 +13,8 @@ from transformers import AutoConfig, AutoModel, AutoProcessor, pipeline
 from modeling_glintru import GlintRUConfig, GlintRUForSequentialRecommendation, GlintRUProcessor
 from modeling_glintru.errors import HubError, ModelFolderError
 from modeling_glintru.hub import push_folder
-from modeling_glintru.loading import load_model_folder, load_model_recipe
-from modeling_glintru.recipes import load_recipe
+from modeling_glintru.models.loading import load_model_folder
+from modeling_glintru.recipe import load_model_recipe, load_recipe
 from modeling_glintru.serving import Recommender
 
 from ..hub_server import ANN_READ, BOB
@@ -86,7 +86,7 @@ def test_a_snapshot_is_enough_without_any_network(hub, folder, python):
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         nobody = f"http://127.0.0.1:{closed.getsockname()[1]}"
-    code = "from modeling_glintru.loading import load_model_folder\n"
+    code = "from modeling_glintru.models.loading import load_model_folder\n"
     load = "print(load_model_folder({!r})[1].item_ids)\n"
     assert (
         python(code + load.format("ann/small") + load.format(path), package=True, HF_ENDPOINT=nobody).count("jam") == 2

@@ -17,12 +17,12 @@ import torch
 from safetensors import safe_open
 
 from modeling_glintru import GlintRUForSequentialRecommendation
-from modeling_glintru.card_text import is_signed
 from modeling_glintru.data import synthetic_interactions
 from modeling_glintru.errors import GlintRUError, HubError, ModelFolderError
 from modeling_glintru.hub import plan_push, push_folder
-from modeling_glintru.loading import load_model_folder
-from modeling_glintru.recipes import load_recipe
+from modeling_glintru.hub.card_text import is_signed
+from modeling_glintru.models.loading import load_model_folder
+from modeling_glintru.recipe import load_recipe
 
 from ..hub_server import ANN, ANN_READ, BOB
 

@@ -13,7 +13,7 @@ from transformers import AutoModel, Trainer, TrainingArguments
 
 from modeling_glintru import GlintRUConfig, GlintRUForSequentialRecommendation, GlintRUProcessor
 from modeling_glintru.errors import RecipeError
-from modeling_glintru.loading import load_model_folder
+from modeling_glintru.models.loading import load_model_folder
 from modeling_glintru.training.trainer import GlintRUTrainer
 
 from ..hub_server import ANN

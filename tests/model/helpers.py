@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 
 from modeling_glintru import GlintRUConfig, GlintRUForSequentialRecommendation
+from modeling_glintru.models.losses import LossConfig, NextItemLoss
+
+OF_LOSS = set(LossConfig.__dataclass_fields__) - {"name"}
 
 
 def small_config(**options) -> GlintRUConfig:
@@ -12,12 +15,18 @@ def small_config(**options) -> GlintRUConfig:
 
 
 def small_model(seed: int = 0, **options) -> GlintRUForSequentialRecommendation:
-    """A model with every parameter off its initial value, so that no bias hides behind a zero."""
+    """A model with every parameter off its initial value, so that no bias hides behind a zero.
+
+    `options` are fields of the config, and of the loss, whose name is `loss`.
+    """
     torch.manual_seed(seed)
+    of_loss = {name: options.pop(name) for name in list(options) if name in OF_LOSS}
+    loss = NextItemLoss(options.pop("loss", "cross_entropy"), item_counts=options.pop("item_counts", None), **of_loss)
     model = GlintRUForSequentialRecommendation(small_config(**options))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.1 * torch.randn_like(parameter)
+    model.training_loss = loss
     return model.eval()
 
 

@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from modeling_glintru import fused_glintru as fused
-from modeling_glintru import kernels_glintru as kernels
-from modeling_glintru.fused_glintru import Drop, DropFunction, Dropout
+from modeling_glintru.kernels import block
+from modeling_glintru.kernels import build as kernels
+from modeling_glintru.kernels.block import Drop, DropFunction
+from modeling_glintru.models import ops_glintru as ops
 
 from .helpers import gradients, random_history, small_model
 
@@ -18,23 +19,25 @@ needs_kernel = pytest.mark.skipif(kernels.library() is None, reason="no C compil
 BATCH, LENGTH = 3, 37
 
 
-class FixedDropout(Dropout):
-    """Draws the same mask every time, and applies it by plain products where the kernels are off."""
-
-    drop = Drop(12345, 678, round(0.3 * 2**32), 1 / 0.7)
-
-    def draw(self) -> Drop:
-        return self.drop
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        places = torch.ones(x.shape, dtype=torch.float32)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(kernels, "library", LIBRARY)
-            mask = DropFunction.apply(places, self.drop)
-        return x * mask.to(x.dtype)
-
-
+DROP = Drop(12345, 678, round(0.3 * 2**32), 1 / 0.7)
 LIBRARY = kernels.library
+
+
+def same_dropout(x: torch.Tensor, p: float) -> torch.Tensor:
+    """The mask of `DROP` by a plain product, also where the kernels are off."""
+    places = torch.ones(x.shape, dtype=torch.float32)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernels, "library", LIBRARY)
+        mask = DropFunction.apply(places, DROP)
+    return x * mask.to(x.dtype)
+
+
+@pytest.fixture
+def drops_the_same(monkeypatch):
+    """Kernels and plain operations with a dropout drop the same places."""
+    draw = block.draw
+    monkeypatch.setattr(block, "draw", lambda p: DROP if p else draw(p))
+    monkeypatch.setattr(ops, "dropout", same_dropout)
 
 
 class Norm:
@@ -51,17 +54,17 @@ def parts(size: int, heads: int, mask: torch.Tensor | None) -> dict[str, tuple[C
     """Name -> the function of its tensors, and their shapes."""
     row, both = (BATCH, LENGTH, size), (2, BATCH, LENGTH, size)
     return {
-        "attention": (lambda x: fused.linear_attention(x, mask, heads), [(BATCH, LENGTH, 3 * size)]),
-        "edges": (lambda taps, bias: fused.edges(taps, bias, mask), [(BATCH, LENGTH, 3 * size), (size,)]),
-        "pairs": (lambda g, v: fused.gated_pairs(g, v, mask, FixedDropout(0.3)), [both, both]),
-        "pairs without dropout": (lambda g, v: fused.gated_pairs(g, v, mask, Dropout(0.0)), [both, both]),
-        "add_norm": (lambda a, x, *w: fused.add_norm(a, x, FixedDropout(0.3), Norm(*w)), [row, row, (size,), (size,)]),
+        "attention": (lambda x: ops.linear_attention(x, mask, heads), [(BATCH, LENGTH, 3 * size)]),
+        "edges": (lambda taps, bias: ops.prefix_convolution(taps, bias, mask), [(BATCH, LENGTH, 3 * size), (size,)]),
+        "pairs": (lambda g, v: ops.gated_pairs(g, v, mask, 0.3), [both, both]),
+        "pairs without dropout": (lambda g, v: ops.gated_pairs(g, v, mask, 0.0), [both, both]),
+        "add_norm": (lambda a, x, *w: ops.add_norm(a, x, Norm(*w), 0.3), [row, row, (size,), (size,)]),
         "add_norm without dropout": (
-            lambda a, x, *w: fused.add_norm(a, x, Dropout(0.0), Norm(*w)),
+            lambda a, x, *w: ops.add_norm(a, x, Norm(*w), 0.0),
             [row, row, (size,), (size,)],
         ),
-        "gelu_gate": (fused.gelu_gate, [row, row]),
-        "gelu_gate of two": (fused.gelu_gate, [row, row, row, (2,)]),
+        "gelu_gate": (ops.gelu_gate, [row, row]),
+        "gelu_gate of two": (ops.gelu_gate, [row, row, row, (2,)]),
     }
 
 
@@ -78,7 +81,7 @@ FULL_PRECISION = {
 @pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize(("size", "heads"), [(16, 1), (96, 3), (64, 1)])
 @pytest.mark.parametrize("name", list(parts(16, 1, None)))
-def test_the_kernel_equals_plain_operations(name, size, heads, padded, dtype, monkeypatch):
+def test_the_kernel_equals_plain_operations(name, size, heads, padded, dtype, monkeypatch, drops_the_same):
     torch.manual_seed(0)
     mask = (torch.rand(BATCH, LENGTH, 1) > 0.3).float() if padded else None
     function, shapes = parts(size, heads, mask)[name]
@@ -104,11 +107,11 @@ def test_the_kernel_equals_plain_operations(name, size, heads, padded, dtype, mo
 def test_threads_change_nothing(threads):
     torch.manual_seed(0)
     x = torch.randn(7, 9, 96)
-    alone = fused.linear_attention(x, None, 2)
+    alone = ops.linear_attention(x, None, 2)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        assert torch.equal(fused.linear_attention(x, None, 2), alone)
+        assert torch.equal(ops.linear_attention(x, None, 2), alone)
     finally:
         torch.set_num_threads(before)
 
@@ -116,8 +119,8 @@ def test_threads_change_nothing(threads):
 @needs_kernel
 def test_the_kernels_are_what_runs(monkeypatch):
     calls: list[str] = []
-    plain = fused.call
-    monkeypatch.setattr(fused, "call", lambda name, *rest: calls.append(name) or plain(name, *rest))
+    plain = block.call
+    monkeypatch.setattr(block, "call", lambda name, *rest: calls.append(name) or plain(name, *rest))
     model = small_model(hidden_size=32, num_attention_heads=2).train()
     model(random_history(2, 5), labels=random_history(2, 5)).loss.backward()
     assert set(calls) == {
@@ -131,32 +134,44 @@ def test_the_kernels_are_what_runs(monkeypatch):
 
 
 @needs_kernel
+@pytest.mark.parametrize("options", [{}, {"use_gru": False, "r_drop_alpha": 1.0}, {"use_linear_attention": False}])
+def test_no_step_generates_code_for_its_shape(options):
+    """oneDNN would: it makes PyTorch's GELU, and keeps a piece of code for every new shape of a batch."""
+    model = small_model(hidden_size=32, num_attention_heads=2, **options).train()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        model(random_history(2, 5), labels=random_history(2, 5)).loss.backward()
+    names = {event.key for event in profile.key_averages()}
+    assert "aten::embedding" in names
+    assert not {name for name in names if "gelu" in name and name.startswith("aten::")}
+
+
+@needs_kernel
 @pytest.mark.parametrize("place", [0, 5, 40, 70])
 def test_nan_is_not_hidden(place):
     x = torch.randn(1, 4, 96)
     x[0, 2, place] = float("nan")
-    assert fused.linear_attention(x, None, 2)[0, 2].isnan().any()
-    assert not fused.linear_attention(x, None, 2)[0, :2].isnan().any()
+    assert ops.linear_attention(x, None, 2)[0, 2].isnan().any()
+    assert not ops.linear_attention(x, None, 2)[0, :2].isnan().any()
     gate = torch.zeros(1, 1, 32)
     gate[0, 0, 3] = float("nan")
-    assert fused.gelu_gate(torch.ones(1, 1, 32), gate).isnan().sum() == 1
-    assert fused.add_norm(gate, torch.ones(1, 1, 32), Dropout(0.0), nn.LayerNorm(32)).isnan().all()
+    assert ops.gelu_gate(torch.ones(1, 1, 32), gate).isnan().sum() == 1
+    assert ops.add_norm(gate, torch.ones(1, 1, 32), nn.LayerNorm(32), 0.0).isnan().all()
 
 
 @needs_kernel
 def test_large_and_tiny_values():
     big = torch.tensor([-1e30, -100.0, -20.0, -1e-20, 1e-20, 20.0, 100.0, 1e30]).repeat(2)[None, None]
     expected = nn.functional.gelu(big.double())
-    torch.testing.assert_close(fused.gelu_gate(torch.ones_like(big), big).double(), expected, rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(ops.gelu_gate(torch.ones_like(big), big).double(), expected, rtol=1e-6, atol=1e-7)
     tiny = torch.full((1, 2, 48), -1e-4)
     torch.testing.assert_close(
-        fused.linear_attention(tiny, None, 1).double(),
-        fused.linear_attention(tiny.double(), None, 1),
+        ops.linear_attention(tiny, None, 1).double(),
+        ops.linear_attention(tiny.double(), None, 1),
         rtol=1e-5,
         atol=0,
     )
     zero = torch.zeros(1, 2, 48, requires_grad=True)
-    (grad,) = torch.autograd.grad(fused.linear_attention(zero, None, 1).sum(), zero)
+    (grad,) = torch.autograd.grad(ops.linear_attention(zero, None, 1).sum(), zero)
     assert torch.isfinite(grad).all()
 
 
@@ -175,7 +190,7 @@ def test_bf16_autocast_gives_about_the_same_gradients():
 def test_dropout_keeps_the_mean_and_drops_the_rate(rate):
     torch.manual_seed(0)
     x = torch.ones(1001, 1008, requires_grad=True)
-    layer = Dropout(rate)
+    layer = ops.Dropout(rate)
     y = layer(x)
     assert (y == 0).float().mean().item() == pytest.approx(rate, abs=2e-3)
     assert y.mean().item() == pytest.approx(1, abs=1e-2)
@@ -190,7 +205,7 @@ def test_dropout_keeps_the_mean_and_drops_the_rate(rate):
 
 def test_dropout_is_seeded_and_off_in_evaluation():
     x = torch.ones(100)
-    layer = Dropout(0.3)
+    layer = ops.Dropout(0.3)
     torch.manual_seed(1)
     first = layer(x)
     torch.manual_seed(1)

@@ -7,7 +7,7 @@ import random
 import pytest
 import torch
 
-from modeling_glintru.fused_glintru import causal_linear_attention
+from modeling_glintru.models.ops_glintru import causal_linear_attention
 
 from .helpers import gradients, random_history, small_model
 from .oracle import encode_all_prefixes

@@ -10,8 +10,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from modeling_glintru import kernels_glintru as kernels
-from modeling_glintru.layers_glintru import gru_prefix_states
+from modeling_glintru.kernels import build as kernels
+from modeling_glintru.kernels import calls, recurrence
+from modeling_glintru.models.ops_glintru import gru_prefix_states
 
 from .helpers import gradients, random_history, small_model
 
@@ -31,7 +32,7 @@ def test_the_kernel_equals_nn_gru(batch, length, size, threads):
         x = (3 * torch.randn(batch, length, size)).requires_grad_()
         direction = torch.randn(batch, length, size)
         plain = gru(x)[0]
-        fast = kernels.GRUScan.apply(F.linear(x, weights[0])[None], weights[1])[0]
+        fast = recurrence.GRUScan.apply(F.linear(x, weights[0])[None], weights[1])[0]
         torch.testing.assert_close(fast, plain, rtol=0, atol=2e-6)
         inputs = [x, *weights]
         for a, b in zip(
@@ -83,8 +84,8 @@ def test_the_model_gives_the_same_numbers_with_and_without_the_kernel(monkeypatc
 @needs_kernel
 def test_the_kernel_is_what_runs(monkeypatch):
     calls = []
-    forward = kernels.GRUScan.forward
-    monkeypatch.setattr(kernels.GRUScan, "forward", staticmethod(lambda *a: calls.append(1) or forward(*a)))
+    forward = recurrence.GRUScan.forward
+    monkeypatch.setattr(recurrence.GRUScan, "forward", staticmethod(lambda *a: calls.append(1) or forward(*a)))
     small_model(hidden_size=32)(random_history(2, 5))
     assert calls == [1]
     small_model(hidden_size=24)(random_history(2, 5))  # does not fill vectors
@@ -98,7 +99,7 @@ def test_nan_and_infinity_are_not_hidden():
     gates, weight = torch.zeros(2, 3, 48), torch.zeros(48, 16)
     gates[0, 1, 20] = float("nan")
     gates[1, 0] = float("inf")
-    (states,) = kernels.GRUScan.apply(gates[None], weight)
+    (states,) = recurrence.GRUScan.apply(gates[None], weight)
     assert states[0, 1, 4].isnan() and not states[0, 0].isnan().any()
     assert torch.isfinite(states[1]).all()  # saturated gates, as in nn.GRU
 
@@ -107,10 +108,10 @@ def test_nan_and_infinity_are_not_hidden():
 @pytest.mark.parametrize("team", [True, False])
 def test_parts_of_a_batch_are_shared_out(team, monkeypatch):
     """By PyTorch's OpenMP threads where it has GNU's, by a pool elsewhere: each row once, the same numbers."""
-    if team and kernels._openmp() is None:
+    if team and calls._openmp() is None:
         pytest.skip("PyTorch has another OpenMP here")
     if not team:
-        monkeypatch.setattr(kernels, "_openmp", lambda: None)
+        monkeypatch.setattr(calls, "_openmp", lambda: None)
     torch.manual_seed(0)
     gates, weight = torch.randn(1, 37, 6, 48), torch.randn(48, 16)
     parts: list[tuple[int, int]] = []
@@ -121,10 +122,10 @@ def test_parts_of_a_batch_are_shared_out(team, monkeypatch):
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
-        alone = kernels.GRUScan.apply(gates, weight)
+        alone = recurrence.GRUScan.apply(gates, weight)
         assert parts == [(0, 37)]
         torch.set_num_threads(3)
-        assert torch.equal(kernels.GRUScan.apply(gates, weight), alone)
+        assert torch.equal(recurrence.GRUScan.apply(gates, weight), alone)
     finally:
         torch.set_num_threads(before)
     assert sorted(parts[1:]) == [(0, 8), (8, 24), (24, 37)]
@@ -137,7 +138,7 @@ def test_loading_the_kernel_does_not_flush_denormals():
 
 
 def test_the_kernel_can_be_switched_off():
-    code = "from modeling_glintru.kernels_glintru import library; print(library())"
+    code = "from modeling_glintru.kernels.build import library; print(library())"
     env = {**os.environ, "GLINTRU_KERNELS": "0"}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "None"
@@ -147,14 +148,14 @@ def test_a_broken_compiler_is_no_error(tmp_path):
     broken = tmp_path / "cc"
     broken.write_text("#!/bin/sh\nexit 1\n")
     broken.chmod(0o755)
-    code = "from modeling_glintru.kernels_glintru import library; print(library())"
+    code = "from modeling_glintru.kernels.build import library; print(library())"
     env = {**os.environ, "CC": str(broken), "XDG_CACHE_HOME": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "None"
 
 
 def test_a_missing_compiler_is_built_without(tmp_path):
-    code = "from modeling_glintru.kernels_glintru import library; print(library())"
+    code = "from modeling_glintru.kernels.build import library; print(library())"
     env = {**os.environ, "PATH": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "None"
@@ -162,9 +163,9 @@ def test_a_missing_compiler_is_built_without(tmp_path):
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
 def test_parts_in_parallel_give_their_results_and_their_errors(workers):
-    assert kernels.in_parallel(lambda part: part * part, workers) == [part * part for part in range(workers)]
+    assert calls.in_parallel(lambda part: part * part, workers) == [part * part for part in range(workers)]
     with pytest.raises(ZeroDivisionError):
-        kernels.in_parallel(lambda part: 1 // (workers - 1 - part), workers)
+        calls.in_parallel(lambda part: 1 // (workers - 1 - part), workers)
 
 
 @needs_kernel
@@ -172,8 +173,8 @@ def test_parts_in_parallel_give_their_results_and_their_errors(workers):
 def test_without_gradients_the_states_are_the_same_bits(sides):
     torch.manual_seed(0)
     gates, weight = torch.randn(sides, 11, 9, 96), torch.randn(96, 32, requires_grad=True)
-    states = kernels.gru_scan(gates, weight)
+    states = recurrence.gru_scan(gates, weight)
     assert states.grad_fn is not None
     with torch.no_grad():
-        assert torch.equal(kernels.gru_scan(gates, weight), states)
-    assert kernels.gru_scan(gates, weight.detach()).grad_fn is None
+        assert torch.equal(recurrence.gru_scan(gates, weight), states)
+    assert recurrence.gru_scan(gates, weight.detach()).grad_fn is None

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from modeling_glintru import GlintRUConfig, GlintRUError
-from modeling_glintru import kernels_glintru as kernels
-from modeling_glintru import losses_glintru as losses
+from modeling_glintru import GlintRUError
+from modeling_glintru.kernels import build as kernels
+from modeling_glintru.kernels import softmax
+from modeling_glintru.models import losses
+from modeling_glintru.models.losses import NextItemLoss
+from modeling_glintru.models.ops_glintru import cross_entropy
 
 from .helpers import gradients, random_history, small_model
 
@@ -31,15 +36,39 @@ def assert_same(ours, plain, inputs, atol=1e-12):
         torch.testing.assert_close(a, b, rtol=0, atol=atol)
 
 
-@pytest.mark.parametrize("first_item", [0, 1])
+def test_unit_rows_are_unit(pairs):
+    weight = pairs[2]
+    with torch.no_grad():
+        weight[0] = 0  # the row of padding
+    grad = torch.randn(weight.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    grad[0] = 0
+    ours, plain = losses.unit_rows(weight), losses.unit(weight)
+    assert torch.equal(ours, plain)
+    assert_same((ours * grad).sum(), (plain * grad).sum(), [weight])
+
+
+def tables_made(unit, rows: int) -> int:
+    """How many tables of the input's size the backward pass of `unit` makes."""
+    table = torch.ones(rows, 16, requires_grad=True)
+    made, grad = unit(table), torch.ones(rows, 16)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        made.backward(grad)
+    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
+    return sum(event.nbytes() >= table.numel() * 4 for event in events)
+
+
+def test_unit_rows_make_fewer_tables():
+    assert tables_made(losses.unit_rows, 1_000) == 2 < tables_made(losses.unit, 1_000)
+
+
 @pytest.mark.parametrize(("temperature", "smoothing"), [(1.0, 0.0), (0.5, 0.0), (1.0, 0.1), (2.0, 0.3)])
 @pytest.mark.parametrize("chunk_elements", [1, 1 << 21])
-def test_cross_entropy(pairs, first_item, temperature, smoothing, chunk_elements, monkeypatch):
-    monkeypatch.setattr(losses.LinearCrossEntropy, "CHUNK_ELEMENTS", chunk_elements)
+def test_cross_entropy(pairs, temperature, smoothing, chunk_elements, monkeypatch):
+    monkeypatch.setattr(softmax.LinearCrossEntropy, "CHUNK_ELEMENTS", chunk_elements)
     hidden, targets, weight = (t.repeat(30, *[1] * (t.dim() - 1)) if i < 2 else t for i, t in enumerate(pairs))
-    ours = losses.full_cross_entropy(hidden, targets, weight, temperature, smoothing, first_item)
-    scores = (hidden @ weight.T)[:, first_item:] / temperature
-    plain = F.cross_entropy(scores, targets - first_item, label_smoothing=smoothing, reduction="sum")
+    ours = cross_entropy(hidden, weight, targets, temperature, smoothing, None)
+    scores = (hidden @ weight.T)[:, 1:] / temperature
+    plain = F.cross_entropy(scores, targets - 1, label_smoothing=smoothing, reduction="sum")
     assert_same(ours * 0.3, plain * 0.3, (pairs[0], pairs[2]), atol=1e-10)
 
 
@@ -54,7 +83,7 @@ def test_cross_entropy_in_float32(items, temperature, smoothing, kernel, monkeyp
     torch.manual_seed(0)
     hidden, weight = torch.randn(70, 16, requires_grad=True), torch.randn(items + 1, 16, requires_grad=True)
     targets = torch.randint(1, items + 1, (70,))
-    ours = losses.full_cross_entropy(hidden, targets, weight, temperature, smoothing, 1)
+    ours = cross_entropy(hidden, weight, targets, temperature, smoothing, None)
     scores = (hidden @ weight.T)[:, 1:] / temperature
     plain = F.cross_entropy(scores, targets - 1, label_smoothing=smoothing, reduction="sum")
     torch.testing.assert_close(ours, plain, rtol=1e-5, atol=1e-4)
@@ -65,24 +94,24 @@ def test_cross_entropy_in_float32(items, temperature, smoothing, kernel, monkeyp
 
 
 @pytest.mark.parametrize("kernel", [False, True])
-@pytest.mark.parametrize(("first_item", "temperature"), [(0, 1.0), (1, 0.07), (1, 30.0)])
+@pytest.mark.parametrize("temperature", [1.0, 0.07, 30.0])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_cross_entropy_without_the_items_seen(first_item, temperature, dtype, kernel, monkeypatch):
+def test_cross_entropy_without_the_items_seen(temperature, dtype, kernel, monkeypatch):
     """In several chunks; a target that was seen before competes nevertheless."""
     if not kernel:
         monkeypatch.setattr(kernels, "library", lambda: None)
     elif kernels.library() is None:
         pytest.skip("no C compiler on this machine")
-    monkeypatch.setattr(losses.LinearCrossEntropy, "CHUNK_ELEMENTS", 1)
+    monkeypatch.setattr(softmax.LinearCrossEntropy, "CHUNK_ELEMENTS", 1)
     torch.manual_seed(0)
     hidden, weight = torch.randn(150, 16, dtype=dtype), torch.randn(34, 16, dtype=dtype)
     inputs = hidden.requires_grad_(), weight.requires_grad_()
     targets, seen = torch.randint(1, 34, (150,)), torch.randint(1, 34, (150, 12))
     assert (seen == targets[:, None]).any()
-    ours = losses.full_cross_entropy(hidden, targets, weight, temperature, 0.0, first_item, seen)
+    ours = cross_entropy(hidden, weight, targets, temperature, 0.0, seen)
     hidden_items = torch.zeros(150, 34, dtype=torch.bool).scatter_(1, seen, True).scatter_(1, targets[:, None], False)
-    scores = (hidden @ weight.T / temperature).masked_fill(hidden_items, float("-inf"))[:, first_item:]
-    plain = F.cross_entropy(scores, targets - first_item, reduction="sum")
+    scores = (hidden @ weight.T / temperature).masked_fill(hidden_items, float("-inf"))[:, 1:]
+    plain = F.cross_entropy(scores, targets - 1, reduction="sum")
     tolerance = 1e-10 if dtype == torch.float64 else 1e-4
     torch.testing.assert_close(ours, plain, rtol=tolerance, atol=tolerance)
     for a, b in zip(torch.autograd.grad(ours, inputs), torch.autograd.grad(plain, inputs), strict=True):
@@ -112,21 +141,21 @@ def test_the_seen_items_of_a_target_are_those_up_to_its_position():
 def test_cross_entropy_shows_a_nan():
     hidden, weight = torch.randn(3, 16), torch.randn(40, 16)
     hidden[1, 3] = float("nan")
-    assert losses.full_cross_entropy(hidden, torch.tensor([1, 2, 3]), weight, 1.0, 0.0, 1).isnan()
+    assert cross_entropy(hidden, weight, torch.tensor([1, 2, 3]), 1.0, 0.0, None).isnan()
 
 
 def test_cross_entropy_with_huge_scores_is_finite(pairs):
     hidden, targets, weight = pairs
-    ours = losses.full_cross_entropy(hidden * 1e4, targets, weight, 1.0, 0.0, 1)
+    ours = cross_entropy(hidden * 1e4, weight, targets, 1.0, 0.0, None)
     plain = F.cross_entropy((hidden * 1e4 @ weight.T)[:, 1:], targets - 1, reduction="sum")
     assert_same(ours, plain, (hidden, weight), atol=1e-8)
 
 
 def test_cross_entropy_in_bf16_is_near(pairs):
     hidden, targets, weight = (t.detach().float().requires_grad_() if t.is_floating_point() else t for t in pairs)
-    plain = losses.full_cross_entropy(hidden, targets, weight, 1.0, 0.0, 1)
+    plain = cross_entropy(hidden, weight, targets, 1.0, 0.0, None)
     with torch.autocast("cpu", torch.bfloat16):
-        ours = losses.full_cross_entropy(hidden, targets, weight, 1.0, 0.0, 1)
+        ours = cross_entropy(hidden, weight, targets, 1.0, 0.0, None)
     torch.testing.assert_close(ours, plain, rtol=0.02, atol=0)
     (a,), (b,) = torch.autograd.grad(ours, [weight]), torch.autograd.grad(plain, [weight])
     assert (a - b).norm() < 0.02 * b.norm()
@@ -207,12 +236,14 @@ def test_normalised_scores_are_cosines(loss):
     targets, weight = torch.tensor([1, 5, 9, 30, 5, 2, 30]), model.model.embed_items.weight
 
     def plain_loss():
-        plain = GlintRUConfig(**{**model.config.to_dict(), "normalize_scores": False})
-        rows = weight / weight.norm(dim=1, keepdim=True).clamp_min(1e-12)
-        return losses.next_item_loss(plain, hidden / hidden.norm(dim=1, keepdim=True), targets, rows, None)
+        unit = [x / x.norm(dim=1, keepdim=True).clamp_min(1e-12) for x in (hidden, weight)]
+        embedding = SimpleNamespace(weight=unit[1], sparse=False)
+        config = SimpleNamespace(temperature=0.07, normalize_scores=False)
+        plain = SimpleNamespace(config=config, get_input_embeddings=lambda: embedding)
+        return model.training_loss(plain, [unit[0]], targets)
 
     torch.manual_seed(1)
-    ours = losses.next_item_loss(model.config, hidden, targets, weight, None)
+    ours = model.training_loss(model, [hidden], targets)
     torch.manual_seed(1)
     assert_same(ours, plain_loss(), (hidden, weight))
 
@@ -226,14 +257,47 @@ def test_normalised_scores_are_cosines(loss):
 
 
 def test_popularity_sampling_needs_counts():
-    model = small_model(loss="sampled_softmax", negative_sampling="popularity")
-    ids = random_history(2, 4)
-    with pytest.raises(GlintRUError, match="set_item_counts"):
-        model(ids, labels=ids)
-    with pytest.raises(GlintRUError, match=r"shape \(31,\)"):
-        model.set_item_counts([1, 2])
-    model.set_item_counts(torch.arange(31))
-    assert torch.isfinite(model(ids, labels=ids).loss)
+    ids, options = random_history(2, 4), {"loss": "sampled_softmax", "negative_sampling": "popularity"}
+    with pytest.raises(GlintRUError, match="'popularity' needs the training counts"):
+        small_model(**options)(ids, labels=ids)
+    with pytest.raises(GlintRUError, match=r"shape \(31,\), got \(2,\)"):
+        small_model(**options, item_counts=[1, 2])(ids, labels=ids)
+    assert torch.isfinite(small_model(**options, item_counts=torch.arange(31))(ids, labels=ids).loss)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"name": "bce"}, "loss.name must be one of cross_entropy, bpr, sampled_softmax, gbce; got 'bce'"),
+        ({"negative_sampling": "pop"}, "loss.negative_sampling must be one of uniform, popularity"),
+        ({"num_negatives": 0}, "loss.num_negatives must be at least 1, got 0"),
+        ({"gbce_t": 2}, "loss.gbce_t must be between 0 and 1, got 2"),
+        ({"label_smoothing": 1.0}, "loss.label_smoothing must be at least 0 and below 1"),
+        ({"label_smoothing": 0.1, "name": "bpr"}, "label_smoothing is for the loss cross_entropy only, got bpr"),
+        ({"seen_items_in_softmax": False, "name": "bpr"}, "seen_items_in_softmax False is for the loss cross_entropy"),
+        ({"seen_items_in_softmax": False, "label_smoothing": 0.1}, "got cross_entropy and 0.1"),
+        ({"r_drop_alpha": -1}, "loss.r_drop_alpha must be 0 or above and finite, got -1"),
+        ({"r_drop_alpha": 1, "name": "gbce"}, "r_drop_alpha 1 is for the loss cross_entropy without label_smoothing"),
+        ({"r_drop_alpha": 1, "label_smoothing": 0.1}, "got cross_entropy and 0.1"),
+        ({"temperature": 1}, "a loss has no setting 'temperature'; there are name, num_negatives"),
+    ],
+)
+def test_a_loss_that_cannot_be_is_refused(options, message):
+    with pytest.raises(GlintRUError, match=re.escape(message)):
+        NextItemLoss(**options)
+
+
+def test_a_model_without_a_loss_object_has_the_cross_entropy_and_no_loss_is_saved(tmp_path):
+    model, ids = small_model(normalize_scores=True, temperature=0.3).train(), random_history(3, 6)
+    torch.manual_seed(0)
+    expected = model(ids, labels=ids).loss
+    model.training_loss = None
+    torch.manual_seed(0)
+    assert torch.equal(model(ids, labels=ids).loss, expected)
+    model.training_loss = NextItemLoss("gbce")
+    model.save_pretrained(tmp_path)
+    assert "gbce" not in (tmp_path / "config.json").read_text()
+    assert type(model).from_pretrained(tmp_path).training_loss is None
 
 
 def test_the_loss_is_the_plain_mean_over_labels():
@@ -261,8 +325,7 @@ def test_the_loss_divides_by_the_batch_that_accumulation_sees():
 @pytest.mark.parametrize("loss", ["cross_entropy", "bpr", "sampled_softmax", "gbce"])
 @pytest.mark.parametrize("kind", ["uniform", "in_batch", "mixed"])
 def test_no_label_gives_zero_loss(loss, kind):
-    model = small_model(loss=loss, negative_sampling=kind)
-    model.set_item_counts(torch.ones(31))
+    model = small_model(loss=loss, negative_sampling=kind, item_counts=torch.ones(31))
     ids = random_history(2, 4)
     loss = model(ids, labels=torch.full_like(ids, -100)).loss
     loss.backward()
@@ -297,14 +360,14 @@ def test_sparse_gradients_are_the_dense_ones_row_by_row(loss):
 
 MEMORY = """
 import resource, sys, torch
-from modeling_glintru.losses_glintru import full_cross_entropy
+from modeling_glintru.models.ops_glintru import cross_entropy
 
 hidden, weight = torch.randn(4096, 16, requires_grad=True), torch.randn(40_000, 16, requires_grad=True)
 targets = torch.randint(1, 40_000, (4096,))
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << (20 if sys.platform == "darwin" else 10))
-full_cross_entropy(hidden[:8], targets[:8], weight, 1.0, 0.0, 1).backward()  # loads and compiles
+cross_entropy(hidden[:8], weight, targets[:8], 1.0, 0.0, None).backward()  # loads and compiles
 before = peak()
-full_cross_entropy(hidden, targets, weight, 1.0, 0.0, 1).backward()
+cross_entropy(hidden, weight, targets, 1.0, 0.0, None).backward()
 print(peak() - before)
 """
 

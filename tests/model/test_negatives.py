@@ -5,11 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from modeling_glintru import GlintRUError
-from modeling_glintru import negatives_glintru as drawing
-from modeling_glintru.losses_glintru import sampled_softmax
-
-from .helpers import small_config
+from modeling_glintru.models import losses as drawing
+from modeling_glintru.models.losses import LossConfig, sampled_softmax
 
 DRAWS = 40_000
 COUNTS = torch.tensor([99, 0, 9, 39, 49])  # index 0 must not matter
@@ -18,9 +15,9 @@ POPULARITY = torch.tensor([0.0, 1, 10, 40, 50]) / 101
 
 def draw(targets=None, counts=COUNTS, number=DRAWS, **options):
     torch.manual_seed(0)
-    config = small_config(vocab_size=len(counts), loss="sampled_softmax", num_negatives=number, **options)
+    config = LossConfig("sampled_softmax", num_negatives=number, **options)
     targets = torch.tensor([1, 1, 1, 2]) if targets is None else targets
-    return drawing.draw_shared_negatives(config, drawing.ItemPopularity(counts), targets)
+    return drawing.draw_shared_negatives(config, drawing.ItemPopularity(counts), targets, len(counts))
 
 
 def share(negatives, items: int = 5):
@@ -54,29 +51,15 @@ def test_popularity():
     check({"negative_sampling": "popularity"}, POPULARITY, POPULARITY)
 
 
-def test_popularity_with_an_exponent():
-    smoothed = POPULARITY.sqrt() / POPULARITY.sqrt().sum()
-    check({"negative_sampling": "popularity", "popularity_exponent": 0.5}, smoothed, smoothed)
-
-
 def test_in_batch():
     """Drawn from the targets, corrected by the popularity in training."""
     check({"negative_sampling": "in_batch"}, torch.tensor([0, 0.75, 0.25, 0, 0]), POPULARITY)
 
 
-@pytest.mark.parametrize("exponent", [0.0, 1.0])
-def test_mixed(exponent):
-    catalogue = POPULARITY if exponent else torch.tensor([0, 0.25, 0.25, 0.25, 0.25])
-    drawn = 0.3 * torch.tensor([0, 0.75, 0.25, 0, 0]) + 0.7 * catalogue
-    options = {"negative_sampling": "mixed", "in_batch_share": 0.3, "popularity_exponent": exponent}
-    check(options, drawn, 0.3 * POPULARITY + 0.7 * catalogue)
-
-
-@pytest.mark.parametrize("kind", ["popularity", "in_batch", "mixed"])
-def test_all_but_uniform_need_counts(kind):
-    config = small_config(loss="sampled_softmax", negative_sampling=kind)
-    with pytest.raises(GlintRUError, match=f"'{kind}' needs model.set_item_counts"):
-        drawing.draw_shared_negatives(config, None, torch.tensor([1]))
+def test_mixed():
+    """Half from the targets, half from the catalogue."""
+    drawn = 0.5 * torch.tensor([0, 0.75, 0.25, 0, 0]) + 0.5 * POPULARITY
+    check({"negative_sampling": "mixed"}, drawn, POPULARITY)
 
 
 def test_rare_items_of_a_large_catalogue_are_drawn():
@@ -85,10 +68,10 @@ def test_rare_items_of_a_large_catalogue_are_drawn():
     counts[1] = 1e9
     popularity = drawing.ItemPopularity(counts)
     device = torch.device("cpu")
-    table = popularity.table(1.0, device)
+    table = popularity.table(device)
     assert (table.diff() > 0).all()
-    assert popularity.table(1.0, device) is table  # made once
-    rare = popularity.probability(torch.tensor([2, 1_999_999]), 1.0)
+    assert popularity.table(device) is table  # made once
+    rare = popularity.probability(torch.tensor([2, 1_999_999]))
     expected = torch.full_like(rare, 2 / (1e9 + 1 + 2 * 1_999_998))
     torch.testing.assert_close(rare, expected, rtol=1e-6, atol=0)
 
@@ -102,15 +85,13 @@ def test_the_correction_moves_the_optimum_to_that_of_the_full_softmax(kind):
     targets = torch.repeat_interleave(torch.arange(1, 301), (frequencies * 20_000).round().long())
     scores = torch.cat((torch.zeros(1), frequencies.log()))[:, None].requires_grad_()
     hidden = torch.ones(len(targets), 1, dtype=torch.float64)
-    config = small_config(
-        vocab_size=301, num_negatives=24, negative_sampling=kind, popularity_exponent=0.5, in_batch_share=0.5
-    )
+    config = LossConfig("sampled_softmax", num_negatives=24, negative_sampling=kind)
     popularity, pull = drawing.ItemPopularity(counts), {}
     for name in ("corrected", "plain"):
         torch.manual_seed(0)
         total = torch.zeros_like(scores)
         for _ in range(40):
-            negatives, log_q = drawing.draw_shared_negatives(config, popularity, targets)
+            negatives, log_q = drawing.draw_shared_negatives(config, popularity, targets, 301)
             loss = sampled_softmax(hidden, targets, negatives, log_q if name == "corrected" else None, scores, 1.0)
             total += torch.autograd.grad(loss, scores)[0]
         pull[name] = total[1:31].sum().abs()  # of the 30 most popular items together: less noise than of each

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from modeling_glintru import GlintRUError, GlintRUProcessor
-from modeling_glintru.auto import MODELS
-from modeling_glintru.baselines.sasrec import SASRecConfig
-from modeling_glintru.new_items_glintru import neighbour_means
+from modeling_glintru.models.auto import MODELS
+from modeling_glintru.models.head_glintru import neighbour_means
+from modeling_glintru.models.losses import NextItemLoss
+from modeling_glintru.models.modeling_sasrec import SASRecConfig
 
 from .helpers import random_history, small_model
 
@@ -90,11 +91,13 @@ def test_a_refused_id_changes_nothing():
 
 def test_nothing_to_add_changes_nothing():
     model = small_model()
-    model.set_item_counts(torch.ones(OLD))
     model.add_items(0)
-    assert model.item_counts is not None and model.config.vocab_size == OLD
+    assert model.config.vocab_size == OLD
+    model.training_loss = NextItemLoss("gbce", item_counts=torch.ones(OLD), negative_sampling="mixed")
     model.add_items(1)
-    assert model.item_counts is None and model.item_popularity is None
+    ids = torch.tensor([[1, 2]])
+    with pytest.raises(GlintRUError, match=rf"item_counts must have shape \({OLD + 1},\), got \({OLD},\)"):
+        model(ids, labels=ids)
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file
 
-from modeling_glintru import GlintRUError, GlintRUForSequentialRecommendation
-from modeling_glintru.modeling_glintru import official_to_ours
+from modeling_glintru import GlintRUError
+from modeling_glintru.hub.official import from_official_state_dict, official_representation, official_to_ours
 
 
 @pytest.fixture(scope="module")
@@ -19,25 +20,29 @@ def official_weights(golden):
     return {name.removeprefix("state."): t for name, t in golden.items() if name.startswith("state.")}
 
 
-@pytest.mark.parametrize(("batch", "mode"), [("full", "masked"), ("full", "official"), ("padded", "official")])
-def test_golden_numbers(golden, batch, mode):
-    model = GlintRUForSequentialRecommendation.from_official_state_dict(
-        official_weights(golden), num_attention_heads=4, padding_mode=mode
-    ).eval()
-    ids, lengths = golden[f"{batch}.item_seq"], golden[f"{batch}.item_seq_len"]
-    rows = torch.arange(len(ids))
-    labels = torch.full_like(ids, -100)
-    labels[rows, lengths - 1] = golden[f"{batch}.target"]
+def computed(model, ids, padded: bool):
+    """Representations of every position: by the model, or with the authors' padding leak."""
+    return official_representation(model.model, ids) if padded else model(ids).last_hidden_state
 
-    output = model(ids, labels=labels)
-    output.loss.backward()
+
+@pytest.mark.parametrize(("batch", "leak"), [("full", False), ("full", True), ("padded", True)])
+def test_golden_numbers(golden, batch, leak):
+    """Their representations, scores, loss (padding competes in it) and gradients."""
+    model = from_official_state_dict(official_weights(golden), num_attention_heads=4).eval()
+    ids, lengths = golden[f"{batch}.item_seq"], golden[f"{batch}.item_seq_len"]
+    last = computed(model, ids, leak)[torch.arange(len(ids)), lengths - 1]
+    logits = last @ model.model.embed_items.weight.T
+    loss = F.cross_entropy(logits, golden[f"{batch}.target"])
+    loss.backward()
 
     def close(ours, theirs):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
 
-    close(output.last_hidden_state[rows, lengths - 1], golden[f"{batch}.seq_output"])
-    close(output.logits[:, 1:], golden[f"{batch}.logits"][:, 1:])
-    close(output.loss[None], golden[f"{batch}.loss"])
+    close(last, golden[f"{batch}.seq_output"])
+    close(logits[:, 1:], golden[f"{batch}.logits"][:, 1:])
+    close(loss[None], golden[f"{batch}.loss"])
+    if not leak:
+        close(model(ids).logits[:, 1:], golden[f"{batch}.logits"][:, 1:])
     grads = {name: p.grad for name, p in model.named_parameters()}
     official = {k.removeprefix(f"{batch}.grad."): t for k, t in golden.items() if k.startswith(f"{batch}.grad.")}
     assert {official_to_ours(name) for name in official} == grads.keys()
@@ -46,21 +51,12 @@ def test_golden_numbers(golden, batch, mode):
 
 
 def test_the_padding_leak_is_real_and_ours_does_not_have_it(golden):
-    weights = official_weights(golden)
+    model = from_official_state_dict(official_weights(golden), 4).eval()
     ids = golden["padded.item_seq"][:1]
-    shorter = ids[:, :6]
-    for mode, same in (("official", False), ("masked", True)):
-        model = GlintRUForSequentialRecommendation.from_official_state_dict(weights, 4, padding_mode=mode).eval()
-        assert torch.allclose(model(ids).logits, model(shorter).logits, atol=1e-6) is same
-
-
-def test_official_mode_takes_one_label_a_row(golden):
-    model = GlintRUForSequentialRecommendation.from_official_state_dict(
-        official_weights(golden), 4, padding_mode="official"
-    )
-    ids = golden["full.item_seq"]
-    with pytest.raises(GlintRUError, match="one label a row"):
-        model(ids, labels=ids)
+    last = int(golden["padded.item_seq_len"][0]) - 1
+    for leak in (True, False):
+        whole, shorter = (computed(model, x, leak)[:, last] for x in (ids, ids[:, :6]))
+        assert torch.allclose(whole, shorter, atol=1e-6) is not leak
 
 
 @pytest.mark.parametrize(
@@ -76,4 +72,4 @@ def test_a_wrong_state_dict_is_named(golden, change, message):
     weights = official_weights(golden)
     change(weights)
     with pytest.raises(GlintRUError, match=message):
-        GlintRUForSequentialRecommendation.from_official_state_dict(weights, 4)
+        from_official_state_dict(weights, 4)

@@ -2,35 +2,48 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 import torch.nn.functional as F
 
-from modeling_glintru import GlintRUConfig
-from modeling_glintru import kernels_glintru as kernels
-from modeling_glintru import losses_glintru as losses
-from modeling_glintru.r_drop_glintru import r_drop
+from modeling_glintru.kernels import build as kernels
+from modeling_glintru.kernels import softmax
+from modeling_glintru.models.losses import NextItemLoss
 
 from .helpers import gradients, random_history, small_model
 
 
 def plain(config, hidden, again, targets, weight, seen=None):
     """The paper's equations, halved."""
-    first_item = 0 if config.padding_in_softmax else 1
     if config.normalize_scores:
         hidden, again, weight = (F.normalize(x, dim=-1) for x in (hidden, again, weight))
-    scores = [(x @ weight[first_item:].T) / config.temperature for x in (hidden, again)]
+    scores = [(x @ weight[1:].T) / config.temperature for x in (hidden, again)]
     if seen is None:
         logs = [x.log_softmax(-1) for x in scores]
     else:
-        hidden_items = torch.zeros_like(scores[0], dtype=torch.bool).scatter_(1, seen - first_item, True)
-        hidden_items.scatter_(1, targets[:, None] - first_item, False)
+        hidden_items = torch.zeros_like(scores[0], dtype=torch.bool).scatter_(1, seen - 1, True)
+        hidden_items.scatter_(1, targets[:, None] - 1, False)
         # 0 where hidden: the difference of the two must be 0 there, not -inf minus -inf.
         masses = [x.masked_fill(hidden_items, float("-inf")).logsumexp(-1, keepdim=True) for x in scores]
         logs = [(x - mass).masked_fill(hidden_items, -1e9) for x, mass in zip(scores, masses, strict=True)]
-    likelihood = sum(F.nll_loss(x, targets - first_item, reduction="sum") for x in logs)
+    likelihood = sum(F.nll_loss(x, targets - 1, reduction="sum") for x in logs)
     divergence = sum(F.kl_div(a, b, log_target=True, reduction="sum") for a, b in (logs, logs[::-1])) / 2
     return (likelihood + config.r_drop_alpha * divergence) / 2
+
+
+class Config(SimpleNamespace):
+    """What the loss depends on, as one object."""
+
+    def __init__(self, **options):
+        super().__init__(**{"temperature": 1.0, "normalize_scores": False, **options})
+
+
+def r_drop(config, hidden, again, targets, weight, seen=None):
+    embedding = SimpleNamespace(weight=weight, sparse=False)
+    model = SimpleNamespace(config=config, get_input_embeddings=lambda: embedding)
+    return NextItemLoss(r_drop_alpha=config.r_drop_alpha)(model, [hidden, again], targets, seen)
 
 
 def inputs(rows, items, dtype):
@@ -42,14 +55,14 @@ def inputs(rows, items, dtype):
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"temperature": 0.5}, {"normalize_scores": True, "temperature": 0.07}, {"padding_in_softmax": True}],
+    [{}, {"temperature": 0.5}, {"normalize_scores": True, "temperature": 0.07}],
 )
 @pytest.mark.parametrize("alpha", [0.5, 3])
 @pytest.mark.parametrize("chunk_elements", [1, 1 << 21])
 @pytest.mark.parametrize("hide_seen", [False, True])
 def test_the_papers_loss(options, alpha, chunk_elements, hide_seen, monkeypatch):
-    monkeypatch.setattr(losses.LinearCrossEntropy, "CHUNK_ELEMENTS", chunk_elements)
-    config = GlintRUConfig(vocab_size=32, r_drop_alpha=alpha, **options)
+    monkeypatch.setattr(softmax.LinearCrossEntropy, "CHUNK_ELEMENTS", chunk_elements)
+    config = Config(r_drop_alpha=alpha, **options)
     pair, targets, weight = inputs(150, 31, torch.float64)
     seen = torch.randint(1, 32, (150, 9)) if hide_seen else None
     ours, expected = (f(config, pair[0], pair[1], targets, weight, seen) * 0.3 for f in (r_drop, plain))
@@ -67,7 +80,7 @@ def test_in_float32_and_bfloat16(items, kernel, hide_seen, monkeypatch):
         monkeypatch.setattr(kernels, "library", lambda: None)
     elif kernels.library() is None:
         pytest.skip("no C compiler on this machine")
-    config = GlintRUConfig(vocab_size=items + 1, r_drop_alpha=1.5, temperature=0.5)
+    config = Config(r_drop_alpha=1.5, temperature=0.5)
     pair, targets, weight = inputs(300, items, torch.float32)
     seen = torch.randint(1, items + 1, (300, 9)) if hide_seen else None
     expected = plain(config, pair[0], pair[1], targets, weight, seen)
@@ -83,7 +96,7 @@ def test_in_float32_and_bfloat16(items, kernel, hide_seen, monkeypatch):
 
 @pytest.mark.parametrize("frozen", ["items", "history"])
 def test_what_is_frozen_costs_no_gradient(frozen):
-    config = GlintRUConfig(vocab_size=32, r_drop_alpha=1.0)
+    config = Config(r_drop_alpha=1.0)
     pair, targets, weight = inputs(20, 31, torch.float64)
     still, moving = (weight, pair) if frozen == "items" else (pair, weight)
     still.requires_grad_(False)
@@ -107,7 +120,7 @@ def test_training_passes_twice_and_nothing_else_does():
     torch.manual_seed(3)
     ours = model(ids, labels=labels).loss
     flat = [x.flatten(0, 1) for x in passes]
-    expected = plain(model.config, *flat, labels.flatten(), twin.model.embed_items.weight) / labels.numel()
+    expected = plain(Config(r_drop_alpha=1.0), *flat, labels.flatten(), twin.model.embed_items.weight) / labels.numel()
     torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-5)
     assert (flat[0] - flat[1]).abs().max() > 1e-3
     wanted = gradients(expected, twin)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,12 +14,14 @@ import torch
 from transformers import AutoModel, AutoProcessor
 
 from modeling_glintru import GlintRUForSequentialRecommendation, GlintRUProcessor
+from modeling_glintru.kernels import register
+from modeling_glintru.models import ops_glintru
 
 from .helpers import small_model
 
 HISTORIES = [["b", "c", "a"], ["d", "a"]]
 
-# Scores, those of a stored state that goes on, and the losses around one training step with dropout; the same lines run
+# Scores, those of a stored state that goes on, and the losses around one training step; the same lines run
 # here and in the other process.
 ANSWER = """
 import torch
@@ -108,7 +111,8 @@ def answer_without_the_package(folder, again, home):
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     folder = tmp_path_factory.mktemp("remote") / "model"
-    model = small_model(vocab_size=5, num_hidden_layers=2, average_share=0.4, state_space_share=0.4)
+    options = dict.fromkeys(("embedding_dropout", "attention_dropout", "hidden_dropout"), 0.0)  # kernels draw otherwise
+    model = small_model(vocab_size=5, num_hidden_layers=2, average_share=0.4, state_space_share=0.4, **options)
     model.save_pretrained(folder)
     processor = GlintRUProcessor(["a", "b", "c", "d"], {"a": "Apple"})
     processor.save_pretrained(folder)
@@ -124,13 +128,10 @@ def test_the_folder_says_where_its_code_is(saved):
     processor = json.loads((saved / "preprocessor_config.json").read_text())["auto_map"]
     assert processor == dict.fromkeys(("AutoFeatureExtractor", "AutoProcessor"), "processing_glintru.GlintRUProcessor")
     names = {file.name for file in saved.glob("*.py")}
-    wanted = {
-        *("average", "block_source", "configuration", "fused", "head", "history_source", "kernel_source", "kernels"),
-        *("layers", "losses", "modeling", "negatives", "new_items", "pipeline", "processing", "r_drop", "state"),
-        *("item_sets", "seen_items"),
-        *("scan", "scan_source", "state_space", "step_source", "time_gaps", "vocabulary"),
-    }
+    wanted = ("configuration", "head", "modeling", "ops", "pipeline", "processing", "state")
     assert names == {f"{name}_glintru.py" for name in wanted}
+    for file in saved.glob("*.py"):  # an auditor finds nothing that leaves Python and torch
+        assert not re.search(r"ctypes|subprocess|os\.system|__attribute__|#include", file.read_text()), file.name
 
 
 @pytest.mark.slow
@@ -151,8 +152,8 @@ def test_it_works_without_the_package(saved, tmp_path):
 
 
 def assert_same(there, here):
-    torch.testing.assert_close(torch.tensor(there["scores"]), torch.tensor(here["scores"]), rtol=0, atol=1e-6)
-    assert there["losses"] == pytest.approx(here["losses"], abs=1e-6)
+    torch.testing.assert_close(torch.tensor(there["scores"]), torch.tensor(here["scores"]), rtol=0, atol=5e-6)
+    assert there["losses"] == pytest.approx(here["losses"], abs=5e-6)
     ids = [[item["item_id"] for item in row] for row in here["best"]]
     assert [[item["item_id"] for item in row] for row in there["best"]] == ids
 
@@ -171,3 +172,35 @@ def test_with_the_package_its_own_classes_are_used(saved, trust, tmp_path):
 def contents(folder):
     """Text by file name; safetensors files only by name, since their metadata comes in no fixed order."""
     return {file.name: file.suffix != ".safetensors" and file.read_text() for file in folder.iterdir()}
+
+
+KERNELS = """
+import sys, torch
+from transformers import AutoModel
+
+model = AutoModel.from_pretrained(sys.argv[1], trust_remote_code=True).eval()
+assert type(model).__module__.startswith("transformers_modules."), type(model)
+ops = sys.modules[type(model).__module__.rpartition(".")[0] + ".ops_glintru"]
+print(sorted(ops.FAST_FORMS))
+print(model(torch.tensor([[1, 2, 3]])).logits[0, 1:].tolist())
+"""
+
+
+def test_code_from_the_hub_finds_the_kernels_of_an_installed_package(saved, tmp_path):
+    """The model comes as remote code, since nobody imported the package; its operations are the fast ones."""
+    environment = clean_environment(tmp_path / "home")
+    command = [sys.executable, "-c", KERNELS, str(saved)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    names, scores = done.stdout.splitlines()[-2:]
+    assert eval(names) == sorted(ops_glintru.FAST_FORMS) != []
+    here = AutoModel.from_pretrained(saved)(torch.tensor([[1, 2, 3]])).logits[0, 1:]
+    torch.testing.assert_close(torch.tensor(json.loads(scores)), here, rtol=0, atol=5e-6)
+
+
+def test_kernels_for_other_arguments_stay_away():
+    table: dict = {}
+    register(table, ops_glintru.SIGNATURES + 1)
+    assert table == {}
+    register(table, ops_glintru.SIGNATURES)
+    assert table.keys() == ops_glintru.FAST_FORMS.keys()

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from modeling_glintru import kernels_glintru as kernels
-from modeling_glintru import scan_glintru
-from modeling_glintru.scan_glintru import selective_scan
+from modeling_glintru.kernels import build as kernels
+from modeling_glintru.kernels import scan
+from modeling_glintru.kernels.scan import chunked_scan
+from modeling_glintru.models.ops_glintru import selective_scan
 
 needs_kernel = pytest.mark.skipif(kernels.library() is None, reason="no C compiler on this machine")
 
@@ -41,12 +42,20 @@ def test_the_scan_in_chunks_is_a_plain_loop(chunk):
     inputs, start = scan_inputs(2, 11, 3, 4, torch.float64), torch.rand(2, 3, 4, dtype=torch.float64)
     for ours, zero in ((None, torch.zeros_like(start)), (start, start)):
         expected = results(plain_scan, inputs, zero)
-        for tensor, right in zip(results(selective_scan, inputs, ours, chunk), expected, strict=True):
+        for tensor, right in zip(results(chunked_scan, inputs, ours, chunk), expected, strict=True):
             torch.testing.assert_close(tensor, right, rtol=0, atol=1e-12)
         with torch.no_grad():
             step, u, rates, b, c = inputs
-            for tensor, right in zip(selective_scan(step, u, -rates, b, c, ours, chunk), expected, strict=False):
+            for tensor, right in zip(chunked_scan(step, u, -rates, b, c, ours, chunk), expected, strict=False):
                 torch.testing.assert_close(tensor, right, rtol=0, atol=1e-12)
+
+
+def test_the_operation_without_kernels_is_a_plain_loop():
+    inputs, start = scan_inputs(2, 11, 3, 4, torch.float64), torch.rand(2, 3, 4, dtype=torch.float64)
+    for ours, zero in ((None, torch.zeros_like(start)), (start, start)):
+        expected = results(plain_scan, inputs, zero)
+        for tensor, right in zip(results(selective_scan.plain, inputs, ours), expected, strict=True):
+            torch.testing.assert_close(tensor, right, rtol=0, atol=1e-12)
 
 
 @needs_kernel
@@ -56,7 +65,8 @@ def test_the_scan_in_chunks_is_a_plain_loop(chunk):
 )
 def test_the_kernel_is_a_plain_loop(batch, length, channels, size, threads, monkeypatch):
     called = []
-    monkeypatch.setattr(scan_glintru, "call", lambda *parts: called.append(parts) or kernels.call(*parts))
+    call = scan.call
+    monkeypatch.setattr(scan, "call", lambda *parts: called.append(parts) or call(*parts))
     inputs, start = scan_inputs(batch, length, channels, size, torch.float32), torch.rand(batch, channels, size)
     double = scan_inputs(batch, length, channels, size, torch.float64)
     before = torch.get_num_threads()

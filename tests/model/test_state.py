@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from modeling_glintru import GlintRUError, GlintRUModel, GlintRUState
-from modeling_glintru.auto import MODELS
+from modeling_glintru.models.auto import MODELS
 
 from .helpers import random_history, small_config, small_model
 from .test_identity import PARTS, STATE_SPACE, random_case
@@ -284,8 +284,6 @@ def test_errors(model, state, tmp_path):
         small_model(num_hidden_layers=2, use_linear_attention=False)(ids, state=state)
     with pytest.raises(GlintRUError, match="must be a GlintRUState, got dict"):
         model(ids, state={})
-    with pytest.raises(GlintRUError, match="'official'"):
-        small_model(padding_mode="official")(ids, use_cache=True)
     with pytest.raises(GlintRUError, match="the state is on meta"):
         model(ids, state=state.to("meta"))
     with pytest.raises(GlintRUError, match="index 3 is out of range"):

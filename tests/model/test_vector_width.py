@@ -10,11 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from modeling_glintru import kernels_glintru as kernels
-from modeling_glintru import step_glintru
-from modeling_glintru.kernel_source_glintru import SOURCE
-from modeling_glintru.scan_glintru import selective_scan
-from modeling_glintru.step_glintru import CompiledStep
+from modeling_glintru.kernels import build as kernels
+from modeling_glintru.kernels.step import CompiledStep
+from modeling_glintru.models.ops_glintru import selective_scan
 
 from .helpers import gradients, random_history, small_model
 from .test_scan import results, scan_inputs
@@ -27,8 +25,8 @@ pytestmark = pytest.mark.skipif(
 @pytest.mark.parametrize(("processor", "width"), [("x86-64", 4), ("haswell", 8), ("skylake-avx512", 16)])
 def test_a_vector_is_as_wide_as_a_register(processor, width):
     compiler = shutil.which("cc") or shutil.which("gcc") or "clang"
-    command = [compiler, f"-march={processor}", "-dM", "-E", "-x", "c", "-"]
-    macros = subprocess.run(command, input=SOURCE, capture_output=True, text=True, check=True).stdout
+    command = [compiler, f"-march={processor}", "-dM", "-E", str(kernels.SOURCES / "kernels.c")]
+    macros = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert f"#define WIDTH {width}\n" in macros
 
 
@@ -57,8 +55,7 @@ def test_a_narrower_build_gives_the_same_numbers(processor, monkeypatch, tmp_pat
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     narrow = kernels.library.__wrapped__()
     assert narrow is not None
-    for module in (kernels, step_glintru):
-        monkeypatch.setattr(module, "library", lambda: narrow)
+    monkeypatch.setattr(kernels, "library", lambda: narrow)
     for case, tensors in zip(cases, expected, strict=True):
         limit = 1e-2 if case[2] else 1e-5
         for ours, theirs in zip(numbers(*case), tensors, strict=True):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from modeling_glintru.configuration_glintru import GlintRUError
-from modeling_glintru.processing_glintru import GlintRUProcessor, UnknownItemError, VocabularyError
+from modeling_glintru.models.configuration_glintru import GlintRUError
+from modeling_glintru.models.processing_glintru import GlintRUProcessor, UnknownItemError, VocabularyError
 
 
 @pytest.fixture

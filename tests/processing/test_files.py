@@ -18,8 +18,8 @@ from safetensors.numpy import load_file, save_file
 from transformers import AutoFeatureExtractor, AutoProcessor, Trainer, TrainingArguments
 
 from modeling_glintru import GlintRUConfig, GlintRUForSequentialRecommendation
-from modeling_glintru.configuration_glintru import GlintRUError
-from modeling_glintru.processing_glintru import VOCABULARY_FILE, GlintRUProcessor, VocabularyFileError
+from modeling_glintru.models.configuration_glintru import GlintRUError
+from modeling_glintru.models.processing_glintru import VOCABULARY_FILE, GlintRUProcessor, VocabularyFileError
 
 STRINGS = ["007", "7", "", "Zoë", "日本", "a\0", "🎬", "\ud800"]
 INTEGERS = [0, -5, 2**63 - 1, -(2**63), 7]

@@ -11,8 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modeling_glintru.configuration_glintru import GlintRUError
-from modeling_glintru.processing_glintru import GlintRUProcessor, UnknownItemError, VocabularyError
+from modeling_glintru.models.configuration_glintru import GlintRUError
+from modeling_glintru.models.processing_glintru import GlintRUProcessor, UnknownItemError, VocabularyError
 
 STRINGS = ["007", "7", "", " 7 ", "Zoë", "日本", "a\0", "a", "🎬", "\ud800"]
 INTEGERS = [0, -5, 2**63 - 1, -(2**63), 7, 2**53 + 1, 2**53]

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from modeling_glintru import GlintRUError, GlintRUProcessor
-from modeling_glintru.auto import MODELS
-from modeling_glintru.kernels_glintru import library
+from modeling_glintru.kernels.build import library
+from modeling_glintru.models.auto import MODELS
 from modeling_glintru.serving import Recommender, StreamingRecommender, recommender, streaming
 from modeling_glintru.serving.session import ClickSession
 

@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 from modeling_glintru import GlintRUError, GlintRUProcessor, UnknownItemError
 from modeling_glintru.cli import app
 from modeling_glintru.hub.handler import EndpointHandler
-from modeling_glintru.item_sets_glintru import ItemFilter, ItemSet
+from modeling_glintru.kernels import build
+from modeling_glintru.models.pipeline_glintru import ItemFilter, ItemSet
 from modeling_glintru.serving import Recommender, StreamingRecommender, offline
 from modeling_glintru.serving.offline import UserHistories, recommend_all
 from modeling_glintru.serving.session import ClickSession
@@ -221,7 +222,7 @@ def test_a_state_that_holds_items_is_no_cold_start(folder):
 @pytest.mark.parametrize("keep", [1, 4, 30])
 def test_filters_of_many_users_with_the_kernel_and_without(monkeypatch, compiled, keep):
     if not compiled:
-        monkeypatch.setattr(offline, "library", lambda: None)
+        monkeypatch.setattr(build, "library", lambda: None)
     monkeypatch.setattr(offline, "BLOCK_USERS", 7)
     random = np.random.default_rng(1)
     frame = pl.DataFrame(
@@ -261,7 +262,7 @@ def test_popular_items_follow_the_counts_and_the_items():
 
 def test_a_folder_without_counts_says_so_once(monkeypatch):
     recommender, said = Recommender(small_model(), GlintRUProcessor(ITEMS)), []
-    logger = logging.get_logger("modeling_glintru.item_sets_glintru")
+    logger = logging.get_logger("modeling_glintru.models.pipeline_glintru")
     logger.warning_once.cache_clear()
     monkeypatch.setattr(logger, "warning", said.append)
     recommender.recommend([ITEMS[:1]])

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from modeling_glintru.auto import MODELS
-from modeling_glintru.head_glintru import last_item
-from modeling_glintru.kernels_glintru import library
+from modeling_glintru.kernels.build import library
+from modeling_glintru.models.auto import MODELS
+from modeling_glintru.models.head_glintru import last_item
 from modeling_glintru.serving import item_tables
 from modeling_glintru.serving.last_item import LastItemEncoder
 
@@ -27,7 +27,6 @@ SWITCHES = [
     {"average_share": 0.4, "num_hidden_layers": 2},
     STATE_SPACE,
     {**STATE_SPACE, "num_hidden_layers": 2},
-    {"padding_mode": "official"},
 ]
 
 

@@ -10,12 +10,13 @@ import pytest
 import torch
 
 from modeling_glintru import GlintRUError, GlintRUProcessor
-from modeling_glintru.auto import MODELS
 from modeling_glintru.errors import DataError
+from modeling_glintru.kernels import build
+from modeling_glintru.models.auto import MODELS
+from modeling_glintru.models.processing_glintru import UnknownItemError
 from modeling_glintru.serving import Recommender, offline
 from modeling_glintru.serving.offline import UserHistories, recommend_all
 from modeling_glintru.serving.recommendation_file import check_output, open_output
-from modeling_glintru.vocabulary_glintru import UnknownItemError
 
 from ..model.helpers import small_model
 
@@ -74,7 +75,7 @@ def test_the_plain_search_and_two_threads_find_the_same(table, exclude_seen, mon
     for threads in (1, 2):
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
         ways.append(next(recommend_all(model, users, 8, 7, exclude_seen=exclude_seen)))
-    monkeypatch.setattr(offline, "library", lambda: None)
+    monkeypatch.setattr(build, "library", lambda: None)
     ways.append(next(recommend_all(model, users, 8, 7, exclude_seen=exclude_seen)))
     for items, scores in ways[1:]:
         np.testing.assert_array_equal(items, ways[0][0])

@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from modeling_glintru import GlintRUError, GlintRUProcessor
-from modeling_glintru.auto import MODELS
 from modeling_glintru.errors import DataError
+from modeling_glintru.models.auto import MODELS
 from modeling_glintru.serving import onnx as onnx_module
 from modeling_glintru.serving.onnx import export_onnx
 
@@ -157,7 +157,7 @@ def test_the_page_serves_a_trained_folder_without_torch(tmp_path):
     from typer.testing import CliRunner
 
     from modeling_glintru.cli import app
-    from modeling_glintru.loading import load_model_folder
+    from modeling_glintru.models.loading import load_model_folder
     from modeling_glintru.serving import Recommender
 
     model = tmp_path / "model"
@@ -216,7 +216,6 @@ def test_what_cannot_be_exported(tmp_path):
     sasrec = MODELS["sasrec"](MODELS["sasrec"].config_class(vocab_size=31, hidden_size=16))
     for model, options, message in [
         (sasrec, {}, "only GLINT-RU has the states"),
-        (small_model(padding_mode="official"), {}, "not padding_mode 'official'"),
         (small_model(), {"top_k": 0}, "top_k must be between 1"),
         (small_model(), {"top_k": 31}, "top_k must be between 1"),
         (small_model(), {"output": file}, "must be a folder"),

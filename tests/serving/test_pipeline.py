@@ -12,9 +12,9 @@ import torch
 from transformers import AutoModel, pipeline
 
 from modeling_glintru import GlintRUError, GlintRUProcessor, GlintRUState, SequentialRecommendationPipeline
-from modeling_glintru.auto import MODELS
+from modeling_glintru.models.auto import MODELS
+from modeling_glintru.models.processing_glintru import UnknownItemError
 from modeling_glintru.serving import Recommender
-from modeling_glintru.vocabulary_glintru import UnknownItemError
 
 from ..model.helpers import small_model
 from ..model.test_remote_code import BLOCK, clean_environment

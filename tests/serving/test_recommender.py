@@ -9,7 +9,7 @@ import torch
 from transformers.utils import logging
 
 from modeling_glintru import GlintRUConfig, GlintRUError, GlintRUForSequentialRecommendation, GlintRUProcessor
-from modeling_glintru.pipeline_glintru import SequentialRecommendationPipeline
+from modeling_glintru.models.pipeline_glintru import SequentialRecommendationPipeline
 from modeling_glintru.serving import Recommender, StreamingRecommender
 from modeling_glintru.serving.offline import UserHistories, recommend_all
 from modeling_glintru.serving.session import ClickSession
@@ -52,31 +52,32 @@ def test_the_whole_history_is_left_out_not_just_what_the_model_reads(recommender
 def test_scores_of_seen_items_that_say_nothing_are_warned_of(recommender, caplog):
     """By every way to an answer, and only where they are asked for."""
     processor, histories = recommender.processor, [ITEMS[:3]]
-    config = GlintRUConfig(vocab_size=31, hidden_size=16, num_attention_heads=4, seen_items_in_softmax=False)
-    model = GlintRUForSequentialRecommendation(config)
+    model = recommender.model
     frame = pl.DataFrame({"user_id": [1, 1], "item_id": ITEMS[:2], "timestamp": [1, 2]})
     users = UserHistories.of(frame, processor, "drop")
     streaming = StreamingRecommender(model, processor)
     streaming.observe("ann", ITEMS[0])
     ways = [
-        lambda model, seen: Recommender(model, processor).recommend(histories, 3, exclude_seen=seen),
-        lambda model, seen: list(recommend_all(model, users, 4, 3, exclude_seen=seen)),
-        lambda model, seen: ClickSession(model, processor, 3, seen),
-        lambda model, seen: SequentialRecommendationPipeline(model, processor)(histories, exclude_seen=seen),
+        lambda seen: Recommender(model, processor).recommend(histories, 3, exclude_seen=seen),
+        lambda seen: list(recommend_all(model, users, 4, 3, exclude_seen=seen)),
+        lambda seen: ClickSession(model, processor, 3, seen),
+        lambda seen: SequentialRecommendationPipeline(model, processor)(histories, exclude_seen=seen),
+        lambda seen: streaming.recommend("ann", 3, exclude_seen=seen),
     ]
-    logger = logging.get_logger("modeling_glintru.seen_items_glintru")
+    # What the processor says, what the call asks for, and whether that is warned of.
+    cases = ((False, False, True), (False, True, False), (False, None, False), (True, False, False))
+    logger = logging.get_logger("modeling_glintru.models.pipeline_glintru")
     logger.addHandler(caplog.handler)
     try:
         for way in ways:
-            for asked, seen, said in ((model, False, True), (model, True, False), (recommender.model, False, False)):
+            for again, seen, said in cases:
+                processor.recommend_seen = again
                 logger.warning_once.cache_clear()
                 caplog.clear()
-                way(asked, seen)
-                assert ("never learned to score the items of the history" in caplog.text) is said
-        logger.warning_once.cache_clear()
-        streaming.recommend("ann", 3, exclude_seen=False)
-        assert "never learned" in caplog.text
+                way(seen)
+                assert ("trained and measured with past items left out" in caplog.text) is said
     finally:
+        processor.recommend_seen = False
         logger.removeHandler(caplog.handler)
 
 

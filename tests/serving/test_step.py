@@ -8,16 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-from modeling_glintru import GlintRUConfig, GlintRUError, GlintRUForSequentialRecommendation, kernels_glintru
-from modeling_glintru.baselines.gru4rec import GRU4RecConfig, GRU4RecForSequentialRecommendation
+from modeling_glintru import GlintRUError
+from modeling_glintru.kernels import build
+from modeling_glintru.kernels.step import CompiledStep
+from modeling_glintru.models.modeling_gru4rec import GRU4RecConfig, GRU4RecForSequentialRecommendation
 from modeling_glintru.serving.plain_step import PlainStep
 from modeling_glintru.serving.step import make_step
-from modeling_glintru.step_glintru import CompiledStep
 
 from ..model.helpers import random_history, small_model
 from ..model.test_identity import PARTS, STATE_SPACE
 
-needs_kernel = pytest.mark.skipif(kernels_glintru.library() is None, reason="no C compiler on this machine")
+needs_kernel = pytest.mark.skipif(build.library() is None, reason="no C compiler on this machine")
 CLOSE = {"rtol": 2e-5, "atol": 2e-5}
 
 
@@ -164,7 +165,7 @@ def test_a_step_is_a_copy_of_the_weights():
 def test_where_the_kernel_cannot_serve(monkeypatch):
     assert isinstance(make_step(small_model().double()), PlainStep)
     assert isinstance(make_step(small_model().to(torch.bfloat16)), PlainStep)
-    monkeypatch.setattr("modeling_glintru.step_glintru.library", lambda: None)
+    monkeypatch.setattr("modeling_glintru.kernels.build.library", lambda: None)
     assert isinstance(make_step(small_model()), PlainStep)
 
 
@@ -172,6 +173,3 @@ def test_models_without_a_state():
     gru4rec = GRU4RecForSequentialRecommendation(GRU4RecConfig(vocab_size=9, hidden_size=8))
     with pytest.raises(GlintRUError, match="GRU4RecForSequentialRecommendation keeps no state"):
         make_step(gru4rec)
-    official = GlintRUConfig(vocab_size=9, hidden_size=8, padding_mode="official")
-    with pytest.raises(GlintRUError, match="padding_mode 'official'"):
-        make_step(GlintRUForSequentialRecommendation(official))

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from modeling_glintru import GlintRUError, GlintRUProcessor, UnknownItemError
-from modeling_glintru.auto import MODELS
 from modeling_glintru.errors import StateError, StoreBusyError, StoreError, StoreFullError
+from modeling_glintru.models.auto import MODELS
 from modeling_glintru.serving import Event, Observed, Recommender, StreamingRecommender, rebuild_all
 from modeling_glintru.serving.plain_step import PlainStep
 

@@ -7,14 +7,13 @@ import random
 import numpy as np
 import pytest
 
-from modeling_glintru import GlintRUError, kernels_glintru
+from modeling_glintru import GlintRUError
+from modeling_glintru.kernels import build
 from modeling_glintru.serving import top_k
 from modeling_glintru.serving.top_k import ExactIndex
 
 KINDS = [
-    pytest.param(
-        "compiled", marks=pytest.mark.skipif(kernels_glintru.library() is None, reason="no C compiler on this machine")
-    ),
+    pytest.param("compiled", marks=pytest.mark.skipif(build.library() is None, reason="no C compiler on this machine")),
     "plain",
 ]
 
@@ -23,7 +22,7 @@ KINDS = [
 def make(request, monkeypatch):
     """Makes an index, by the kernel or without it."""
     if request.param == "plain":
-        monkeypatch.setattr(top_k, "library", lambda: None)
+        monkeypatch.setattr(build, "library", lambda: None)
         monkeypatch.setattr(top_k, "BLOCK", 400)  # few queries at once
     return ExactIndex
 
@@ -77,7 +76,7 @@ def test_ties_go_to_the_lower_id(make):
 
 
 def test_scores_of_a_query_do_not_depend_on_the_others():
-    if kernels_glintru.library() is None:
+    if build.library() is None:
         pytest.skip("no C compiler on this machine")
     rng = np.random.default_rng(0)
     index, queries = ExactIndex(rng.normal(size=(1000, 48))), rng.normal(size=(40, 48)).astype(np.float32)

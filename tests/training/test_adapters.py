@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from modeling_glintru.auto import MODELS
 from modeling_glintru.errors import RecipeError
-from modeling_glintru.loading import load_model_folder
-from modeling_glintru.step_glintru import CompiledStep
+from modeling_glintru.kernels.step import CompiledStep
+from modeling_glintru.models.auto import MODELS
+from modeling_glintru.models.loading import load_model_folder
 from modeling_glintru.training.adapters import add_adapters, check_adapters, linear_layers, merge_adapters
 
 from ..cli.conftest import demo, glintru  # noqa: F401 (fixtures)

@@ -8,7 +8,7 @@ import torch
 from datasets import Dataset
 
 from modeling_glintru.errors import RecipeError
-from modeling_glintru.recipes import load_recipe
+from modeling_glintru.recipe import load_recipe
 from modeling_glintru.training.cooccurrence import (
     REACH,
     cooccurrence_embeddings,

@@ -11,6 +11,8 @@ from torch import nn
 from transformers import Trainer, TrainingArguments, set_seed
 
 from modeling_glintru import GlintRUConfig, GlintRUError, GlintRUForSequentialRecommendation
+from modeling_glintru.models import losses
+from modeling_glintru.models.losses import NextItemLoss
 from modeling_glintru.training import GlintRUTrainer, LazyAdamW
 from modeling_glintru.training.optimizer import clip_grad_norm_
 
@@ -138,7 +140,7 @@ VOCAB = 60
 def trainer(folder, kind=GlintRUTrainer, loss="sampled_softmax", items=VOCAB, **options):
     set_seed(0)
     rates = dict.fromkeys(("embedding_dropout", "attention_dropout", "hidden_dropout"), 0.0)
-    config = GlintRUConfig(vocab_size=VOCAB, hidden_size=16, num_attention_heads=2, loss=loss, num_negatives=4, **rates)
+    config = GlintRUConfig(vocab_size=VOCAB, hidden_size=16, num_attention_heads=2, **rates)
     generator = torch.Generator().manual_seed(1)
     rows = torch.randint(1, items, (64, 7), generator=generator)
     arguments = {
@@ -152,8 +154,10 @@ def trainer(folder, kind=GlintRUTrainer, loss="sampled_softmax", items=VOCAB, **
         "use_cpu": True,
         "report_to": "none",
     }
+    model = GlintRUForSequentialRecommendation(config)
+    model.training_loss = NextItemLoss(loss, num_negatives=4)
     return kind(
-        model=GlintRUForSequentialRecommendation(config),
+        model=model,
         args=TrainingArguments(str(folder), **(arguments | options)),
         train_dataset=[{"input_ids": row[:-1], "labels": row[1:]} for row in rows],
     )
@@ -198,9 +202,11 @@ def test_the_plain_trainer_keeps_its_optimizer(tmp_path):
     assert not made.model.get_input_embeddings().sparse
 
 
-def test_rows_that_no_step_used_stay(tmp_path):
+def test_rows_that_no_step_used_stay(tmp_path, monkeypatch):
     made = trainer(tmp_path, loss="sampled_softmax", items=20)
-    made.model.config.vocab_size = 30  # no negative at 30 or above
+    draw = losses.draw_shared_negatives
+    # No negative at 30 or above.
+    monkeypatch.setattr(losses, "draw_shared_negatives", lambda *arguments: draw(*arguments[:3], 30))
     before = made.model.get_input_embeddings().weight.detach().clone()
     made.train()
     after = made.model.get_input_embeddings().weight.detach()

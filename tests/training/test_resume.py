@@ -16,7 +16,7 @@ from modeling_glintru.data import TrainingWindows, load_source
 from modeling_glintru.data.prepare import prepare
 from modeling_glintru.errors import ModelFolderError
 from modeling_glintru.evaluation import target_ranks
-from modeling_glintru.recipes import load_recipe
+from modeling_glintru.recipe import load_recipe
 from modeling_glintru.training import TrainingResult, checkpoint, train
 from modeling_glintru.training.checkpoint import read_optimizer, read_weights, write_optimizer, write_weights
 from modeling_glintru.training.stopping import Interruptions, RunStopped

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from datasets import Dataset
 
 from modeling_glintru.errors import RecipeError
-from modeling_glintru.recipes import load_recipe
+from modeling_glintru.recipe import load_recipe
 from modeling_glintru.training.cooccurrence import near_pairs
 from modeling_glintru.training.smoothing import NeighborSmoothing, neighbors
 

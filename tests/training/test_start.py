@@ -8,12 +8,11 @@ import pytest
 import torch
 from datasets import Dataset, concatenate_datasets
 
-from modeling_glintru.auto import MODELS
 from modeling_glintru.data import synthetic_interactions
 from modeling_glintru.data.prepare import prepare
 from modeling_glintru.errors import RecipeError
-from modeling_glintru.fine_tuning_recipe import FineTuningRecipe
-from modeling_glintru.recipes import load_recipe
+from modeling_glintru.models.auto import MODELS
+from modeling_glintru.recipe import FineTuningRecipe, load_recipe
 from modeling_glintru.training import train
 from modeling_glintru.training.start import Start, histories, model_section, weights_checksum
 
@@ -62,9 +61,10 @@ def test_new_items_keep_the_block_alone(name):
 
 def test_dropout_and_loss_may_change_but_sizes_may_not():
     start, recipe, data = start_of()
-    changed = replace(recipe, model=recipe.model | {"loss": "gbce", "hidden_dropout": 0.5})
-    model = start.model_for(start.fitted(changed), data)
-    assert model.config.loss == "gbce" and model.model.layers[0].dropout.p == 0.5
+    changed = replace(recipe, model=recipe.model | {"hidden_dropout": 0.5}, loss={"name": "gbce"})
+    fitted = start.fitted(changed)
+    model = start.model_for(fitted, data)
+    assert fitted.loss == {"name": "gbce"} and model.model.layers[0].dropout.p == 0.5
     with pytest.raises(RecipeError, match=r"model\.use_gru is True in base, but False"):
         start.fitted(replace(recipe, model=recipe.model | {"use_gru": False}))
 

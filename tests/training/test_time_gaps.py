@@ -10,9 +10,9 @@ from typer.testing import CliRunner
 from modeling_glintru.cli import app
 from modeling_glintru.errors import DataError
 from modeling_glintru.evaluation import ModelScorer, evaluate
-from modeling_glintru.loading import load_model_folder
-from modeling_glintru.recipes import load_recipe
-from modeling_glintru.runs import prepare_data
+from modeling_glintru.jobs import prepare_data
+from modeling_glintru.models.loading import load_model_folder
+from modeling_glintru.recipe import load_recipe
 from modeling_glintru.serving import Recommender
 
 DAY = 86_400

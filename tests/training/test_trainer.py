@@ -14,7 +14,7 @@ from modeling_glintru.data import LengthBucketSampler, SequenceCollator, Trainin
 from modeling_glintru.data.prepare import prepare
 from modeling_glintru.errors import RecipeError
 from modeling_glintru.evaluation import ModelScorer, RankingMetrics, evaluate, target_ranks
-from modeling_glintru.recipes import TrainingRecipe, load_recipe
+from modeling_glintru.recipe import TrainingRecipe, load_recipe
 from modeling_glintru.training import GlintRUTrainer, train
 from modeling_glintru.training.resume import RunTrainer
 from modeling_glintru.training.run import training_arguments, use_bf16
@@ -204,7 +204,7 @@ def test_early_stopping_stops(data, tmp_path):
 def test_popularity_sampling_gets_the_counts(data, tmp_path, kind):
     options = ["num_train_epochs=1", "loss=sampled_softmax", "num_negatives=16", f"negative_sampling={kind}"]
     result = run(load_recipe("demo", options), data, tmp_path)
-    assert torch.equal(result.model.item_counts, torch.from_numpy(data.item_counts))
+    assert torch.equal(result.model.training_loss.popularity.counts, torch.from_numpy(data.item_counts))
 
 
 def test_every_training_field_of_the_recipe_arrives(tmp_path):

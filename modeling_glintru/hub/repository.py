@@ -1,0 +1,217 @@
+"""Which files of a model folder go to the Hub, what is taken out of them, and their one commit."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+import yaml
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, RepoCard, get_token
+from huggingface_hub.hf_api import RepoFile
+
+from ..errors import HubError
+from ..models.loading import MODEL_FILES, hub_errors
+from .card_text import CARD_FILE, CardError, check_card, is_signed, sign, with_repository
+
+__all__ = ["PushResult", "SharedFile", "commit_files", "model_files"]
+
+TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{16,}")
+HOME = re.compile(r"(?:/home/|/Users/|[A-Za-z]:\\+Users\\+)\w[^\s\"']*")
+
+
+@dataclass(frozen=True)
+class SharedFile:
+    """
+    Args:
+        path: Name in the repository.
+        content: Where the file is, or what is uploaded in its place.
+        size: Bytes.
+    """
+
+    path: str
+    content: Path | bytes
+    size: int
+
+
+@dataclass(frozen=True)
+class PushResult:
+    """
+    Args:
+        url: Page of the repository.
+        repo_id: `owner/name`.
+        commit: The commit that holds the files.
+        changed: Paths that it added, changed or deleted; empty where everything was there already.
+        kept_card: Whether a card that was edited on the Hub was left as it is.
+    """
+
+    url: str
+    repo_id: str
+    commit: str
+    changed: tuple[str, ...]
+    kept_card: bool = False
+
+
+def model_files(folder: Path, repo_id: str) -> list[SharedFile]:
+    """The files of a model folder that a push uploads, without what is only of this machine.
+
+    Recipes and metrics name the source of the data by its file name alone, configs lose the path that they were
+    loaded from, and the card gets the repository's name.
+
+    Raises:
+        HubError: A file that would be uploaded holds a token or a path of this machine.
+        CardError: The card's header is damaged.
+    """
+    files = []
+    for entry in sorted(folder.iterdir()):
+        if not entry.is_file() or not any(fnmatch.fnmatch(entry.name, pattern) for pattern in MODEL_FILES):
+            continue
+        content: Path | bytes = entry
+        if entry.suffix not in (".safetensors", ".png"):
+            raw = entry.read_bytes()
+            text = _cleaned(entry.name, raw.decode("utf-8"), repo_id)
+            _refuse_private(entry, text, folder)
+            content = text.encode("utf-8") if text.encode("utf-8") != raw else entry
+        size = len(content) if isinstance(content, bytes) else entry.stat().st_size
+        files.append(SharedFile(entry.name, content, size))
+    return files
+
+
+def _cleaned(name: str, text: str, repo_id: str) -> str:
+    if name == CARD_FILE:
+        check_card(text)
+        return sign(with_repository(text, repo_id))
+    if name == "recipe.yaml":
+        recipe = yaml.safe_load(text)
+        return text if _without_folders(recipe) else yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True)
+    if name.endswith(".json"):
+        content = json.loads(text)
+        if not isinstance(content, dict):
+            return text
+        clean = _without_folders(content.get("recipe"))
+        for key in ("_name_or_path", "name_or_path"):
+            clean = content.pop(key, None) is None and clean
+        return text if clean else json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    return text
+
+
+def _without_folders(recipe: Any) -> bool:
+    """Leaves of paths in a recipe the file name alone; whether there was nothing to do."""
+    data = recipe.get("data") if isinstance(recipe, dict) else None
+    if not isinstance(data, dict):
+        return True
+    clean = True
+    for key in ("source", "item_titles"):
+        value = data.get(key)
+        if isinstance(value, str) and not value.startswith("hf://") and (name := _file_name(value)) != value:
+            data[key], clean = name, False
+    return clean
+
+
+def _file_name(source: str) -> str:
+    """The last part of what is a path; a data set `owner/name` of the Hub is none."""
+    path = PureWindowsPath(source) if "\\" in source else PurePosixPath(source)
+    on_hub = source.count("/") == 1 and not source.startswith((".", "~", "/")) and not path.suffix
+    return source if on_hub else path.name or source
+
+
+def _refuse_private(file: Path, text: str, folder: Path) -> None:
+    """The last gate: text that names this machine, its user or a token does not leave."""
+    token = get_token()
+    if TOKEN.search(text) or (token and token in text):
+        raise HubError(f"{file} holds an access token: take it out before the push")
+    here = [str(path) for path in (folder.resolve(), Path.cwd(), Path.home()) if len(path.parts) > 2]
+    found = next((path for path in here if path in text), None) or next(iter(HOME.findall(text)), None)
+    if found:
+        raise HubError(f"{file} holds a path of this machine ({found}): take it out before the push")
+
+
+def commit_files(
+    files: Sequence[SharedFile],
+    repo_id: str,
+    *,
+    kind: str = "model",
+    private: bool | None = None,
+    revision: str | None = None,
+    message: str,
+    token: str | None = None,
+    ours: Iterable[str] = MODEL_FILES,
+    overwrite_card: bool = False,
+) -> PushResult:
+    """Makes the repository hold these files, by one commit; a file that is there already is not uploaded again.
+
+    Nothing is visible before the commit, so a push that is cut off leaves the repository as it was.
+
+    Args:
+        files: From `model_files`.
+        repo_id: `owner/name`, or a name under the account that is logged in; made where it is missing.
+        kind: `"model"` or `"dataset"`.
+        private: Whether a new repository is private; None for the account's default.
+        revision: A branch, made where it is missing.
+        message: Title of the commit.
+        token: Instead of the client's own login.
+        ours: Patterns of what a push may delete when it is not among `files`, such as parts of earlier weights.
+        overwrite_card: Whether a card that was edited on the Hub is replaced too.
+
+    Raises:
+        HubError: The Hub cannot be reached, or says no; the message says what to do.
+    """
+    _ask_about_card(files, kind)
+    api = HfApi(token=token)
+    branch = revision or "main"
+    with hub_errors(repo_id, revision, writing=True):
+        url = api.create_repo(repo_id, private=private, repo_type=kind, exist_ok=True)
+        repo_id = url.repo_id
+        if revision is not None:
+            api.create_branch(repo_id, branch=revision, repo_type=kind, exist_ok=True)
+        parent = api.repo_info(repo_id, revision=branch, repo_type=kind).sha
+        before = _contents(api, repo_id, kind, parent)
+        kept_card = not overwrite_card and CARD_FILE in before and _was_edited(api, repo_id, kind, parent)
+        if kept_card:
+            files = [file for file in files if file.path != CARD_FILE]
+        names = {file.path for file in files} | ({CARD_FILE} if kept_card else set())
+        stale = [p for p in before if p not in names and any(fnmatch.fnmatch(p, pattern) for pattern in ours)]
+        commit = api.create_commit(
+            repo_id,
+            [
+                *(CommitOperationAdd(file.path, file.content) for file in files),
+                *(CommitOperationDelete(path) for path in stale),
+            ],
+            commit_message=message,
+            repo_type=kind,
+            revision=branch,
+            parent_commit=parent,
+        )
+        after = _contents(api, repo_id, kind, commit.oid)
+    changed = sorted(path for path in before.keys() | after.keys() if before.get(path) != after.get(path))
+    return PushResult(str(url), repo_id, commit.oid, tuple(changed), kept_card)
+
+
+def _ask_about_card(files: Iterable[SharedFile], kind: str) -> None:
+    """Lets the Hub look at the card before anything is made or uploaded."""
+    card = next((file.content for file in files if file.path == CARD_FILE), None)
+    if card is None:
+        return
+    text = (card if isinstance(card, bytes) else card.read_bytes()).decode("utf-8")
+    with hub_errors(CARD_FILE, writing=True):
+        try:
+            RepoCard(text, ignore_metadata_errors=True).validate(repo_type=kind)
+        except ValueError as error:
+            raise CardError(
+                f"the Hub does not take the header of {CARD_FILE}: {' '.join(str(error).split())}"
+            ) from error
+
+
+def _contents(api: HfApi, repo_id: str, kind: str, revision: str | None) -> dict[str, str]:
+    """The id of each file's content by path."""
+    tree = api.list_repo_tree(repo_id, recursive=True, revision=revision, repo_type=kind)
+    return {entry.path: entry.blob_id for entry in tree if isinstance(entry, RepoFile)}
+
+
+def _was_edited(api: HfApi, repo_id: str, kind: str, revision: str | None) -> bool:
+    file = api.hf_hub_download(repo_id, CARD_FILE, repo_type=kind, revision=revision)
+    return not is_signed(Path(file).read_text(encoding="utf-8"))

@@ -1,0 +1,241 @@
+"""Configuration of GLINT-RU (arXiv 2406.10244, KDD 2025)."""
+
+from typing import Any
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+from transformers.utils import logging
+
+__all__ = ["GlintRUConfig", "GlintRUError", "NextItemConfig"]
+
+logger = logging.get_logger(__name__)
+
+
+# Keys that transformers itself may hand to a config beside its declared fields.
+_TRANSFORMERS_KEYS = frozenset(
+    "architectures attn_implementation auto_map custom_pipelines experts_implementation model_type name_or_path "  # noqa: SIM905
+    "num_labels output_attentions per_layer_config quantization_config tie_word_embeddings torch_dtype "
+    "transformers_version use_cache".split()
+)
+
+
+# What `pipeline(task, model=folder, trust_remote_code=True)` looks up in config.json.
+_PIPELINE = {"impl": "pipeline_glintru.SequentialRecommendationPipeline", "pt": ["AutoModel"]}
+
+
+class GlintRUError(ValueError):
+    """Base of every error that this package raises on bad input."""
+
+
+UNKNOWN_GAP = -1.0  # the time to a request where it is not known
+
+
+def check_knows_time(model: Any) -> None:
+    """Refuses times that a model would not use.
+
+    Raises:
+        GlintRUError: The model was made without `use_time_gaps`.
+    """
+    if not getattr(getattr(model, "config", None), "use_time_gaps", False):
+        raise GlintRUError("time gaps are for models with use_time_gaps=True, and this one was made without")
+
+
+def at_least_one(config: Any, *names: str) -> None:
+    """Each named field is 1 or more."""
+    for name in names:
+        if getattr(config, name) < 1:
+            raise GlintRUError(f"{name} must be at least 1, got {getattr(config, name)}")
+
+
+def rates(config: Any, *names: str) -> None:
+    """Each named field is in [0, 1)."""
+    for name in names:
+        if not 0 <= getattr(config, name) < 1:
+            raise GlintRUError(f"{name} must be at least 0 and below 1, got {getattr(config, name)}")
+
+
+def above_zero(config: Any, *names: str) -> None:
+    """Each named field is positive and finite."""
+    for name in names:
+        if not 0 < getattr(config, name) < float("inf"):
+            raise GlintRUError(f"{name} must be above 0 and finite, got {getattr(config, name)}")
+
+
+def one_of(config: Any, name: str, allowed: tuple[str, ...]) -> None:
+    """The field is one of the allowed names."""
+    if getattr(config, name) not in allowed:
+        raise GlintRUError(f"{name} must be one of {', '.join(allowed)}; got {getattr(config, name)!r}")
+
+
+def heads_divide(config: Any) -> None:
+    """The width is a multiple of the number of heads."""
+    if config.hidden_size % config.num_attention_heads:
+        raise GlintRUError(
+            f"hidden_size must be a multiple of num_attention_heads, got {config.hidden_size} and "
+            f"{config.num_attention_heads}"
+        )
+
+
+# Fields of older configs, with their defaults: how a model was trained is not in its config any more.
+_OLD_FIELDS: dict[str, Any] = {
+    "loss": "cross_entropy",
+    "num_negatives": 256,
+    "negative_sampling": "uniform",
+    "popularity_exponent": 1.0,
+    "in_batch_share": 0.5,
+    "gbce_t": 0.75,
+    "label_smoothing": 0.0,
+    "r_drop_alpha": 0.0,
+    "seen_items_in_softmax": True,
+    "time_gap_masking": 0.1,
+    "padding_in_softmax": False,
+    "padding_mode": "masked",
+}
+
+
+def _take_out_old_fields(fields: dict[str, Any]) -> None:
+    """Removes old fields; what they say is not needed to score, but a training would go on with another loss."""
+    old = {name: fields.pop(name) for name in _OLD_FIELDS if name in fields}
+    if old.get("padding_mode", "masked") != "masked":
+        raise GlintRUError(
+            "padding_mode 'official', the authors' padding leak, is not a way to run a model any more: set "
+            "padding_mode to 'masked' in config.json; modeling_glintru.hub.official computes the leak"
+        )
+    of_loss = {
+        name: value for name, value in old.items() if value != _OLD_FIELDS[name] and name != "padding_in_softmax"
+    }
+    if of_loss:
+        logger.warning_once(
+            f"This config says how its model was trained, {of_loss}; that is a loss now, not a part of the model. To "
+            "train on with it, set model.training_loss = NextItemLoss(...)."
+        )
+
+
+@strict
+class NextItemConfig(PreTrainedConfig):
+    """What every model of this package is configured with: sizes and scores. See `GlintRUConfig`."""
+
+    keys_to_ignore_at_inference = ["last_hidden_state", "hidden_states"]  # noqa: RUF012
+
+    vocab_size: int = 3417
+    hidden_size: int = 128
+    pad_token_id: int = 0
+    temperature: float | int = 1.0
+    normalize_scores: bool = False
+    use_time_gaps: bool = False
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        _take_out_old_fields(kwargs)
+        unknown = sorted(k for k in kwargs if k not in _TRANSFORMERS_KEYS and not k.startswith("_"))
+        if unknown:
+            names = ", ".join(map(repr, unknown))
+            logger.warning(f"{type(self).__name__} does not know {names}: kept as attributes, but not used.")
+        super().__post_init__(**kwargs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields, and where the code of the pipeline is."""
+        return {**super().to_dict(), "custom_pipelines": {"sequential-recommendation": dict(_PIPELINE)}}
+
+    @property
+    def custom_pipelines(self) -> dict[str, Any]:
+        """Pipelines that come as remote code; none where the package is, which registers its own."""
+        return {"sequential-recommendation": dict(_PIPELINE)} if "transformers_modules" in __name__ else {}
+
+    @custom_pipelines.setter
+    def custom_pipelines(self, value: Any) -> None:
+        """What a file or `pipe.save_pretrained` says is known here."""
+
+    def validate_head(self) -> None:
+        """What all models share is in its range."""
+        if self.vocab_size < 2:
+            raise GlintRUError(f"vocab_size must be at least 2 (one item and the padding index), got {self.vocab_size}")
+        if self.pad_token_id != 0:
+            raise GlintRUError(f"pad_token_id must be 0, got {self.pad_token_id}")
+        at_least_one(self, "hidden_size")
+        above_zero(self, "temperature")
+
+
+@strict
+class GlintRUConfig(NextItemConfig):
+    r"""Sizes and options of a GLINT-RU model. Symbols in brackets are the paper's.
+
+    Args:
+        vocab_size (`int`, defaults to 3417): Number of items plus one [`|V| + 1`]; index 0 is padding.
+        hidden_size (`int`, defaults to 128): Width of embeddings and of every layer [d].
+        num_attention_heads (`int`, defaults to 8): Heads of the linear-attention expert [H]; divides `hidden_size`.
+        num_hidden_layers (`int`, defaults to 1): Number of blocks; the paper has one. Block n + 1 reads the prefix
+            representations of block n.
+        pad_token_id (`int`, defaults to 0): The padding index; only 0 is allowed.
+        embedding_dropout (`float`, defaults to 0.2): Dropout on the item embeddings, the input X of the first block.
+        attention_dropout (`float`, defaults to 0.2): Dropout on the output of the linear attention, before LayerNorm 1.
+        hidden_dropout (`float`, defaults to 0.3): Dropout in the selective gate, after the mixing and after the MLP.
+        layer_norm_eps (`float`, defaults to 1e-12): Epsilon of both layer normalisations.
+        use_linear_attention (`bool`, defaults to `True`): The linear-attention expert (section 3.4); at least one of
+            the two experts must be on.
+        use_gru (`bool`, defaults to `True`): The dense selective GRU expert (section 3.3).
+        use_temporal_convolutions (`bool`, defaults to `True`): The two 3-tap convolutions around the GRU.
+        use_selective_gate (`bool`, defaults to `True`): The dense selective gate on the GRU's output.
+        use_expert_mixing (`bool`, defaults to `True`): Learned softmax weights of the experts [alpha]; off: 1/2 each.
+        use_block_gate (`bool`, defaults to `True`): The GELU gate on the mixed experts.
+        use_gated_mlp (`bool`, defaults to `True`): The gated MLP at the end of the block (section 3.5).
+        average_share (`float`, defaults to 0.0): Share of a moving average of the block's input in what the MLP reads,
+            the rest being that of the experts; 0 (off, as published) to below 1. Helps most on small or sparse data.
+        average_decay (`float`, defaults to 0.9): What an item's weight in that average is multiplied by for each item
+            after it; 0 to below 1.
+        state_space_share (`float`, defaults to 0.0): Share of a selective state space (Mamba's) over the block's input
+            in what the MLP reads; 0 is off, as published. With `average_share` below 1. Helps where histories are long.
+        use_embedding_norm (`bool`, defaults to `False`): A layer normalisation between the embeddings' dropout and the
+            first block; not in the paper. A state space wants it.
+        temperature (`float`, defaults to 1.0): Scores are divided by it in the loss and in `logits`; above 0.
+        normalize_scores (`bool`, defaults to `False`): Scores are cosines instead of inner products: representation and
+            item embedding are divided by their lengths first. Needs a small temperature, 0.05 to 0.1.
+        use_time_gaps (`bool`, defaults to `False`): Whether the scores also depend on the time from the last item to
+            the request, where it is given (`time_gaps`); without it they are as if this were off. See `TimeGaps`.
+
+    Raises:
+        huggingface_hub.errors.StrictDataclassError: A field has a wrong type or a value that is not allowed; the
+            message says what is.
+
+    Example:
+        >>> from modeling_glintru import GlintRUConfig, GlintRUForSequentialRecommendation
+        >>> model = GlintRUForSequentialRecommendation(GlintRUConfig(vocab_size=101, hidden_size=32))
+    """
+
+    model_type = "glintru"
+
+    num_attention_heads: int = 8
+    num_hidden_layers: int = 1
+    embedding_dropout: float | int = 0.2
+    attention_dropout: float | int = 0.2
+    hidden_dropout: float | int = 0.3
+    layer_norm_eps: float | int = 1e-12
+    use_linear_attention: bool = True
+    use_gru: bool = True
+    use_temporal_convolutions: bool = True
+    use_selective_gate: bool = True
+    use_expert_mixing: bool = True
+    use_block_gate: bool = True
+    use_gated_mlp: bool = True
+    average_share: float | int = 0.0
+    average_decay: float | int = 0.9
+    state_space_share: float | int = 0.0
+    use_embedding_norm: bool = False
+
+    def validate_block(self) -> None:
+        """Sizes fit each other, and the parts that are on make a model."""
+        at_least_one(self, "num_attention_heads", "num_hidden_layers")
+        heads_divide(self)
+        if self.hidden_size < 2:
+            raise GlintRUError(
+                f"hidden_size must be at least 2 (the gate's bottleneck is half of it), got {self.hidden_size}"
+            )
+        rates(self, "embedding_dropout", "attention_dropout", "hidden_dropout", "average_share", "average_decay")
+        rates(self, "state_space_share")
+        if self.average_share + self.state_space_share >= 1:
+            raise GlintRUError(
+                "average_share and state_space_share must leave something to the experts, got "
+                f"{self.average_share} and {self.state_space_share}"
+            )
+        above_zero(self, "layer_norm_eps")
+        if not (self.use_linear_attention or self.use_gru):
+            raise GlintRUError("use_linear_attention and use_gru cannot both be off: the block needs an expert")

@@ -1,0 +1,240 @@
+"""From a folder or Hub repository to a model with its vocabulary, and what can go wrong with either."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    LocalTokenNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+    StrictDataclassError,
+)
+from safetensors import SafetensorError, safe_open
+from transformers import PreTrainedModel
+
+from .auto import MODELS, AutoModelForSequentialRecommendation
+from .configuration_glintru import GlintRUError
+from .processing_glintru import VOCABULARY_FILE, GlintRUProcessor, VocabularyFileError
+
+__all__ = [
+    "MODEL_FILES",
+    "HubError",
+    "ModelFolderError",
+    "find_data_checksum",
+    "first_line",
+    "hub_advice",
+    "hub_errors",
+    "load_model_folder",
+    "local_folder",
+]
+
+# All that ever leaves a model folder; whatever else lies in it stays.
+MODEL_FILES = (
+    *("config.json", "model.safetensors", "model-*.safetensors", "model.safetensors.index.json"),
+    *("preprocessor_config.json", "item_vocabulary.safetensors"),
+    *("*_glintru.py", "modeling_*.py", "*_baselines.py", "handler.py"),
+    *("metrics.json", "recipe.yaml", "learning_curves.png", "README.md"),
+)
+LOGIN = "log in with `hf auth login` or set HF_TOKEN"
+
+
+class HubError(GlintRUError):
+    """The Hub does not give or take what was asked for."""
+
+
+class ModelFolderError(GlintRUError):
+    """A model folder is incomplete, damaged, or in the way."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its name where it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+@contextmanager
+def hub_errors(name: str, revision: str | None = None, *, writing: bool = False) -> Iterator[None]:
+    """Turns the client's errors into one line: what to do, and what the client said.
+
+    Args:
+        name: The repository, for the message.
+        revision: The branch or commit that was asked for.
+        writing: Whether the Hub was to be changed.
+
+    Raises:
+        HubError: In place of the client's own error, which is its cause.
+    """
+    try:
+        yield
+    except GlintRUError:
+        raise
+    except Exception as error:
+        advice = hub_advice(error, name, revision, writing)
+        if advice is None:
+            raise
+        raise HubError(f"{advice} ({first_line(error).rstrip('.')})") from error
+
+
+def hub_advice(
+    error: BaseException | None, name: str, revision: str | None = None, writing: bool = False
+) -> str | None:
+    """What to do about an error of the client, or of a library that had one from the client; None where unknown."""
+    while error is not None:
+        if (advice := _advice(error, name, revision, writing)) is not None:
+            return advice
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _advice(error: BaseException, name: str, revision: str | None, writing: bool) -> str | None:
+    status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
+    if isinstance(error, GatedRepoError):
+        return f"{name} is gated: ask for access on its page, then {LOGIN}"
+    if isinstance(error, RepositoryNotFoundError):
+        return (
+            f"{name} is not on the Hub, or it is private: check the name, and {LOGIN} with an account that may see it"
+        )
+    if isinstance(error, RevisionNotFoundError):
+        return f"{name} has no revision {revision or 'main'!r}: give a branch or a commit that it has, or leave it out"
+    if isinstance(error, LocalTokenNotFoundError) or status == 401:
+        return f"the Hub does not know who asks for {name}: {LOGIN}"
+    if status == 403:
+        right = "write" if writing else "read"
+        return f"this login may not {right} {name}: take a token with the right to {right}, or another repository"
+    if status == 412:
+        return f"{name} was changed by somebody else meanwhile: push again"
+    if isinstance(error, HFValidationError):
+        return f"{name!r} is no name of a repository, which is owner/name"
+    if status is not None:
+        return f"the Hub did not do what was asked for {name}: try again later"
+    # httpx, whose name moved, is the client's HTTP library.
+    network = isinstance(error, ConnectionError) or type(error).__module__.partition(".")[0] in ("httpx", "httpx2")
+    if network or isinstance(error, (OfflineModeIsEnabled, LocalEntryNotFoundError)):
+        instead = "" if writing else f", or fetch it once with a connection: hf download {name}"
+        return f"the Hub cannot be reached for {name}: check the network, HF_ENDPOINT and HF_HUB_OFFLINE{instead}"
+    return None
+
+
+REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+METRICS_FILE = "metrics.json"
+WEIGHTS_INDEX = "model.safetensors.index.json"
+
+
+def load_model_folder(
+    name_or_path: str | Path, *, revision: str | None = None
+) -> tuple[PreTrainedModel, GlintRUProcessor]:
+    """The model, in eval mode, and its processor.
+
+    Args:
+        name_or_path: A folder that `glintru train` wrote, or a Hub repository `owner/name`.
+        revision: A branch or commit of the repository.
+
+    Raises:
+        ModelFolderError: No such folder, another kind of model, no weights, damaged, missing or misshapen weights, no
+            vocabulary, or one that does not fit the weights.
+        HubError: The repository cannot be had; the message says what to do.
+    """
+    name = str(name_or_path)
+    folder = local_folder(name, revision, MODEL_FILES)
+    _check_folder(folder, name)
+    try:
+        # The processor first: it is small, and weights without vocabulary are not a model.
+        processor = GlintRUProcessor.from_pretrained(folder)
+        model, report = AutoModelForSequentialRecommendation.from_pretrained(
+            folder,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # named below, in one line
+        )
+    except GlintRUError:
+        raise
+    except StrictDataclassError as error:
+        raise ModelFolderError(f"{name}/config.json: {error.__cause__ or error}") from error
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        raise ModelFolderError(f"{name} cannot be loaded: {first_line(error)}") from error
+    for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if report.get(problem):
+            names = ", ".join(sorted(key if isinstance(key, str) else key[0] for key in report[problem])[:5])
+            raise ModelFolderError(
+                f"the weights of {name} do not fit its config.json, {problem.replace('_', ' ')}: {names}"
+            )
+    if processor.vocab_size != model.config.vocab_size:
+        raise ModelFolderError(
+            f"the vocabulary of {name} has {len(processor)} items, but its weights are for "
+            f"{model.config.vocab_size - 1}"
+        )
+    return model.eval(), processor
+
+
+def find_data_checksum(name_or_path: str | Path, *, revision: str | None = None) -> str | None:
+    """The checksum of the data that a model was trained and measured on, or None where its folder does not tell.
+
+    Raises:
+        ModelFolderError: There is no such folder, or its `metrics.json` is damaged.
+        HubError: The repository cannot be had.
+    """
+    folder = local_folder(str(name_or_path), revision, (METRICS_FILE,))
+    metrics = _json_object(folder, str(name_or_path), METRICS_FILE) if (folder / METRICS_FILE).is_file() else {}
+    return metrics.get("data_checksum")
+
+
+def local_folder(name: str, revision: str | None, patterns: tuple[str, ...]) -> Path:
+    """The folder itself, or that of a repository's files, all of one commit and each of them whole."""
+    folder = Path(name)
+    if folder.is_dir():
+        if revision is not None:
+            raise ModelFolderError(f"{name} is a folder on this machine, which has no revision {revision!r}")
+        return folder
+    if folder.exists():
+        raise ModelFolderError(f"{name} is a file, not a model folder")
+    if not REPOSITORY.fullmatch(name):
+        raise ModelFolderError(f"there is no model folder {name}")
+    with hub_errors(name, revision):
+        return Path(snapshot_download(name, revision=revision, allow_patterns=list(patterns)))
+
+
+def _check_folder(folder: Path, name: str) -> None:
+    if not (folder / "config.json").exists():
+        raise ModelFolderError(f"{name} has no config.json: not a model folder, or a run that is not finished")
+    kind = _json_object(folder, name, "config.json").get("model_type")
+    if kind not in list(MODELS):
+        raise ModelFolderError(f"{name} holds a model of type {kind!r}, not one of {', '.join(sorted(MODELS))}")
+    for file in ("preprocessor_config.json", VOCABULARY_FILE):
+        if not (folder / file).exists():
+            raise VocabularyFileError(
+                f"{name} has no item vocabulary, {file} is missing; weights are of no use without it"
+            )
+    _json_object(folder, name, "preprocessor_config.json")
+    weights = ["model.safetensors"]
+    if (folder / WEIGHTS_INDEX).exists():
+        weights = sorted(set(map(str, _json_object(folder, name, WEIGHTS_INDEX).get("weight_map", {}).values())))
+    elif not (folder / weights[0]).exists():
+        raise ModelFolderError(f"{name} has no weights (model.safetensors)")
+    for file in [*weights, VOCABULARY_FILE]:
+        try:
+            with safe_open(folder / file, "pt"):
+                pass
+        except FileNotFoundError as error:
+            raise ModelFolderError(f"{name} lacks {file}, a part of its weights") from error
+        except (OSError, SafetensorError) as error:
+            raise ModelFolderError(f"{name}/{file} is damaged or cut short: {first_line(error)}") from error
+
+
+def _json_object(folder: Path, name: str, file: str) -> dict[str, Any]:
+    try:
+        content = json.loads((folder / file).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelFolderError(f"{name}/{file} is damaged: {first_line(error)}") from error
+    if not isinstance(content, dict):
+        raise ModelFolderError(f"{name}/{file} is damaged: not a JSON object")
+    return content

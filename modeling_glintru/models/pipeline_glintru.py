@@ -1,0 +1,454 @@
+"""`pipeline("sequential-recommendation")`: raw item ids in; raw ids, titles and scores out.
+
+This file travels to the Hub as remote code, hence its few imports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain, islice
+from numbers import Real
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import Pipeline
+from transformers.utils import logging
+
+from .configuration_glintru import UNKNOWN_GAP, GlintRUError, check_knows_time
+from .processing_glintru import as_list
+
+__all__ = ["ItemFilter", "ItemSet", "SequentialRecommendationPipeline", "checked_gaps", "leaves_out_seen"]
+
+logger = logging.get_logger(__name__)
+
+BATCH_SIZE = 128
+KEYS = ("history", "state", "allowed", "exclude", "time_gap")
+
+
+class SequentialRecommendationPipeline(Pipeline):
+    """Recommends what comes after histories of raw item ids.
+
+    Args:
+        model: Any recommender of this package.
+        feature_extractor: Its `GlintRUProcessor`.
+        batch_size: Histories at once, 128 by default.
+        top_k, exclude_seen, allowed, exclude, unknown_items, return_state: Defaults of the options of a call.
+
+    Example:
+        >>> pipe = pipeline("sequential-recommendation", model="outputs/ml-100k")
+        >>> pipe({"history": [50, 172, 181]}, top_k=5)["items"]
+    """
+
+    model: Any
+    feature_extractor: Any
+    _load_feature_extractor: Any = True
+    _load_tokenizer: Any = False
+    _load_image_processor: Any = False
+    _load_video_processor: Any = False
+    _load_processor: Any = False
+
+    def __init__(self, model: Any, feature_extractor: Any = None, **kwargs: Any) -> None:
+        if feature_extractor is None:
+            raise GlintRUError("the pipeline needs the model's vocabulary: pass feature_extractor=processor")
+        kwargs.setdefault("batch_size", BATCH_SIZE)
+        kwargs.pop("local_files_only", None)  # `pipeline()` hands it on
+        super().__init__(model=model, feature_extractor=feature_extractor, **kwargs)
+        if feature_extractor.vocab_size != model.config.vocab_size:
+            raise GlintRUError(
+                f"the vocabulary has {len(feature_extractor)} items, but the model is for "
+                f"{model.config.vocab_size - 1}: are they of the same folder?"
+            )
+        model.eval()  # `pipeline()` does not
+
+    def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """The best next items.
+
+        Args:
+            inputs: One history as a dict, a list of histories, or a generator of them (answered one batch at a time).
+                A history is a list of raw ids, oldest first, or a dict with
+
+                - `history`: the raw ids; may be empty.
+                - `state` (GLINT-RU only): bytes or a `GlintRUState` of one user that an earlier call returned;
+                  `history` is then only what came after it.
+                - `allowed`: raw ids, a mask or an `ItemSet`: nothing else is recommended.
+                - `exclude`: the same: not recommended, whatever their score.
+                - `time_gap` (models with `use_time_gaps` only): the time from the last item to now, in the unit of the
+                  training data.
+            top_k: Items each, 10 by default, at most the number of items. Filters may leave fewer.
+            exclude_seen: Whether the items of `history` are left out; by default unless the processor says
+                `recommend_seen`. What a state has absorbed is not known by name: name it in `exclude`.
+            allowed, exclude: As the keys of a history, for all of them; where a history has its own, both hold. Ids
+                that the model does not know are left out of both.
+            unknown_items: `"drop"` or `"error"`, the processor's own policy by default.
+            return_state: Whether to return the state after the history (GLINT-RU only). Without a state to go on from,
+                the newest `max_length` items are read, with one all that `history` holds.
+            batch_size: Histories at once.
+
+        Returns:
+            For each history `{"items": [{"item_id", "title", "score"}, ...], "num_unknown_items": int, "cold_start":
+            bool}`, with `"title"` only where the model has titles, and with `"state"`, bytes, on request. Cold starts
+            are histories of whose items none is known, without a state that holds some: they get the most popular
+            items of the training data, each with the score 0.
+
+        Raises:
+            GlintRUError: An input in another form, an option out of range, no item of `allowed` is known, a state that
+                is damaged or of other weights, or a model without states.
+            UnknownItemError: An unknown item under the policy `"error"`.
+        """
+        if isinstance(inputs, (list, tuple)):
+            if inputs and not any(isinstance(one, (Mapping, list, tuple, np.ndarray)) for one in inputs):
+                raise GlintRUError(f'a list is a batch of histories, one history is {{"history": {_short(inputs)}}}')
+            if not inputs:
+                return []
+            inputs = list(inputs)
+        return super().__call__(inputs, *args, **kwargs)
+
+    def item_set(self, item_ids: Any, unknown_items: str | None = None) -> ItemSet:
+        """Items for `allowed` or `exclude`, looked up once to be used again and again; see `ItemSet`."""
+        return ItemSet(self.feature_extractor, item_ids, unknown_items)
+
+    def _sanitize_parameters(  # type: ignore[override]
+        self,
+        top_k: int | None = None,
+        exclude_seen: bool | None = None,
+        allowed: Any = None,
+        exclude: Any = None,
+        unknown_items: str | None = None,
+        return_state: bool | None = None,
+    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        most = len(self.feature_extractor)
+        if top_k is not None and (isinstance(top_k, bool) or not isinstance(top_k, int) or not 1 <= top_k <= most):
+            raise GlintRUError(f"top_k must be between 1 and the number of items ({most}), got {top_k!r}")
+        if return_state:
+            self._require_states()
+        before: dict[str, Any] = {
+            "exclude_seen": exclude_seen,
+            "unknown_items": unknown_items,
+            "return_state": return_state,
+        }
+        for name, items in (("allowed", allowed), ("exclude", exclude)):  # looked up once, not for each batch
+            before[name] = None if items is None else ItemSet.of(self.feature_extractor, items, "drop")
+        return {key: value for key, value in before.items() if value is not None}, {}, {"top_k": top_k} if top_k else {}
+
+    # ------------------------------------------------------------------ in batches of our own: states have no padding
+
+    def get_iterator(
+        self, inputs: Any, num_workers: int, batch_size: int, preprocess: dict, forward: dict, postprocess: dict
+    ) -> Iterator[dict[str, Any]]:
+        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+            raise GlintRUError(f"batch_size must be a positive integer, got {batch_size!r}")
+        return self._batches(iter(inputs), batch_size, preprocess, forward, postprocess)
+
+    def _batches(self, inputs: Iterator[Any], batch_size: int, *parameters: dict) -> Iterator[dict[str, Any]]:
+        preprocess, forward, postprocess = parameters
+        while batch := list(islice(inputs, batch_size)):
+            encoded = self.preprocess(batch, **preprocess)
+            yield from self.postprocess(self.forward(encoded, **forward), **postprocess)
+
+    def run_single(self, inputs: Any, preprocess: dict, forward: dict, postprocess: dict) -> dict[str, Any]:
+        return next(self._batches(iter([inputs]), 1, preprocess, forward, postprocess))
+
+    def preprocess(  # type: ignore[override]
+        self,
+        batch: list[Any],
+        exclude_seen: bool | None = None,
+        allowed: ItemSet | None = None,
+        exclude: ItemSet | None = None,
+        unknown_items: str | None = None,
+        return_state: bool = False,
+    ) -> dict[str, Any]:
+        """A batch of histories as tensors; `state` is None where no state is read or wanted."""
+        rows = [_parsed(row) for row in batch]
+        histories = [row["history"] for row in rows]
+        processor = self.feature_extractor
+        flat = processor.encode_ids(list(chain.from_iterable(histories)), unknown_items)
+        ends = np.cumsum([len(history) for history in histories])
+        items = [part[part > 0] for part in np.split(flat, ends[:-1])]
+        everyone = ItemFilter.of(processor, allowed, exclude)
+        filters = [self._filter(row, everyone) for row in rows]
+        seen = items if leaves_out_seen(exclude_seen, processor) else [items[0][:0]] * len(items)
+        going_on = [row["state"] is not None for row in rows]
+        state = self._merged([row["state"] for row in rows]) if return_state or any(going_on) else None
+        read = [part if on else part[-processor.max_length :] for part, on in zip(items, going_on, strict=True)]
+        unknown = [len(history) - len(part) for history, part in zip(histories, items, strict=True)]
+        counts = torch.tensor([*map(len, items)]) + (0 if state is None else state.count)  # items known of each user
+        inputs = {"input_ids": _padded(read), "exclude_item_ids": _padded(seen)}
+        gaps = [row["time_gap"] for row in rows]
+        if any(gap is not None for gap in gaps):
+            inputs["time_gaps"] = checked_gaps(gaps, len(rows), self.model)
+        answers = {"filters": filters, "cold": (counts == 0).tolist(), "num_unknown_items": unknown}
+        return {"inputs": inputs, "state": state, "return_state": return_state, **answers}
+
+    def _filter(self, row: dict[str, Any], everyone: ItemFilter) -> ItemFilter:
+        """What is left to recommend after one history: its own filters and those of the call hold together."""
+        if row["allowed"] is None and row["exclude"] is None:
+            return everyone
+        own = ItemFilter.of(self.feature_extractor, row["allowed"], row["exclude"], "drop")
+        only = everyone.only if own.only is None else own.only
+        if own.only is not None and everyone.only is not None:
+            only = np.intersect1d(own.only, everyone.only)
+        return ItemFilter(self.feature_extractor, only, np.concatenate((own.never, everyone.never)))
+
+    def _forward(self, model_inputs: dict[str, Any], **parameters: Any) -> Any:  # type: ignore[override]
+        inputs, state = model_inputs.pop("inputs"), model_inputs.pop("state")
+        options = {} if state is None else {"state": state.to(self.device)}
+        outputs = self.model(**inputs, **options)
+        return {**model_inputs, "logits": outputs.logits, "state": None if state is None else outputs.state}
+
+    def postprocess(self, model_outputs: dict[str, Any], top_k: int = 10) -> list[dict[str, Any]]:  # type: ignore[override]
+        processor, logits = self.feature_extractor, model_outputs["logits"]
+        filters, cold, unknown = (model_outputs[key] for key in ("filters", "cold", "num_unknown_items"))
+        with torch.inference_mode():
+            for row, passes in zip(logits, filters, strict=True):
+                if passes:
+                    row[torch.from_numpy(~passes.passing)] = -torch.inf
+        found = processor.decode_top_k(logits, min(top_k, len(processor)))
+        for place in np.flatnonzero(cold):
+            found[place] = [processor.listed(n, 0.0) for n in filters[place].most_popular(top_k).tolist()]
+        keys = ("items", "num_unknown_items", "cold_start")
+        answers = [dict(zip(keys, row, strict=True)) for row in zip(found, unknown, cold, strict=True)]
+        if model_outputs["return_state"]:
+            for answer, state in zip(answers, model_outputs["state"].to_bytes(), strict=True):
+                answer["state"] = state
+        return answers
+
+    # ------------------------------------------------------------------ states
+
+    def _require_states(self) -> None:
+        if getattr(self.model, "state_class", None) is None:
+            raise GlintRUError(f"states are for GLINT-RU, a {type(self.model).__name__} reads the whole history")
+
+    def _merged(self, states: list[Any]) -> Any:
+        """The states of a batch as one, empty ones where there is none."""
+        self._require_states()
+        empty = self.model.model.empty_state().to("cpu")
+        merged = [empty if state is None else _checked_state(state, empty) for state in states]
+        dtype = merged[0].dtype
+        for state in merged:
+            dtype = torch.promote_types(dtype, state.dtype)
+        return type(empty).merge(state.to(dtype=dtype) for state in merged)
+
+
+def _checked_state(state: Any, empty: Any) -> Any:
+    """A user's state in this model's own class, which is another one where the model is remote code."""
+    if hasattr(state, "to_bytes") and hasattr(state, "count"):
+        if len(state) != 1:
+            raise GlintRUError(f"the state of a history must be of one user, got {len(state)} users")
+        (state,) = state.to_bytes()
+    if not isinstance(state, (bytes, bytearray, memoryview)):
+        raise GlintRUError(f"the state of a history must be bytes or a GlintRUState, got {type(state).__name__}")
+    state = type(empty).from_bytes(state)
+    state.check(empty.layout, empty.fingerprint, 1, empty.device)
+    return state
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _parsed(row: Any) -> dict[str, Any]:
+    """A history in either form, as lists and a state."""
+    if not isinstance(row, Mapping):
+        row = {"history": row}
+    unknown = [key for key in row if key not in KEYS]
+    if unknown or "history" not in row:
+        problem = f"has the unknown {unknown[0]!r}" if unknown else "has no 'history'"
+        raise GlintRUError(f"a history given as a dict {problem}: its keys are {', '.join(KEYS)}")
+    parsed = {key: row.get(key) for key in KEYS}
+    for key in ("history", "allowed", "exclude"):
+        if isinstance(parsed[key], Mapping):
+            raise GlintRUError(f"{key} must be a list of raw item ids, got {_short(parsed[key])}")
+    return {**parsed, "history": as_list(row["history"])}
+
+
+def _padded(rows: list[np.ndarray]) -> torch.Tensor:
+    """(rows, longest) int64, at least one column, with 0 on the right."""
+    padded = np.zeros((len(rows), max(1, *map(len, rows))), np.int64)
+    for target, row in zip(padded, rows, strict=True):
+        target[: len(row)] = row
+    return torch.from_numpy(padded)
+
+
+# ---------------------------------------------------------------------- which items may be recommended
+
+CHUNK = 4096  # popular items that are looked at together: nearly always the first ones are enough
+
+
+class ItemSet:
+    """Items for `allowed` or `exclude`, looked up once: an allow-list, a category, what is out of stock.
+
+    Args:
+        processor: The vocabulary.
+        item_ids: Raw ids, in a list, array, set or column; or a mask, booleans of shape (num_items,) in the order of
+            `processor.item_ids`, True for the items that are meant.
+        unknown_items: `"drop"` or `"error"`, the processor's own policy by default.
+
+    Attributes:
+        processor: As given; indices mean nothing to another one.
+        indices: The known items' indices, int64, ascending, each once.
+        num_unknown_items: How many of the ids the model does not know.
+
+    Raises:
+        UnknownItemError: The policy is `"error"` and there are unknown items.
+        GlintRUError: Ids of another type than the vocabulary's, or a mask of another shape.
+    """
+
+    def __init__(self, processor: Any, item_ids: Any, unknown_items: str | None = None) -> None:
+        self.processor = processor
+        mask = _as_mask(item_ids)
+        if mask is None:
+            found = processor.encode_ids(item_ids, unknown_items)
+        elif mask.shape != (len(processor),):
+            raise GlintRUError(
+                f"a mask of items has the shape ({len(processor)},), one boolean for each of processor.item_ids, but "
+                f"got {mask.shape}"
+            )
+        else:
+            found = np.flatnonzero(mask) + 1
+        self.indices = np.unique(found[found > 0])
+        self.num_unknown_items = int((found == 0).sum())
+
+    @classmethod
+    def of(cls, processor: Any, items: Any, unknown_items: str | None = None) -> ItemSet:
+        """The set itself, or one of ids or a mask.
+
+        Raises:
+            GlintRUError: The set is of another processor; else as the constructor.
+        """
+        found = items if isinstance(items, cls) else cls(processor, items, unknown_items)
+        if found.processor is not processor:
+            raise GlintRUError("an ItemSet belongs to the recommender whose item_set made it: make it again")
+        return found
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
+def _as_mask(items: Any) -> np.ndarray | None:
+    """Booleans as an array; None for anything else."""
+    is_list = isinstance(items, (list, tuple)) and len(items) > 0 and isinstance(items[0], (bool, np.bool_))
+    array = np.asarray(items) if is_list or hasattr(items, "__array__") else None
+    return array if array is not None and array.dtype == bool else None
+
+
+@dataclass(frozen=True)
+class ItemFilter:
+    """What `allowed` and `exclude` of a call leave to recommend.
+
+    Args:
+        processor: The vocabulary.
+        only: Indices of the items that are allowed, None for all.
+        never: Indices of the items that are left out.
+    """
+
+    processor: Any
+    only: np.ndarray | None
+    never: np.ndarray
+
+    @classmethod
+    def of(cls, processor: Any, allowed: Any, exclude: Any, unknown_items: str | None = None) -> ItemFilter:
+        """From raw ids, masks, or objects of `ItemSet`; None for no filter.
+
+        Raises:
+            GlintRUError: The model knows no item of `allowed`; else as `ItemSet`.
+        """
+        only = None if allowed is None else ItemSet.of(processor, allowed, unknown_items).indices
+        if only is not None and not len(only):
+            raise GlintRUError("allowed has no item that the model knows, so there is nothing to recommend")
+        never = np.zeros(0, np.int64) if exclude is None else ItemSet.of(processor, exclude, unknown_items).indices
+        return cls(processor, only, never)
+
+    def __bool__(self) -> bool:
+        """Whether any item is left out."""
+        return self.only is not None or len(self.never) > 0
+
+    @cached_property
+    def passing(self) -> np.ndarray:
+        """bool (vocab_size,), by index: what may be recommended. Padding may not."""
+        passing = np.full(self.processor.vocab_size, self.only is None)
+        if self.only is not None:
+            passing[self.only] = True
+        passing[self.never] = False
+        passing[0] = False
+        return passing
+
+    def most_popular(self, top_k: int, hidden: Sequence[int] | np.ndarray = (), order: Any = None) -> np.ndarray:
+        """What a user gets of whom no item is known.
+
+        Args:
+            top_k: Items at most.
+            hidden: Indices of further items that are left out.
+            order: All indices, the most popular first; by default the processor's `popular_items`.
+
+        Returns:
+            Indices, int64, up to `top_k`.
+        """
+        if order is None:
+            order = self.processor.popular_items
+            if self.processor.item_counts is None:
+                logger.warning_once(
+                    "This model was saved without item counts, so users of whom no item is known get the items in the "
+                    "order of the vocabulary; set processor.item_counts and save it again, or train again."
+                )
+        passing = self.passing
+        if len(hidden):
+            passing = passing.copy()
+            passing[hidden] = False
+        found, number = [np.zeros(0, np.int64)], 0
+        for start in range(0, len(order), CHUNK):
+            part = order[start : start + CHUNK]
+            found.append(part[passing[part]])
+            number += len(found[-1])
+            if number >= top_k:
+                break
+        return np.concatenate(found)[:top_k]
+
+
+def leaves_out_seen(exclude_seen: bool | None, processor: Any) -> bool:
+    """Whether items of the history are not recommended again; warns where their scores may mean nothing.
+
+    Args:
+        exclude_seen: What the call says; None for what was decided in training, the processor's `recommend_seen`.
+        processor: The vocabulary.
+    """
+    if exclude_seen is None:
+        return not processor.recommend_seen
+    if not exclude_seen and not processor.recommend_seen:
+        logger.warning_once(
+            "This model was trained and measured with past items left out: it may never have learned to score them, "
+            "so leave them out (exclude_seen), or train with recommend_seen=true."
+        )
+    return exclude_seen
+
+
+def checked_gaps(gaps: Sequence[float | None], count: int, model: Any) -> torch.Tensor:
+    """The times from users' last items to now, as a model takes them.
+
+    Args:
+        gaps: One a user, in the unit of the training data; None where not known.
+        count: Users.
+        model: The recommender.
+
+    Returns:
+        float32 (count,), `UNKNOWN_GAP` for None.
+
+    Raises:
+        GlintRUError: The model knows nothing of time, or there is not one number of at least 0 a user.
+    """
+    check_knows_time(model)
+    if isinstance(gaps, (str, bytes)) or not isinstance(gaps, Iterable):
+        raise GlintRUError(f"time gaps must be a list of numbers, one a user, got {gaps!r}")
+    values = []
+    for gap in gaps:
+        if gap is None:
+            gap = UNKNOWN_GAP
+        elif isinstance(gap, bool) or not isinstance(gap, Real) or not 0 <= gap < float("inf"):
+            raise GlintRUError(f"a time gap must be a number of at least 0, or None where not known, got {gap!r}")
+        values.append(float(gap))
+    if len(values) != count:
+        raise GlintRUError(f"there must be one time gap a user, got {len(values)} for {count} users")
+    return torch.tensor(values, dtype=torch.float32)

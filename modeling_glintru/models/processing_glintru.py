@@ -1,0 +1,666 @@
+"""The processor: raw item ids <-> item indices, and histories <-> model inputs.
+
+A model without its item ids is of no use, so the ids are saved beside the weights: `preprocessor_config.json` holds the
+settings, `item_vocabulary.safetensors` the ids, the titles and the training counts (both optional) as flat arrays.
+This file travels to the Hub as remote code, hence its few imports.
+"""
+
+from __future__ import annotations
+
+import operator
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from itertools import chain, pairwise, repeat
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+from transformers.feature_extraction_utils import BatchFeature, FeatureExtractionMixin
+from transformers.utils import cached_file, logging
+
+from .configuration_glintru import GlintRUError
+
+logger = logging.get_logger(__name__)
+
+__all__ = ["VOCABULARY_FILE", "GlintRUProcessor", "UnknownItemError", "VocabularyError", "VocabularyFileError"]
+
+VOCABULARY_FILE = "item_vocabulary.safetensors"
+FORMAT_VERSION = "1"
+UNKNOWN_POLICIES = ("drop", "error")
+PADDING_SIDES = ("left", "right")
+PADDINGS = (True, False, "longest", "max_length")
+TENSOR_TYPES = ("pt", "np", None)
+INT64 = np.iinfo(np.int64)
+
+# What `cached_file` and the base class both take, so that settings and vocabulary come from the same revision.
+HUB_ARGUMENTS = ("cache_dir", "force_download", "proxies", "subfolder", "token", "local_files_only", "revision")
+# Written into the settings file for others to read, recomputed here.
+BOOKKEEPING = {"auto_map", "feature_extractor_type", "id_type", "num_items", "padding_value", "processor_class"}
+
+
+class VocabularyError(GlintRUError):
+    """Item ids that cannot form a vocabulary, or that do not fit to this one."""
+
+
+class UnknownItemError(VocabularyError):
+    """An item id that the vocabulary does not hold."""
+
+
+class VocabularyFileError(VocabularyError):
+    """A folder or repository whose processor files are missing or damaged."""
+
+
+def as_list(values: Any) -> list[Any]:
+    """A list of Python values from a list, array, tensor or column of any library."""
+    if isinstance(values, (str, bytes)):
+        raise VocabularyError(f"Item ids come in a list, but got the single text {values!r}.")
+    for method in ("tolist", "to_list", "to_pylist"):
+        if hasattr(values, method):
+            values = getattr(values, method)()
+            return values if isinstance(values, list) else [values]
+    if not isinstance(values, Iterable):
+        raise VocabularyError(f"Item ids come in a list, but got {values!r} ({type(values).__name__}).")
+    return list(values)
+
+
+def checked_ids(values: list[Any]) -> list[Any]:
+    """The ids as plain `str` or plain `int`, all of one type."""
+    types = set(map(type, values))
+    if types <= {str} or types <= {int}:
+        return values
+    for kind in types:
+        if not issubclass(kind, (str, int, np.integer)) or issubclass(kind, bool):
+            wrong = next(value for value in values if type(value) is kind)
+            raise VocabularyError(f"An item id is a string or an integer, but got {wrong!r} ({kind.__name__}).")
+    if all(issubclass(kind, str) for kind in types):
+        return [str.__str__(value) for value in values]
+    if any(issubclass(kind, str) for kind in types):
+        text = next(value for value in values if isinstance(value, str))
+        number = next(value for value in values if not isinstance(value, str))
+        raise VocabularyError(f"Item ids are either all strings or all integers, but got {text!r} and {number!r}.")
+    return [operator.index(value) for value in values]
+
+
+def checked_choice(name: str, value: Any, allowed: tuple[Any, ...]) -> Any:
+    """The value, which must be one of the allowed ones."""
+    if value not in allowed:
+        raise GlintRUError(f"{name} must be one of {', '.join(map(repr, allowed))}, but got {value!r}.")
+    return value
+
+
+def checked_max_length(value: Any) -> int:
+    """The value as a positive `int`."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise GlintRUError(f"max_length must be a positive integer, but got {value!r}.")
+    return int(value)
+
+
+def as_rows(histories: Any) -> list[list[Any]]:
+    """A list of histories from one history or a batch."""
+    values = as_list(histories)
+    single = [value is None or isinstance(value, (str, bytes, int, float, np.generic)) for value in values]
+    if all(single):
+        return [values]
+    if any(single):
+        raise VocabularyError("Give one history (a list of item ids) or a list of histories, not a mix of both.")
+    return [as_list(value) for value in values]
+
+
+class GlintRUProcessor(FeatureExtractionMixin):
+    """Turns histories of raw item ids into model inputs, and scores back into raw item ids and titles.
+
+    Index 0 is padding; `item_ids[i]` has index `i + 1`, so a model for this processor has `vocab_size = len(self) + 1`.
+    Ids are strings or integers (int64 range), all of one type, and come back exactly as they went in.
+
+    Measured with 1,000,000 items on one core (peak memory above that of the imports): integer ids load in 0.3 s and
+    145 MB from a file of 8 MB, string ids of ten characters in 0.6 s and 165 MB from 18 MB, with titles of 19
+    characters in 0.9 s and 260 MB from 46 MB. Saving takes up to 0.6 s.
+
+    Args:
+        item_ids: The distinct raw ids in index order: any sequence, array or column of strings or of integers.
+        item_titles: Titles for people to read: one per item in the order of `item_ids` (None where unknown), or a
+            mapping from raw id to title, which may know more or fewer items than the vocabulary.
+        max_length: How many of the newest items of a history are kept.
+        unknown_items: What happens to an item outside the vocabulary: `"drop"` leaves it out and counts it, `"error"`
+            refuses the history.
+        padding_side: `"right"` or `"left"`. The model's scores are the same either way.
+        recommend_seen: Whether items of the history are recommended again, where a call does not say. `prepare` decides
+            it from the data: yes where people take items again.
+        item_counts: How often each item occurs in the training histories, integers in the order of `item_ids`, or a
+            mapping from raw id to number (0 where it has none). Who has no history gets the most popular items. None
+            where that is not known.
+
+    Raises:
+        VocabularyError: No ids, ids of mixed or wrong types, the same id twice, or counts that are not one for each
+            item.
+        GlintRUError: A setting outside what is allowed.
+
+    Example:
+        >>> processor = GlintRUProcessor(["apple", "bread", "cheese"])
+        >>> processor([["bread", "apple"], ["cheese"]])["input_ids"]
+        tensor([[2, 1],
+                [3, 0]])
+    """
+
+    model_input_names = ["input_ids", "attention_mask"]  # noqa: RUF012 (transformers' own form)
+    padding_value = 0
+
+    def __init__(
+        self,
+        item_ids: Any = None,
+        item_titles: Mapping[Any, str | None] | Sequence[str | None] | None = None,
+        max_length: int = 200,
+        unknown_items: str = "drop",
+        padding_side: str = "right",
+        recommend_seen: bool = False,
+        item_counts: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__()
+        unexpected = sorted(set(kwargs) - BOOKKEEPING)
+        if unexpected:
+            logger.warning(f"GlintRUProcessor does not know these settings and leaves them out: {unexpected}.")
+        self.max_length = checked_max_length(max_length)
+        self.unknown_items = checked_choice("unknown_items", unknown_items, UNKNOWN_POLICIES)
+        self.padding_side = checked_choice("padding_side", padding_side, PADDING_SIDES)
+        self.recommend_seen = checked_choice("recommend_seen", recommend_seen, (True, False))
+        ids = [] if item_ids is None else checked_ids(as_list(item_ids))
+        if not ids:
+            raise VocabularyError("A vocabulary needs at least one item id, but item_ids is empty.")
+        self._item_ids: tuple[Any, ...] = tuple(ids)
+        self._index: dict[Any, int] = dict(zip(ids, range(1, len(ids) + 1), strict=True))
+        if len(self._index) < len(ids):
+            # The dictionary keeps the last place of an id: the first place that differs holds a duplicate.
+            twice = next(raw for place, raw in enumerate(ids, start=1) if self._index[raw] != place)
+            raise VocabularyError(f"Every item id may occur once in a vocabulary, but {twice!r} occurs more than once.")
+        if self.id_type == "integer" and (min(ids) < INT64.min or max(ids) > INT64.max):
+            raise VocabularyError("Integer item ids must fit in 64 bits (signed); use strings for larger ones.")
+        self._item_titles = self._aligned_titles(item_titles)
+        self.item_counts = item_counts
+
+    # ------------------------------------------------------------------ the vocabulary
+
+    def __len__(self) -> int:
+        """Number of items (padding not counted)."""
+        return len(self._item_ids)
+
+    def __contains__(self, raw_id: object) -> bool:
+        # True and 1.0 are equal to 1 in a dictionary, but they are not item ids.
+        return isinstance(raw_id, (str, int, np.integer)) and not isinstance(raw_id, bool) and raw_id in self._index
+
+    @property
+    def item_ids(self) -> tuple[Any, ...]:
+        """Raw ids in index order: `item_ids[i]` has index `i + 1`."""
+        return self._item_ids
+
+    @property
+    def item_titles(self) -> tuple[str | None, ...] | None:
+        """Titles in the order of `item_ids`, or None when there are no titles at all."""
+        return self._item_titles
+
+    @property
+    def item_counts(self) -> np.ndarray | None:
+        """int64 (n,) in the order of `item_ids`: occurrences in the training histories; None where not known."""
+        return self._item_counts
+
+    @item_counts.setter
+    def item_counts(self, counts: Any) -> None:
+        self.__dict__.pop("popular_items", None)
+        if isinstance(counts, Mapping):
+            counts = [counts.get(raw, 0) for raw in self._item_ids]
+        if counts is None:
+            self._item_counts: np.ndarray | None = None
+            return
+        array = np.asarray(counts)
+        if array.shape != (len(self),) or array.dtype.kind not in "iu" or array.min() < 0:
+            raise VocabularyError(
+                f"item_counts must be {len(self)} integers of 0 or more, one for each item, but got {array.dtype} of "
+                f"shape {array.shape}."
+            )
+        self._item_counts = array.astype(np.int64)
+
+    @cached_property
+    def popular_items(self) -> np.ndarray:
+        """int64 (n,): all indices, the most often counted first, ties in the order of the vocabulary."""
+        if self._item_counts is None:
+            return np.arange(1, self.vocab_size)
+        return np.argsort(-self._item_counts, kind="stable") + 1
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of items plus one for padding: the model's `vocab_size`."""
+        return len(self._item_ids) + 1
+
+    @property
+    def id_type(self) -> str:
+        """`"string"` or `"integer"`."""
+        return "string" if isinstance(self._item_ids[0], str) else "integer"
+
+    def index_of(self, raw_id: Any) -> int:
+        """The index (1 ... n) of a raw id.
+
+        Raises:
+            UnknownItemError: The vocabulary does not hold it.
+            VocabularyError: It is not of the vocabulary's type.
+        """
+        return self._index[self._known(raw_id)]
+
+    def raw_id(self, index: int) -> Any:
+        """The raw id at an index from 1 to n.
+
+        Raises:
+            VocabularyError: The index is padding or outside the vocabulary.
+        """
+        place = operator.index(index)
+        if not 1 <= place <= len(self):
+            raise VocabularyError(f"Item indices go from 1 to {len(self)} (0 is padding), but got {place}.")
+        return self._item_ids[place - 1]
+
+    def title(self, raw_id: Any) -> str | None:
+        """The title of an item, or None where it has none.
+
+        Raises:
+            UnknownItemError: The vocabulary does not hold the item.
+        """
+        index = self.index_of(raw_id)
+        return None if self._item_titles is None else self._item_titles[index - 1]
+
+    def parse_item_id(self, text: str) -> Any:
+        """A raw id typed as text (on a command line, in a URL), in the type of this vocabulary.
+
+        The item need not be known: that is up to the policy for unknown items.
+
+        Raises:
+            VocabularyError: The ids are integers and the text is none.
+        """
+        if self.id_type == "string":
+            return text
+        if not re.fullmatch(r"\s*[+-]?[0-9]{1,19}\s*", text):
+            raise VocabularyError(f"The item ids of this model are integers, but got {text!r}.")
+        return int(text)
+
+    def add_items(self, item_ids: Any, item_titles: Any = None) -> int:
+        """Adds those of the distinct raw ids that are not there yet, behind all others, which keep their indices.
+
+        `item_titles` maps raw ids to titles. Gives how many ids were new, which `model.add_items` wants to know.
+
+        Raises:
+            VocabularyError: Ids of another type, or the same new id twice.
+        """
+        given = self._of_own_type(checked_ids(as_list(item_ids)))
+        new = [raw for raw in given if raw not in self._index]
+        if not new:
+            return 0
+        titles = [*(self._item_titles or [None] * len(self)), *((item_titles or {}).get(raw) for raw in new)]
+        # Built anew and checked as a whole: a refused id leaves the processor as it was.
+        grown = type(self)([*self._item_ids, *new], titles)
+        self._item_ids, self._index, self._item_titles = grown._item_ids, grown._index, grown._item_titles
+        for outdated in ("_sorted", "popular_items"):
+            self.__dict__.pop(outdated, None)
+        if self._item_counts is not None:
+            self._item_counts = np.concatenate([self._item_counts, np.zeros(len(new), np.int64)])
+        return len(new)
+
+    # ------------------------------------------------------------------ histories -> indices
+
+    def encode_ids(self, raw_ids: Any, unknown_items: str | None = None) -> np.ndarray:
+        """Indices of a whole column of raw ids, without a Python loop.
+
+        Args:
+            raw_ids: A list, a NumPy array, a torch tensor, or a polars, pandas or pyarrow column. Integer columns are
+                looked up by binary search, others in a hash table. Measured on one core with 1,000,000 items and
+                10,000,000 ids in random order: 4 s for integers, 9 s for strings (where ids repeat much, encode the
+                distinct ones).
+            unknown_items: `"drop"` writes 0 in the place of an unknown item, so that the result stays aligned with
+                the column; `"error"` refuses. The processor's own policy by default.
+
+        Returns:
+            int64 array as long as the column.
+
+        Raises:
+            UnknownItemError: The policy is `"error"` and there are unknown items; names up to five.
+            VocabularyError: The column is not of the vocabulary's type.
+        """
+        policy = self._policy(unknown_items)
+        array = np.asarray(raw_ids) if hasattr(raw_ids, "__array__") else None
+        # uint64 takes the other path: NumPy would compare it with int64 as floats, which are not exact.
+        if array is not None and array.dtype.kind in "iu" and array.dtype != np.uint64 and self.id_type == "integer":
+            indices = self._search(array.ravel())
+            if policy == "error" and not indices.all():
+                self._refuse_unknown(array.ravel()[indices == 0].tolist())
+            return indices
+        return self._encode_list(as_list(raw_ids), policy)
+
+    def __call__(
+        self,
+        histories: Any,
+        return_tensors: str | None = "pt",
+        max_length: int | None = None,
+        unknown_items: str | None = None,
+        padding: bool | str = True,
+        return_num_unknown_items: bool = False,
+    ) -> BatchFeature:
+        """Encodes one history or a batch of histories, oldest item first.
+
+        Unknown items are left out before the newest `max_length` items are kept.
+
+        Args:
+            histories: One history (a sequence of raw ids) or a list of histories. A history may be empty.
+            return_tensors: `"pt"`, `"np"`, or None for lists.
+            max_length: Newest items kept, the processor's own by default.
+            unknown_items: `"drop"` or `"error"`, the processor's own by default.
+            padding: True (or `"longest"`) pads to the longest history of the batch, at least one column; `"max_length"`
+                to `max_length`; False leaves the rows as they are, as lists.
+            return_num_unknown_items: Adds the key `num_unknown_items`. It is not a model input, hence off by default.
+
+        Returns:
+            `input_ids` (B, L) int64 with 0 at padding, `attention_mask` (B, L) int64 with 1 at items, and on request
+            `num_unknown_items` (B,) int64.
+
+        Raises:
+            UnknownItemError: The policy is `"error"` and there are unknown items; names up to five.
+            VocabularyError: Ids of another type than the vocabulary's, or histories in another shape.
+        """
+        limit = self.max_length if max_length is None else checked_max_length(max_length)
+        checked_choice("padding", padding, PADDINGS)
+        checked_choice("return_tensors", return_tensors, TENSOR_TYPES)
+        rows = as_rows(histories)
+        flat = self._encode_list(list(chain.from_iterable(rows)), self._policy(unknown_items))
+        ends = np.cumsum([len(row) for row in rows])
+        encoded = [part[part > 0] for part in np.split(flat, ends[:-1])]
+        num_unknown = np.array([len(row) - len(known) for row, known in zip(rows, encoded, strict=True)], np.int64)
+        encoded = [known[-limit:] for known in encoded]
+        if padding is False:
+            ids = [known.tolist() for known in encoded]
+            data: dict[str, Any] = {"input_ids": ids, "attention_mask": [[1] * len(row) for row in ids]}
+            return_tensors = None
+        else:
+            width = limit if padding == "max_length" else max(1, *(len(known) for known in encoded))
+            data = self._padded(encoded, width)
+        if return_num_unknown_items:
+            data["num_unknown_items"] = num_unknown
+        elif num_unknown.any():
+            logger.warning(f"{num_unknown.sum()} items of the histories are unknown to the model and were left out.")
+        if return_tensors is None:
+            data = {key: value if isinstance(value, list) else value.tolist() for key, value in data.items()}
+        return BatchFeature(data, tensor_type=return_tensors)
+
+    def _padded(self, encoded: list[np.ndarray], width: int) -> dict[str, Any]:
+        input_ids = np.zeros((len(encoded), width), np.int64)
+        for row, known in zip(input_ids, encoded, strict=True):
+            start = 0 if self.padding_side == "right" else width - len(known)
+            row[start : start + len(known)] = known
+        return {"input_ids": input_ids, "attention_mask": (input_ids > 0).astype(np.int64)}
+
+    def _encode_list(self, values: list[Any], policy: str) -> np.ndarray:
+        values = self._of_own_type(checked_ids(values))
+        indices = np.fromiter(map(self._index.get, values, repeat(0)), np.int64, count=len(values))
+        if policy == "error" and not indices.all():
+            self._refuse_unknown([values[place] for place in np.flatnonzero(indices == 0)])
+        return indices
+
+    @cached_property
+    def _sorted(self) -> tuple[np.ndarray, np.ndarray]:
+        """Integer ids in ascending order, and the index of each (a grown vocabulary is not in order)."""
+        ids = np.array(self._item_ids, np.int64)
+        order = np.argsort(ids)
+        return ids[order], order + 1
+
+    def _search(self, column: np.ndarray) -> np.ndarray:
+        ids, indices = self._sorted
+        places = np.searchsorted(ids, column).clip(max=len(ids) - 1)
+        return np.where(ids[places] == column, indices[places], 0)
+
+    # ------------------------------------------------------------------ indices -> items
+
+    def decode(self, indices: Any) -> Any:
+        """Raw ids of indices; padding (0) is left out.
+
+        Args:
+            indices: Integers in a sequence, array or tensor, of any depth.
+
+        Returns:
+            A list of raw ids, nested like `indices`.
+
+        Raises:
+            VocabularyError: An index outside the vocabulary.
+        """
+        values = as_list(indices)
+        if values and not isinstance(values[0], (int, np.integer)):
+            return [self.decode(row) for row in values]
+        return [self.raw_id(index) for index in values if index != 0]
+
+    def decode_top_k(self, logits: Any, top_k: int = 10) -> list[list[dict[str, Any]]]:
+        """The best items of each row of scores, best first.
+
+        Padding and items with a score of minus infinity or NaN never appear, so a row may be shorter than `top_k`.
+
+        Args:
+            logits: (B, vocab_size) scores, or (vocab_size,) for one row; tensor or array of floats.
+            top_k: Items per row.
+
+        Returns:
+            Per row a list of `{"item_id", "title", "score"}`; `title` only where the processor has titles.
+
+        Raises:
+            GlintRUError: Scores of another vocabulary, or a `top_k` below 1.
+        """
+        if isinstance(top_k, bool) or not isinstance(top_k, (int, np.integer)) or top_k < 1:
+            raise GlintRUError(f"top_k must be a positive integer, but got {top_k!r}.")
+        scores = torch.atleast_2d(torch.as_tensor(logits).detach()).float()
+        if scores.ndim != 2 or scores.shape[-1] != self.vocab_size:
+            raise GlintRUError(
+                f"The vocabulary has {len(self)} items, so scores need the shape (batch, {self.vocab_size}), but got "
+                f"{tuple(scores.shape)}: are this model and this processor of the same folder?"
+            )
+        scores = scores[:, 1:].masked_fill(scores[:, 1:].isnan(), -torch.inf)
+        best, places = scores.topk(min(int(top_k), len(self)), dim=-1)
+        return [
+            [self.listed(place + 1, score) for place, score in zip(*row, strict=True) if score > -torch.inf]
+            for row in zip(places.tolist(), best.tolist(), strict=True)
+        ]
+
+    def listed(self, index: int, score: float) -> dict[str, Any]:
+        """`{"item_id", "title", "score"}` of the item at an index from 1 to n; `title` only where there are titles."""
+        item = {"item_id": self._item_ids[index - 1]}
+        if self._item_titles is not None:
+            item["title"] = self._item_titles[index - 1]
+        return {**item, "score": score}
+
+    # ------------------------------------------------------------------ files
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings, without the vocabulary (which has its own file)."""
+        settings: dict[str, Any] = {
+            "feature_extractor_type": type(self).__name__,
+            "id_type": self.id_type,
+            "max_length": self.max_length,
+            "num_items": len(self),
+            "padding_side": self.padding_side,
+            "padding_value": self.padding_value,
+            # AutoProcessor finds the local class by this name, even in a folder without a model.
+            "processor_class": type(self).__name__,
+            "recommend_seen": self.recommend_seen,
+            "unknown_items": self.unknown_items,
+        }
+        if self._auto_class is not None:
+            name = f"{type(self).__module__.split('.')[-1]}.{type(self).__name__}"
+            settings["auto_map"] = {"AutoFeatureExtractor": name, "AutoProcessor": name}
+        return settings
+
+    def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs: Any) -> list[str]:
+        """Writes `preprocessor_config.json` and `item_vocabulary.safetensors` into a folder.
+
+        Args:
+            save_directory: The folder, made where it is missing.
+            push_to_hub: Also uploads both to the Hub; `kwargs` go to `push_to_hub` (`repo_id`, `token`, ...).
+
+        Returns:
+            The paths of the two files.
+        """
+        folder = Path(save_directory)
+        if folder.is_file():
+            raise VocabularyFileError(f"{folder} is a file, but a processor is saved into a folder.")
+        folder.mkdir(parents=True, exist_ok=True)
+        vocabulary = folder / VOCABULARY_FILE
+        # Written aside and renamed: a process that reads the folder never sees half a vocabulary.
+        unfinished = vocabulary.with_suffix(f".{os.getpid()}.tmp")
+        try:
+            unfinished.write_bytes(vocabulary_bytes(self._item_ids, self._item_titles, self._item_counts))
+            unfinished.replace(vocabulary)
+        finally:
+            unfinished.unlink(missing_ok=True)
+        files = super().save_pretrained(folder)
+        if push_to_hub:
+            self.push_to_hub(kwargs.pop("repo_id", folder.name), **kwargs)
+        return [*files, str(vocabulary)]
+
+    @classmethod
+    def get_feature_extractor_dict(
+        cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Settings and vocabulary of a folder or Hub repository, for the base class's `from_pretrained`.
+
+        Raises:
+            VocabularyFileError: One of the two files is missing or damaged, or they do not belong together.
+        """
+        name = os.fspath(pretrained_model_name_or_path)
+        hub = {key: kwargs[key] for key in HUB_ARGUMENTS if key in kwargs}
+        try:
+            settings, rest = super().get_feature_extractor_dict(name, **kwargs)
+        except OSError as error:
+            raise VocabularyFileError(
+                f"There is no readable processor in {name!r}: preprocessor_config.json is missing, damaged or out of "
+                "reach; give a folder that save_pretrained wrote."
+            ) from error
+        # The settings file itself may be named: its vocabulary lies beside it.
+        source = str(Path(name).parent) if os.path.isfile(name) else name
+        try:
+            file = cached_file(source, VOCABULARY_FILE, **hub)
+        except OSError as error:
+            raise VocabularyFileError(
+                f"The item vocabulary ({VOCABULARY_FILE}) of {name!r} is missing; weights are of no use without it."
+            ) from error
+        item_ids, item_titles, item_counts = read_vocabulary(str(file))
+        if settings.get("num_items", len(item_ids)) != len(item_ids):
+            raise VocabularyFileError(
+                f"The settings of {name!r} speak of {settings['num_items']} items, but its {VOCABULARY_FILE} holds "
+                f"{len(item_ids)}: the two files are not from the same save."
+            )
+        found = {"item_ids": item_ids, "item_titles": item_titles, "item_counts": item_counts}
+        return {**settings, **found}, rest
+
+    # ------------------------------------------------------------------ checks
+
+    def _policy(self, unknown_items: str | None) -> str:
+        if unknown_items is None:
+            return self.unknown_items
+        return checked_choice("unknown_items", unknown_items, UNKNOWN_POLICIES)
+
+    def _of_own_type(self, values: list[Any]) -> list[Any]:
+        if values and isinstance(values[0], str) != (self.id_type == "string"):
+            raise VocabularyError(
+                f"The item ids of this model are {self.id_type}s, but got {values[0]!r} ({type(values[0]).__name__})."
+            )
+        return values
+
+    def _known(self, raw_id: Any) -> Any:
+        (value,) = self._of_own_type(checked_ids([raw_id]))
+        if value not in self._index:
+            self._refuse_unknown([value])
+        return value
+
+    def _refuse_unknown(self, unknown: list[Any]) -> None:
+        names = list(dict.fromkeys(unknown))
+        shown = ", ".join(repr(name) for name in names[:5]) + (", ..." if len(names) > 5 else "")
+        raise UnknownItemError(
+            f"{len(names)} item id(s) are not among the model's {len(self)} items: {shown} "
+            "(unknown_items='drop' leaves them out)."
+        )
+
+    def _aligned_titles(self, titles: Any) -> tuple[str | None, ...] | None:
+        if titles is None:
+            return None
+        if isinstance(titles, Mapping):
+            self._of_own_type(checked_ids(list(titles)))
+            aligned = [titles.get(raw) for raw in self._item_ids]
+        else:
+            aligned = as_list(titles)
+        if len(aligned) != len(self):
+            raise VocabularyError(
+                f"There are {len(self)} items but {len(aligned)} titles; give one (or None) for each."
+            )
+        for title in aligned:
+            if title is not None and not isinstance(title, str):
+                raise VocabularyError(f"A title is a string or None, but got {title!r} ({type(title).__name__}).")
+        return tuple(aligned) if any(title is not None for title in aligned) else None
+
+
+# ---------------------------------------------------------------------- the vocabulary as a file
+
+
+def vocabulary_bytes(
+    item_ids: Sequence[Any], item_titles: Sequence[str | None] | None, item_counts: np.ndarray | None = None
+) -> bytes:
+    """The safetensors file of a vocabulary.
+
+    Integer ids are one int64 array `integer_ids`; strings are `string_ids.bytes` (UTF-8, end to end) with the n + 1
+    `string_ids.offsets`; titles are packed like strings, with `titles.present` (0 where there is none).
+    Training counts are one int64 array `item_counts`.
+    """
+    if isinstance(item_ids[0], str):
+        tensors = _packed("string_ids", item_ids)
+    else:
+        tensors = {"integer_ids": np.array(item_ids, np.int64)}
+    if item_titles is not None:
+        tensors |= _packed("titles", [title or "" for title in item_titles])
+        tensors["titles.present"] = np.array([title is not None for title in item_titles], np.uint8)
+    if item_counts is not None:
+        tensors["item_counts"] = item_counts
+    return save(tensors, metadata={"format": "np", "version": FORMAT_VERSION})
+
+
+def _packed(name: str, texts: Sequence[str]) -> dict[str, np.ndarray]:
+    """Texts as one run of UTF-8 bytes and the n + 1 places where they begin and end."""
+    # surrogatepass: Python strings may hold half a surrogate pair, and an id is never changed.
+    encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
+    offsets = np.zeros(len(encoded) + 1, np.int64)
+    np.cumsum([len(text) for text in encoded], out=offsets[1:])
+    return {f"{name}.bytes": np.frombuffer(b"".join(encoded), np.uint8), f"{name}.offsets": offsets}
+
+
+def _unpacked(tensors: dict[str, np.ndarray], name: str) -> list[str]:
+    text, offsets = tensors[f"{name}.bytes"].tobytes(), tensors[f"{name}.offsets"]
+    if len(offsets) < 1 or offsets[0] != 0 or offsets[-1] != len(text) or (np.diff(offsets) < 0).any():
+        raise ValueError("offsets do not fit to the bytes")
+    places = offsets.tolist()
+    return [text[a:b].decode("utf-8", "surrogatepass") for a, b in pairwise(places)]
+
+
+def read_vocabulary(file: str) -> tuple[list[Any], list[str | None] | None, np.ndarray | None]:
+    """Ids, titles and training counts (None without any) of a file that `vocabulary_bytes` made.
+
+    Raises:
+        VocabularyFileError: The file is damaged or of another kind.
+    """
+    try:
+        with safe_open(file, framework="np") as opened:
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (not a dict)
+        item_ids = tensors["integer_ids"].tolist() if "integer_ids" in tensors else _unpacked(tensors, "string_ids")
+        counts = tensors.get("item_counts")
+        if counts is not None and (counts.shape != (len(item_ids),) or counts.dtype != np.int64 or counts.min() < 0):
+            raise ValueError("counts do not fit to the ids")
+        if "titles.bytes" not in tensors:
+            return item_ids, None, counts
+        titles = _unpacked(tensors, "titles")
+        present = tensors["titles.present"].tolist()
+        return item_ids, [title if here else None for title, here in zip(titles, present, strict=True)], counts
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise VocabularyFileError(
+            f"The item vocabulary {file!r} is damaged or of another kind; save it again."
+        ) from error
