@@ -46,6 +46,7 @@ __all__ = [
     "configuration_folder",
     "find_model_recipe",
     "find_yaml",
+    "flat_loss",
     "from_mapping",
     "list_recipes",
     "load_model_recipe",
@@ -508,6 +509,11 @@ OLD_KEYS = {"loss": "loss.name", "model.loss": "loss.name"} | {
 }
 # Keys of the model that went, which old recipes hold with their only values.
 GONE = ("popularity_exponent", "in_batch_share", "time_gap_masking", "padding_in_softmax", "padding_mode")
+
+
+def flat_loss(loss: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a loss under the keys that `--set` takes without a section: its name is `loss`."""
+    return {"loss" if name == "name" else name: value for name, value in loss.items()}
 
 
 def _without_old_fields(content: Any) -> Any:

@@ -150,8 +150,9 @@ def _completed(complete: Callable[[Any, Any], Any], recipe: Any, data: Any) -> A
 
 def _plan(recipe: Any) -> str:
     from ..models.auto import MODELS
+    from ..recipe import flat_loss
 
-    values = {**recipe.model, **{"loss" if key == "name" else key: value for key, value in recipe.loss.items()}}
+    values = {**recipe.model, **flat_loss(recipe.loss)}
     model = ", ".join(f"{key} {value}" for key, value in values.items())
     training = recipe.training
     rows = MODELS[recipe.model_name].training_examples

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import shlex
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Any
 
 from ..data.sources import NAMED_SOURCES
 from ..models.losses import LossConfig
-from ..recipe import DataRecipe, Recipe, TrainingRecipe, list_recipes, load_recipe, model_fields
+from ..recipe import DataRecipe, Recipe, TrainingRecipe, flat_loss, list_recipes, load_recipe, model_fields
 
 __all__ = ["train_command"]
 
@@ -39,11 +39,8 @@ def overrides(recipe: Recipe, base: Recipe) -> list[str]:
     for name in model_fields(config.model_type):
         if name not in NOT_SET:
             pairs.append((name, getattr(config, name), getattr(base_config, name)))
-    loss, base_loss = LossConfig(**recipe.loss), LossConfig(**base.loss)
-    for item in fields(LossConfig):
-        pairs.append(
-            ("loss" if item.name == "name" else item.name, getattr(loss, item.name), getattr(base_loss, item.name))
-        )
+    loss, base_loss = (flat_loss(asdict(LossConfig(**part.loss))) for part in (recipe, base))
+    pairs += [(name, value, base_loss[name]) for name, value in loss.items()]
     for section, kind in (("training", TrainingRecipe), ("data", DataRecipe)):
         for item in fields(kind):
             if item.name not in NOT_SET:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from ..recipe import NEW_WEIGHTS, Recipe
+from ..recipe import NEW_WEIGHTS, Recipe, flat_loss
 
 __all__ = ["ABLATION", "FINAL", "PRESET", "REFERENCE", "TUNE", "Trial"]
 
@@ -76,8 +76,7 @@ class Trial:
         for name in NEW_WEIGHTS:
             if not content["training"][name]:  # keys are older than these settings
                 del content["training"][name]
-        for name, value in content.pop("loss").items():  # where it stood when the first keys were made
-            content["model"]["loss" if name == "name" else name] = value
+        content["model"] |= flat_loss(content.pop("loss"))  # where it stood when the first keys were made
         stage = TUNE if self.stage == TUNE else "measured"
         text = json.dumps([self.data, self.row, stage, content], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
