@@ -291,6 +291,11 @@ class NextItemHead:
         embedding.weight = nn.Parameter(torch.cat([embedding.weight, rows]), embedding.weight.requires_grad)
         self.config.vocab_size = embedding.num_embeddings = len(embedding.weight)
 
+    @property
+    def num_passes(self) -> int:
+        """How often a step passes its batch, with other dropout each time; more than once in training alone."""
+        return self.training_loss.passes if self.training and self.training_loss is not None else 1
+
     def check_labels(self, chosen: Tensor, mask: Tensor) -> None:
         """A model that cannot train on some positions refuses them here; `chosen` and `mask` are (batch, length)."""
 
@@ -353,7 +358,7 @@ class NextItemHead:
         loss = None
         if labels is not None:
             passes = [asked]
-            for _ in range(1, self.training_loss.passes if self.training and self.training_loss else 1):
+            for _ in range(1, self.num_passes):
                 again = self.model(input_ids, attention_mask, inputs_embeds, return_dict=True, **carried)[0]
                 passes.append(again if time_gaps is None else self.at_time(again, gaps_of_positions(time_gaps, mask)))
             loss = self._loss(passes, labels, mask, num_items_in_batch, input_ids)

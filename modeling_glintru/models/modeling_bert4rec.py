@@ -201,7 +201,7 @@ class BERT4RecForSequentialRecommendation(WholeHistoryHead, BERT4RecPreTrainedMo
         hidden = self.model.cloze(window, masked)
         targets = window[masked]
         passes = [hidden[masked]]
-        for _ in range(1, self.training_loss.passes if self.training_loss else 1):
+        for _ in range(1, self.num_passes):
             passes.append(self.model.cloze(window, masked)[masked])
         seen = None
         if self.training_loss is not None and self.training_loss.wants_seen_items:
