@@ -33,7 +33,7 @@ test: $(STAMP)  ## Run all tests
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 docs: $(STAMP)  ## Build the API reference into docs/_build, without warnings
-	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs docs/_build
+	$(BIN)/python -m sphinx --fresh-env --fail-on-warning --keep-going --quiet docs docs/_build
 
 lint: $(STAMP)  ## Check style and formatting
 	$(BIN)/ruff check .
