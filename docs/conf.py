@@ -12,8 +12,9 @@ project = "GLINT-RU for Hugging Face"
 release = __version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 exclude_patterns = ["_build"]
-html_theme = "alabaster"
-html_theme_options = {"description": "Interactions in, a Hub model out, a recommendation after every click"}
+html_theme = "furo"
+html_title = project
+smartquotes = False  # commands are pasted as they stand
 html_show_sourcelink = False
 templates_path: list[str] = []
 
