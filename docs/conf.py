@@ -16,6 +16,7 @@ html_theme = "furo"
 html_title = project
 smartquotes = False  # commands are pasted as they stand
 html_show_sourcelink = False
+html_show_copyright = False
 templates_path: list[str] = []
 
 default_role = "code"  # docstrings write code in single backticks
