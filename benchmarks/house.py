@@ -78,22 +78,34 @@ def top_modules(root: Path, package: str) -> list[str]:
     return sorted(file.name for file in (root / package).glob("*.py"))
 
 
-def source_lines(folder: Path, without: str | None = None) -> int:
-    """Lines of all source files (Python and C) in a folder, apart from those in one folder inside it."""
-    return sum(
-        line_count(file)
-        for file in folder.rglob("*")
-        if file.suffix in SOURCE and file.relative_to(folder).parts[0] != without
-    )
+def source_files(folder: Path, without: str | None = None) -> list[Path]:
+    """All source files (Python and C) in a folder, apart from those in one folder inside it."""
+    return [
+        file for file in folder.rglob("*") if file.suffix in SOURCE and file.relative_to(folder).parts[0] != without
+    ]
 
 
 def line_count(file: Path) -> int:
     return len(file.read_text(encoding="utf-8").splitlines())
 
 
+def docstring_lines(file: Path) -> int:
+    """Lines of a Python file that belong to docstrings."""
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    nodes = [node for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))) if isinstance(node, documented)]
+    return sum(
+        (node.body[0].end_lineno or 0) - node.body[0].lineno + 1
+        for node in nodes
+        if ast.get_docstring(node, clean=False) is not None
+    )
+
+
 def structure(root: Path = ROOT, package: str = PACKAGE) -> Part:
     """Modules, the graph of imports, lines."""
     graph = import_graph(root, package)
+    files = source_files(root / package, NOT_COUNTED)
+    docstrings = sum(docstring_lines(file) for file in files if file.suffix == ".py")
+    empty = sum(not line.strip() for file in files for line in file.read_text(encoding="utf-8").splitlines())
     chain, circles, inside = graph.longest_chain(), graph.circles(), graph.file_circles()
     rows = [
         Row("files at the top of the package", len(top_modules(root, package)), 8),
@@ -101,7 +113,7 @@ def structure(root: Path = ROOT, package: str = PACKAGE) -> Part:
         Row("longest chain of imports, in nodes", len(chain), 9),
         Row("circles between nodes", len(circles), 0),
         Row("circles between the files of one folder", len(inside), 0),
-        Row(f"lines of the package without {NOT_COUNTED}/", source_lines(root / package, NOT_COUNTED), 15_000),
+        Row(f"lines of the package without {NOT_COUNTED}/", sum(map(line_count, files)), 15_000),
     ]
     details = [
         "Files at the top: every .py there, __init__, __main__ and _version included; folders are not counted.",
@@ -109,7 +121,8 @@ def structure(root: Path = ROOT, package: str = PACKAGE) -> Part:
         "them but tests, docs and examples.",
         "Imports inside functions and for type checkers count; those by a name in a string are not seen: "
         + (", ".join(graph.hidden) or "there are none."),
-        "Lines: of .py, .c and .h files, blank lines and comments included.",
+        "Lines: of .py, .c and .h files, blank lines and comments included: "
+        f"{docstrings:,} of them are docstrings, {empty:,} are empty.",
         f"The longest chain: {' > '.join(chain)}",
     ]
     return Part(rows, details + [line for circle in [*circles, *inside] for line in told(circle, graph)])
