@@ -25,7 +25,11 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 # Pages that begin with `interactions.csv` and a model of it in `outputs/shop`.
 PAGES = ("recommend", "settings", "sharing", "streaming", "trainer", "training")
-ONE_EPOCH = {"num_train_epochs=3": "num_train_epochs=1", "fit(frame, ": 'fit(frame, settings={"num_train_epochs": 1}, '}
+ONE_EPOCH = {
+    "num_train_epochs=3": "num_train_epochs=1",
+    '"num_train_epochs": 3': '"num_train_epochs": 1',
+    "fit(frame, ": 'fit(frame, settings={"num_train_epochs": 1}, ',
+}
 
 
 def code_blocks(page: str) -> list[tuple[str, str]]:
