@@ -12,6 +12,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from ..errors import DataError
+from . import one_line_errors
 
 RecipeOption = Annotated[
     str | None,
@@ -23,9 +24,32 @@ DataOption = Annotated[
     str | None,
     typer.Option("--data", help="Interactions: csv, tsv, parquet, jsonl, inter; a prepared folder; a Hub data set."),
 ]
+
+
+@one_line_errors
+def _print_keys(changes: list[str]) -> None:
+    from ..recipe import DEFAULT_MODEL, key_help
+
+    models = [change.partition("=")[2] for change in changes if change.startswith("model.name=")]
+    print(key_help(models[-1] if models else DEFAULT_MODEL))
+    raise typer.Exit
+
+
+def _list_keys(changes: list[str] | None) -> list[str] | None:
+    if changes and "help" in changes:
+        _print_keys(changes)
+    return changes
+
+
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", help="Change one value of the recipe; may be repeated.", metavar="KEY=VALUE"),
+    typer.Option(
+        "--set",
+        help="Change one value of the recipe, as in --set lr=1e-3; may be repeated. --set help lists the keys.",
+        metavar="KEY=VALUE",
+        callback=_list_keys,
+        is_eager=True,
+    ),
 ]
 TitlesOption = Annotated[str | None, typer.Option("--item_titles", help="Table with item ids and titles.")]
 TitleColumn = Annotated[str | None, typer.Option("--title_column", help="Its column of titles.")]
