@@ -35,5 +35,5 @@ print(f"after {', '.join(map(str, history))}: {', '.join(str(item['item_id']) fo
 with StreamingRecommender(model, processor) as recommender:
     for item in history:
         recommender.observe("somebody", item)
-    clicked = recommender.recommend("somebody", k=3).items
+    clicked = recommender.recommend("somebody", top_k=3).items
 print(f"the same, click by click: {', '.join(str(item['item_id']) for item in clicked)}")

@@ -51,7 +51,7 @@ with folder, StreamingRecommender(model, data.processor, store, item_counts=data
         recommender.observe_many(part.rows())
     hits = 0
     for number, (user, item, time) in enumerate(days.select("user_id", "item_id", "timestamp").iter_rows(), start=1):
-        hits += item in [best["item_id"] for best in recommender.recommend(user, k=10).items]
+        hits += item in [best["item_id"] for best in recommender.recommend(user, top_k=10).items]
         recommender.observe(user, item, event_id=number, time=time)  # on the disk when it returns
         if number % 50 == 0 or number == len(days):
             print(f"{number} clicks, hit rate at 10 so far {hits / number:.3f}", flush=True)

@@ -1,5 +1,10 @@
 """GLINT-RU for Hugging Face: interactions in, a Hub model out, a recommendation after every click.
 
+    from modeling_glintru import Recommender
+
+    recommender = Recommender.fit("interactions.csv")
+    recommender.recommend([[50, 172, 181]], top_k=10)
+
 Importing this package makes the auto classes of transformers know its models. The command `glintru` alone waits with
 that until it needs a model, so that `glintru --help` answers at once.
 """
@@ -13,6 +18,7 @@ from . import machine  # first of all, since it must come before torch
 from ._version import __version__
 
 if TYPE_CHECKING:
+    from .jobs import evaluate, train
     from .models.auto import AutoModelForSequentialRecommendation, register_model
     from .models.configuration_glintru import GlintRUConfig, GlintRUError
     from .models.losses import NextItemLoss
@@ -36,7 +42,9 @@ __all__ = [
     "StreamingRecommender",
     "UnknownItemError",
     "__version__",
+    "evaluate",
     "register_model",
+    "train",
 ]
 
 _HOMES = {
@@ -52,7 +60,9 @@ _HOMES = {
     "SequentialRecommendationPipeline": "models.pipeline_glintru",
     "StreamingRecommender": "serving",
     "UnknownItemError": "models.processing_glintru",
+    "evaluate": "jobs",
     "register_model": "models.auto",
+    "train": "jobs",
 }
 
 

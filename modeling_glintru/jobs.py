@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
+from os import PathLike
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from .data import Interactions, PreparedData, load_prepared, load_source, load_titles
@@ -19,7 +22,7 @@ from .data.recurrence import RECURRING
 from .data.sources import NAMED_SOURCES, options_for
 from .data.storage import is_prepared
 from .data.whole import with_everything
-from .errors import DataError, RecipeError
+from .errors import DataError, ModelFolderError, RecipeError, nearest_names
 from .evaluation import (
     Evaluation,
     ItemKNNScorer,
@@ -30,16 +33,16 @@ from .evaluation import (
     Scorer,
     against,
     collect_metrics,
-    evaluate,
     plot_learning_curves,
     target_ranks,
     write_metrics_json,
 )
+from .evaluation import evaluate as rank_and_measure
 from .hub import push_interactions, write_card, write_handler
 from .hub.repository import PushResult
 from .machine import is_main_process, pick_device
-from .models.auto import model_label
-from .models.loading import find_data_checksum, load_model_folder
+from .models.auto import model_label, registered_name
+from .models.loading import find_data_checksum, load_model_folder, without_bars
 from .recipe import (
     NEW_WEIGHTS,
     DataRecipe,
@@ -52,8 +55,9 @@ from .recipe import (
     load_model_recipe,
     load_recipe,
 )
-from .rule import blank_recipe, data_shape, preset
-from .training import TrainingResult, check_run_folder, save_model_folder, train
+from .rule import blank_recipe, data_shape, describe, preset
+from .training import TrainingResult, check_run_folder, save_model_folder
+from .training import train as train_weights
 from .training.folder import RunFolder, run_folder
 from .training.identity import data_checksum, run_identity
 from .training.refit import refit_in_time, warn_of_refitted, with_refit
@@ -61,11 +65,14 @@ from .training.start import model_section, open_start
 from .training.stopping import Interruptions
 
 __all__ = [
+    "TrainedModel",
+    "evaluate",
     "evaluate_model",
     "fine_tuning_recipe",
     "gentler",
     "prepare_data",
     "push_data",
+    "train",
     "train_and_evaluate",
     "with_data",
 ]
@@ -122,15 +129,24 @@ def for_another_table(recipe: Recipe, source: str | None) -> Recipe:
     return replace(recipe, data=replace(recipe.data, **asdict(ReadingOptions()) | fitting))
 
 
-def read_data(data: DataRecipe) -> Interactions:
-    """The interactions that a recipe names; of a given split, with the part that each belongs to."""
+def read_data(data: DataRecipe, table: Any = None) -> Interactions:
+    """The interactions of a table, or those that a recipe names; of a given split, with the part that each belongs to.
+
+    Args:
+        data: Says how the interactions are read, and which they are where there is no `table`.
+        table: Interactions in memory, or anything else that `read_interactions` takes.
+    """
+    if table is not None:
+        return load_source(table, **data.reading)
     if data.split == "given":
         return read_given_split(data.train_data, data.validation_data, data.test_data, **data.reading)
     return load_source(data.source, **data.reading)
 
 
-def read_titles(data: DataRecipe, say: Say = print) -> dict[Any, str] | None:
+def read_titles(data: DataRecipe, say: Say = print, interactions: Any = None) -> dict[Any, str] | None:
     """The titles that a recipe names, or that stand beside its interactions; None where there are none.
+
+    `interactions` is the table that takes the place of the recipe's source, where there is one.
 
     Titles that nobody asked for do not matter: where they cannot be read, `say` gets a note, and there are none.
 
@@ -141,6 +157,8 @@ def read_titles(data: DataRecipe, say: Say = print) -> dict[Any, str] | None:
     if data.item_titles is None:
         form = {name: value for name, value in data.reading.items() if name in FILE_FORM}
     table = data.item_titles or data.source or data.train_data
+    if data.item_titles is None and interactions is not None:
+        table = interactions
     try:
         titles = load_titles(table, item_column=data.item_column, title_column=data.title_column, **form)
     except DataError as error:
@@ -157,6 +175,8 @@ def prepare_data(
     recipe: Recipe,
     output_dir: Path | None = None,
     *,
+    table: Any = None,
+    titles: Mapping[Any, str] | None = None,
     processor: Any = None,
     add_items: bool = False,
     time_gaps: bool = False,
@@ -168,6 +188,8 @@ def prepare_data(
     Args:
         recipe: Its `data` section says what to read and how to split it.
         output_dir: Where to keep the prepared data; in memory when not given.
+        table: Interactions that take the place of the recipe's source: a frame, or what else `read_interactions` takes.
+        titles: Raw item id to title, in the place of those that `read_titles` finds.
         processor: The vocabulary of an existing model, see `data.prepare.prepare`; prepared data must have the same.
         add_items: Whether items that it lacks are added to a copy of it; prepared data may have such items at its end.
         time_gaps: Whether to keep the times between items even where the recipe's model does without.
@@ -189,7 +211,9 @@ def prepare_data(
         if processor is not None:
             prepared.processor.recommend_seen = processor.recommend_seen
     else:
-        interactions = read_data(data)
+        interactions = read_data(data, table)
+        if titles is None and (add_items or processor is None):
+            titles = read_titles(data, say, table)
         prepared = prepare(
             interactions,
             output_dir,
@@ -201,7 +225,7 @@ def prepare_data(
             min_user_interactions=data.min_user_interactions,
             min_item_interactions=data.min_item_interactions,
             max_length=recipe.training.max_length,
-            item_titles=read_titles(data, say) if add_items or processor is None else None,
+            item_titles=titles,
             processor=processor,
             add_items=add_items,
             time_gaps=time_gaps or bool(recipe.model.get("use_time_gaps")),
@@ -290,7 +314,7 @@ def _evaluations(
     if len(data.dataset[split]) == 0:
         raise DataError(f"no user of the {split} split can be evaluated")
     return {
-        name: evaluate(
+        name: rank_and_measure(
             scorer,
             data.dataset[split],
             ks=recipe.evaluation.top_k,
@@ -311,6 +335,8 @@ def train_and_evaluate(
     recipe: Recipe,
     output_dir: Path,
     *,
+    table: Any = None,
+    titles: Mapping[Any, str] | None = None,
     overwrite: bool = False,
     resume: bool = False,
     max_minutes: float | None = None,
@@ -330,6 +356,7 @@ def train_and_evaluate(
         recipe: With a data source. Its `fine_tuning` section makes it start from another model, which then stands
             beside the results as `before`.
         output_dir: Where the model folder goes.
+        table, titles: See `prepare_data`.
         overwrite: Whether it may replace an earlier model, or start an unfinished run again.
         resume: Whether to go on with the unfinished run in it.
         max_minutes: The run is to be done after so many minutes, preparation included. What is promised: the training
@@ -365,7 +392,8 @@ def train_and_evaluate(
         add_items = start.settings.items == "add"
         if main:
             warn_of_refitted(start, say)
-    data = prepare_data(recipe, processor=vocabulary, add_items=add_items, say=say if main else _say_nothing)
+    given: dict[str, Any] = {"table": table, "titles": titles, "say": say if main else _say_nothing}
+    data = prepare_data(recipe, processor=vocabulary, add_items=add_items, **given)
     wanted, recipe = recipe, as_prepared(recipe, data)
     if main and (other := _prepared_otherwise(wanted, recipe)):
         say(other)
@@ -385,7 +413,7 @@ def train_and_evaluate(
             **{"start": start, "resume": resume, "progress": progress, "say": say if main else _say_nothing},
             "interruptions": Interruptions(deadline, 60 * save_minutes, _passes_after(recipe, data)),
         }
-        result = train(
+        result = train_weights(
             recipe,
             data,
             output_dir,
@@ -460,6 +488,7 @@ def evaluate_model(
     recipe_changes: Callable[[Recipe], Recipe],
     split: str,
     *,
+    table: Any = None,
     as_is: bool = False,
     device: str | None = None,
     progress: bool = True,
@@ -471,6 +500,7 @@ def evaluate_model(
         model_folder: Folder or Hub repository.
         recipe_changes: From the model's recipe to the one to evaluate with (data source, protocols, …).
         split: `"test"` or `"validation"`.
+        table: See `prepare_data`.
         as_is: Whether to measure even where the model may have trained on some of the targets; the entry
             `trained_on_targets` then says so.
         device: Where the model computes, see `pick_device`.
@@ -492,7 +522,7 @@ def evaluate_model(
     for name, value in recipe.model.items():
         if value != trained.model.get(name):
             raise RecipeError(f"a trained model is measured as it is: --set cannot change its {name}")
-    data = prepare_data(recipe, processor=processor, say=say)
+    data = prepare_data(recipe, table=table, processor=processor, say=say)
     wanted, recipe = recipe, as_prepared(recipe, data)  # a prepared folder may be split in another way than it is told
     reason = _trained_on(trained, wanted) or _trained_on(trained, recipe)
     if reason is not None and not as_is:
@@ -569,7 +599,7 @@ def fine_tuning_recipe(
     recipe: str | None,
     items: str | None,
     overrides: Sequence[str],
-    source: str | None = None,
+    source: Any = None,
 ) -> tuple[Recipe, Callable[[Recipe, PreparedData], Recipe] | None]:
     """What a run that starts from a model is made of.
 
@@ -659,3 +689,206 @@ def gentler(recipe: Recipe, overrides: Sequence[str] = ()) -> Recipe:
     given = changed_keys(recipe, overrides)
     values = {name: value for name, value in values.items() if f"training.{name}" not in given}
     return replace(recipe, training=replace(training, **values))
+
+
+# ---------------------------------------------------------------------- calls from Python
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """What `train` gives back.
+
+    Args:
+        output_dir: The model folder, with weights, vocabulary, card, metrics and recipe. A temporary one exists for as
+            long as this object, or the `Recommender` made from it.
+        model: The trained model, in eval mode.
+        processor: Its vocabulary.
+        metrics: The figures of the test split in the ranking that is served, such as `{"ndcg@10": 0.21, ...}`.
+        evaluations: All that was measured on the test split, by model, the trained one first.
+        temporary: Removes the folder together with this object; None where the caller named the folder.
+    """
+
+    output_dir: Path
+    model: Any
+    processor: Any
+    metrics: dict[str, float]
+    evaluations: dict[str, Evaluation]
+    temporary: Any = None
+
+
+def train(
+    interactions: Any = None,
+    output_dir: str | PathLike[str] | None = None,
+    *,
+    recipe: str | PathLike[str] | None = None,
+    model: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    from_model: str | None = None,
+    items: str | None = None,
+    titles: Any = None,
+    seed: int | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    max_minutes: float | None = None,
+    refit: bool = False,
+    verbose: bool = True,
+    **reading: Any,
+) -> TrainedModel:
+    """Trains a model on interactions, measures it, and writes a model folder: `glintru train` for Python.
+
+    Args:
+        interactions: A pandas or polars frame, a pyarrow table, a `datasets.Dataset`, a path (CSV, Parquet, JSON lines
+            and others, see `read_interactions`), a list of such paths, or a folder of prepared data. It may be left out
+            where the recipe names its data.
+        output_dir: Where the model folder goes; a temporary folder where it is left out.
+        recipe: Name or YAML file of a recipe. Where it is left out, the sizes and settings are chosen from the data.
+        model: Name of another model than the recipe's, such as `"sasrec"`, or `"file.py:Class"` for one of your own.
+        settings: Values of the recipe by key, as `--set` takes them: `{"num_train_epochs": 5, "hidden_size": 64}`.
+        from_model: A model folder or Hub repository to fine-tune.
+        items: With `from_model`: `"add"`, `"known"` or `"new"`, see `FineTuningRecipe`.
+        titles: Titles of items: a mapping from raw id to title, or a table with both columns.
+        seed: Seed of every random number.
+        overwrite, resume, max_minutes, refit: See `train_and_evaluate`.
+        verbose: Whether to print what was recognised and chosen, and a line for each epoch.
+        reading: How the table is read: `user_column`, `item_column`, `time_column` and all other fields of
+            `ReadingOptions`; also the other fields of `DataRecipe`, such as `split`.
+
+    Raises:
+        DataError: The interactions cannot be used.
+        RecipeError: A setting that does not exist, or a value out of range.
+        ModelFolderError: `output_dir` holds something that must not be replaced.
+    """
+    overrides = _overrides(settings, seed, model)
+    source, table = _source_or_table(interactions)
+    complete: Callable[[Recipe, PreparedData], Recipe] | None = None
+    say = print if verbose else _say_nothing
+    if from_model is not None or items is not None:
+        named = None if recipe is None else str(recipe)
+        chosen, complete = fine_tuning_recipe(from_model, named, items, overrides, source if table is None else table)
+    elif recipe is not None:
+        chosen = load_recipe(recipe, overrides)
+    else:
+        chosen = change_recipe(blank_recipe(), overrides)
+
+        def from_the_data(known: Recipe, data: PreparedData) -> Recipe:
+            whole, choices = preset(data_shape(data), known, overrides)
+            say(describe(choices))
+            return whole
+
+        complete = from_the_data
+
+    chosen = _reading_from(chosen, source, table, reading)
+    temporary = None
+    if output_dir is None:
+        temporary = TemporaryDirectory(prefix="glintru-", ignore_cleanup_errors=True)
+        output_dir = Path(temporary.name) / "model"
+    with without_bars():
+        result, data, evaluations = train_and_evaluate(
+            chosen,
+            Path(output_dir),
+            table=table,
+            titles=_titles(titles, chosen.data),
+            overwrite=overwrite,
+            resume=resume,
+            max_minutes=max_minutes,
+            refit=refit,
+            complete=complete,
+            progress=verbose,
+            say=say,
+        )
+    figures = next(iter(evaluations.values())).table() if evaluations else {}
+    metrics = {name: entry["value"] for name, entry in figures.items()}
+    return TrainedModel(Path(output_dir), result.model, data.processor, metrics, evaluations, temporary)
+
+
+def evaluate(
+    model: Any,
+    interactions: Any = None,
+    *,
+    split: str = "test",
+    settings: Mapping[str, Any] | None = None,
+    as_is: bool = False,
+    device: str | None = None,
+    verbose: bool = False,
+    **reading: Any,
+) -> dict[str, float]:
+    """Measures a trained model on interactions, split as in its own recipe: `glintru evaluate` for Python.
+
+    Args:
+        model: A model folder or Hub repository, or a `Recommender` or `TrainedModel`, which know theirs.
+        interactions: As `train` takes them; may be left out where the model's recipe names its data.
+        split: `"test"` or `"validation"`.
+        settings: Values of the recipe by key, such as `{"top_k": [5, 20]}`.
+        as_is: Whether to measure even where the model may have trained on some of the targets.
+        device: Where the model computes, see `pick_device`.
+        verbose: Whether to print what was recognised in the table.
+        reading: As `train` takes it.
+
+    Returns:
+        The figures in the ranking that is served, such as `{"ndcg@10": 0.21, "hr@10": 0.35, ...}`.
+
+    Raises:
+        DataError, RecipeError, ModelFolderError: See `evaluate_model`.
+    """
+    if split not in ("test", "validation"):
+        raise RecipeError(f"split must be test or validation, but got {split!r}")
+    folder = getattr(model, "output_dir", None) or getattr(model, "folder", None) or model
+    if not isinstance(folder, (str, Path)):
+        raise ModelFolderError(f"evaluate takes the folder of a model or its name on the Hub, not {type(model)}")
+    source, table = _source_or_table(interactions)
+    overrides = _overrides(settings)
+
+    def changed(trained: Recipe) -> Recipe:
+        known = change_recipe(for_another_table(trained, source if table is None else table), overrides)
+        return known if interactions is None and not reading else _reading_from(known, source, table, reading)
+
+    evaluations, _ = evaluate_model(
+        str(folder),
+        changed,
+        split,
+        table=table,
+        as_is=as_is,
+        device=device,
+        progress=verbose,
+        say=print if verbose else _say_nothing,
+    )
+    return {name: entry["value"] for name, entry in next(iter(evaluations.values())).table().items()}
+
+
+def _source_or_table(interactions: Any) -> tuple[str | None, Any]:
+    """A path or name that a recipe can hold, or else the table itself."""
+    if interactions is None or isinstance(interactions, (str, PathLike)):
+        return (None if interactions is None else str(interactions)), None
+    return None, interactions
+
+
+def _overrides(settings: Mapping[str, Any] | None, seed: int | None = None, model: str | None = None) -> list[str]:
+    """The `key=value` texts of `--set`; JSON is YAML too."""
+    values = dict(settings or {}) | ({} if seed is None else {"seed": seed})
+    values |= {} if model is None else {"model.name": registered_name(model)}
+    try:
+        return [f"{key}={json.dumps(value)}" for key, value in values.items()]
+    except TypeError as error:
+        raise RecipeError(f"settings must hold numbers, texts, switches or lists of them: {error}") from error
+
+
+def _reading_from(recipe: Recipe, source: str | None, table: Any, options: Mapping[str, Any]) -> Recipe:
+    """`with_data` for a source, or for a table that is in memory."""
+    known = {item.name for item in fields(DataRecipe)} - {"source", "item_titles"}
+    for name in options:
+        if name not in known:
+            raise RecipeError(f"There is no option {name!r} for reading interactions; {nearest_names(name, known)}")
+    if table is None:
+        return with_data(recipe, source, options)
+    files: dict[str, Any] = dict.fromkeys(item.name for item in fields(GivenSplit))
+    given = {name: value for name, value in options.items() if value is not None}
+    return replace(recipe, data=replace(recipe.data, **files | {"source": None} | given))
+
+
+def _titles(titles: Any, data: DataRecipe) -> Mapping[Any, str] | None:
+    if titles is None or isinstance(titles, Mapping):
+        return titles
+    found = load_titles(titles, item_column=data.item_column, title_column=data.title_column)
+    if found is None:
+        raise DataError("the table of titles has no column of titles; name it with title_column")
+    return found

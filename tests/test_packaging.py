@@ -50,7 +50,11 @@ def test_the_wheel_holds_the_package_the_recipes_and_nothing_else(wheel):
     assert sorted(name.removeprefix(inside) for name in names if name.startswith(inside)) == CONFIGURATION
     modules = {str(file.relative_to(ROOT)) for file in (ROOT / "modeling_glintru").rglob("*.py")}
     assert modules <= set(names)
-    assert {name.split("/")[0] for name in names} == {"modeling_glintru", f"glintru-{__version__}.dist-info"}
+    assert {name.split("/")[0] for name in names} == {
+        "modeling_glintru",
+        "glintru.py",
+        f"glintru-{__version__}.dist-info",
+    }
     assert f"glintru-{__version__}.dist-info/licenses/LICENSE" in names
 
 
@@ -60,7 +64,7 @@ def test_the_source_archive_holds_no_tests(tmp_path):
     with tarfile.open(tmp_path / f"glintru-{__version__}.tar.gz") as archive:
         names = {name.split("/")[1] for name in archive.getnames()}
     files = {"README.md", "CHANGELOG.md", "CITATION.cff", "LICENSE", "PKG-INFO", "pyproject.toml", ".gitignore"}
-    assert names == {"modeling_glintru", "configuration", "examples", *files}
+    assert names == {"modeling_glintru", "glintru.py", "configuration", "examples", *files}
 
 
 def test_an_installed_wheel_finds_its_recipes_by_name(wheel, tmp_path):
@@ -75,6 +79,13 @@ def test_an_installed_wheel_finds_its_recipes_by_name(wheel, tmp_path):
     assert Path(file).is_relative_to(target)
     assert names.split() == [name.removesuffix(".yaml") for name in RECIPES]
     assert rate == "0.001"
+    code = (
+        "import glintru, modeling_glintru; from glintru import Recommender, train; print(glintru.__file__);"
+        "print(glintru.Recommender is Recommender is modeling_glintru.Recommender, train is modeling_glintru.train);"
+        "print(glintru.__version__, 'fit' in dir(Recommender), 'Recommender' in dir(glintru))"
+    )
+    file, same, told = run(sys.executable, "-c", code, cwd=tmp_path, PYTHONPATH=str(target)).splitlines()
+    assert Path(file) == target / "glintru.py" and same == "True True" and told == f"{__version__} True True"
 
 
 def test_the_metadata_of_the_wheel(wheel):

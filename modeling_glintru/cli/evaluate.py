@@ -12,7 +12,7 @@ import typer
 from ..data.reading import ReadingOptions
 from ..errors import DataError
 from ..recipe import GivenSplit
-from .options import DataOption, DeviceOption, JsonOption, ModelArgument, SetOption, with_options_of
+from .options import DataOption, DeviceOption, JsonOption, ModelArgument, SetOption, TrustOption, trust, with_options_of
 from .printing import print_evaluations
 
 
@@ -33,6 +33,7 @@ def evaluate(
     ] = False,
     device: DeviceOption = "auto",
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+    trust_remote_code: TrustOption = False,
 ) -> None:
     """Measure a trained model on interactions, split as in its own recipe.
 
@@ -49,6 +50,7 @@ def evaluate(
         raise DataError(f"there is no folder {output.parent} for --output {output}")
     if output is not None and output.is_dir():
         raise DataError(f"--output must be a file, but {output} is a folder")
+    trust(model, trust_remote_code)
     evaluations, metrics = evaluate_model(
         model,
         lambda trained: with_data(

@@ -61,6 +61,12 @@ DeviceOption = Annotated[
         "--device", help="Where to compute: auto is a CUDA GPU where there is one, else cpu; or a name as torch has it."
     ),
 ]
+TrustOption = Annotated[
+    bool,
+    typer.Option(
+        "--trust_remote_code", help="Let code in MODEL's folder run, where its model is not one of this package."
+    ),
+]
 REPEATED, SEVERAL = ("where",), ("columns",)  # options that stand once for each text, and that hold several names
 ModelArgument = Annotated[str, typer.Argument(help="Model folder or Hub repository.", metavar="MODEL")]
 
@@ -148,4 +154,16 @@ def chosen_recipe(
 def all_overrides(changes: Sequence[str] | None, seed: int | None = None, model: str | None = None) -> list[str]:
     """The changes of `--set`, `--seed` and `--model` as one list of KEY=VALUE."""
     overrides = [*(changes or []), *([] if seed is None else [f"seed={seed}"])]
-    return overrides + ([] if model is None else [f"model.name={model}"])
+    if model is None:
+        return overrides
+    from ..models.auto import registered_name
+
+    return [*overrides, f"model.name={registered_name(model)}"]
+
+
+def trust(model: str, trust_remote_code: bool) -> None:
+    """With the consent of `--trust_remote_code`, runs and registers the model code in a folder or repository."""
+    if trust_remote_code:
+        from ..models.loading import register_code_of
+
+        register_code_of(model)

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, TextIO
+
+
+def print_notes(interactions: Any, stream: TextIO) -> None:
+    """What was found in a table of interactions, a line each."""
+    for note in interactions.notes:
+        print(f"Note      {note}", file=stream)
 
 
 def print_recommendation(processor: Any, name: Any, history: list[Any], found: Any, as_json: bool) -> None:

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from .options import TrustOption, trust
+
 
 def push(
     folder: Annotated[Path, typer.Argument(help="Model folder.", metavar="FOLDER")],
@@ -19,6 +21,7 @@ def push(
         bool, typer.Option("--overwrite_card", help="Replace the card even where it was edited on the Hub.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry_run", help="Only list what would be uploaded.")] = False,
+    trust_remote_code: TrustOption = False,
 ) -> None:
     """Upload a model folder to the Hub, in one commit, with the login of `hf auth login` or HF_TOKEN.
 
@@ -26,6 +29,7 @@ def push(
     """
     from ..hub import plan_push, push_folder
 
+    trust(str(folder), trust_remote_code)
     if dry_run:
         print(plan_push(folder, repo).describe())
         return

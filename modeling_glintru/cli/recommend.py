@@ -11,11 +11,19 @@ import typer
 
 from ..data.reading import ReadingOptions
 from ..errors import DataError
-from .histories import load_like_the_training
 from .interactive import recommend_interactively
 from .item_files import read_filters
-from .options import DeviceOption, JsonOption, ModelArgument, OverwriteOption, parse_ids, with_options_of
-from .printing import print_recommendation
+from .options import (
+    DeviceOption,
+    JsonOption,
+    ModelArgument,
+    OverwriteOption,
+    TrustOption,
+    parse_ids,
+    trust,
+    with_options_of,
+)
+from .printing import print_notes, print_recommendation
 from .recommend_all import recommend_everyone
 
 
@@ -80,6 +88,7 @@ def recommend(
     interactive: Annotated[
         bool, typer.Option("--interactive", help="Type ids or titles and see the next items after each.")
     ] = False,
+    trust_remote_code: TrustOption = False,
 ) -> None:
     """Recommend the next items: after a history, for users of a table, for all of them, or as you type.
 
@@ -88,6 +97,7 @@ def recommend(
     Example: glintru recommend outputs/ml-100k --history "50,172,181" --top_k 10
     """
     from ..serving import Recommender
+    from ..serving.offline import load_like_the_training
 
     if [history is not None, users is not None, everyone, interactive].count(True) != 1:
         raise DataError(
@@ -105,6 +115,7 @@ def recommend(
         raise DataError("--now is for --users and --all, without --time_gap")
     if user_ids is not None and users is None:
         raise DataError("--user_ids chooses among the users of --users FILE")
+    trust(model, trust_remote_code)
     exclude_seen = None if include_seen is None else not include_seen
     item_column = reading.get("item_column")
     if everyone:
@@ -136,7 +147,8 @@ def recommend(
         histories = [[recommender.processor.parse_item_id(text) for text in parse_ids(history, "--history")]]
     else:
         assert users is not None
-        interactions = load_like_the_training(model, users, reading, sys.stderr if as_json else sys.stdout)
+        interactions = load_like_the_training(model, users, reading)
+        print_notes(interactions, sys.stderr if as_json else sys.stdout)
         names, histories, gaps = _histories(interactions, user_ids, recommender.processor, now, unknown_items)
     if time_gap is not None:
         gaps = [time_gap] * len(histories)
@@ -159,10 +171,9 @@ def _histories(
 
     An id that cannot be of that type, a text where integers are meant, stays as it came: the model does not know it.
     """
-    import polars as pl
 
     from ..data.interactions import ids_of_type
-    from ..serving.offline import UserHistories, check_type, indices_of
+    from ..serving.offline import UserHistories, check_type, indices_of, of_users
 
     frame = interactions.frame
     check_type(frame["item_id"], processor)
@@ -170,10 +181,7 @@ def _histories(
         wanted = parse_ids(user_ids, "--user_ids")
         if not wanted:
             raise DataError("--user_ids names no user")
-        frame = frame.filter(pl.col("user_id").cast(pl.String).is_in(wanted))
-        missing = set(wanted) - set(frame["user_id"].cast(pl.String).to_list())
-        if missing:
-            raise DataError(f"{interactions.source} has no user {', '.join(sorted(missing))}")
+        frame = of_users(frame, wanted, interactions.source)
     gaps = None
     if now is not None:
         users_now = UserHistories.of(frame, processor, "drop")

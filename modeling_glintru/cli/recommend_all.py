@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from .histories import load_like_the_training
 from .item_files import read_filters
+from .printing import print_notes
 
 
 def recommend_everyone(
@@ -33,7 +33,7 @@ def recommend_everyone(
     from ..machine import pick_device
     from ..models.configuration_glintru import check_knows_time
     from ..models.loading import load_model_folder
-    from ..serving.offline import UserHistories, check_type, recommend_all
+    from ..serving.offline import UserHistories, check_type, load_like_the_training, recommend_all
     from ..serving.recommendation_file import check_output, open_output
 
     check_output(output, overwrite)
@@ -43,7 +43,8 @@ def recommend_everyone(
     filters = read_filters(allowed, exclude, reading.get("item_column"), processor)
     if now is not None:
         check_knows_time(recommender)
-    interactions = load_like_the_training(model, data, reading, sys.stdout)
+    interactions = load_like_the_training(model, data, reading)
+    print_notes(interactions, sys.stdout)
     check_type(interactions.frame["item_id"], processor)
     users = UserHistories.of(interactions.frame, processor, unknown_items)
     gaps = None if now is None else users.time_gaps(interactions.read_time(now), interactions.ticks)

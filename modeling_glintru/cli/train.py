@@ -19,8 +19,10 @@ from .options import (
     SetOption,
     TitleColumn,
     TitlesOption,
+    TrustOption,
     all_overrides,
     chosen_recipe,
+    trust,
     with_options_of,
 )
 from .printing import print_evaluations, print_recommendation
@@ -34,7 +36,12 @@ def train(
     data: DataOption = None,
     changes: SetOption = None,
     model: Annotated[
-        str | None, typer.Option("--model", help="Another model than the recipe's, such as sasrec.", metavar="NAME")
+        str | None,
+        typer.Option(
+            "--model",
+            help="Another model than the recipe's, such as sasrec, or one of your own: mine.py:MyModel.",
+            metavar="NAME",
+        ),
     ] = None,
     from_model: Annotated[
         str | None,
@@ -69,6 +76,7 @@ def train(
         typer.Option("--refit", help="Once measured, train anew on everything, held-out items too; keep that model."),
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+    trust_remote_code: TrustOption = False,
 ) -> None:
     """Train a model on interactions, measure it, and write a folder that from_pretrained loads.
 
@@ -84,6 +92,8 @@ def train(
     options = {**split_files, **reading, "item_titles": item_titles, "title_column": title_column}
     overrides = all_overrides(changes, seed, model)
     complete = None
+    if from_model is not None:
+        trust(from_model, trust_remote_code)
     if from_model is not None or items is not None:
         chosen, complete = fine_tuning_recipe(from_model, recipe, items, overrides, data)
         chosen = with_data(chosen, data, options)

@@ -13,7 +13,7 @@ from .json_lines import JSON_SUFFIXES
 from .text_blocks import COMPRESSIONS
 from .text_files import TEXT_SUFFIXES
 
-__all__ = ["SUFFIXES", "NamedFiles", "find_files", "suffix_of"]
+__all__ = ["SUFFIXES", "NamedFiles", "find_files", "find_listed", "suffix_of"]
 
 SUFFIXES = (".csv", ".tsv", ".parquet", *JSON_SUFFIXES, *TEXT_SUFFIXES[2:])
 HIDDEN = (".", "_")  # what Spark writes beside its part files begins with one of these
@@ -79,6 +79,26 @@ def find_files(name: str) -> NamedFiles | None:
             raise DataError(f"No file is named like {name!r}.")
         return _part_files(found, shown)
     return None
+
+
+def find_listed(names: Sequence[str | Path]) -> NamedFiles:
+    """The files that several names mean together, in the order of the list, as parts of one table.
+
+    Raises:
+        DataError: As `find_files`; the list holds something else than paths, a name means no file, or the files are of
+            several kinds.
+    """
+    if not names or not all(isinstance(name, (str, Path)) for name in names):
+        raise DataError("A list of interactions must be a list of paths of files of one kind.")
+    found = [(str(name), find_files(str(name))) for name in names]
+    if missing := [name for name, files in found if files is None]:
+        raise DataError(f"There is no file {missing[0]!r}.")
+    parts = [files for _, files in found if files is not None]
+    if len({files.suffix for files in parts}) > 1:
+        kinds = ", ".join(sorted({files.suffix for files in parts}))
+        raise DataError(f"The files of a list must be of one kind, but these are of several: {kinds}.")
+    shown = f"{parts[0].source} and {len(parts) - 1} more" if len(parts) > 1 else parts[0].source
+    return NamedFiles(tuple(path for files in parts for path in files.paths), parts[0].suffix, shown)
 
 
 def _known_suffix(path: Path) -> str:

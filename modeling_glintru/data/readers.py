@@ -10,7 +10,7 @@ import polars as pl
 import pyarrow as pa
 
 from ..errors import DataError
-from .file_names import SUFFIXES, find_files, suffix_of
+from .file_names import SUFFIXES, NamedFiles, find_files, find_listed, suffix_of
 from .frames import from_arrow, from_pandas
 from .hub_tables import hub_file, open_dataset, open_hub_dataset
 from .json_lines import JSON_SUFFIXES, open_json_lines
@@ -39,9 +39,9 @@ def open_table(
 
     Args:
         source: A path (`SUFFIXES`; text and JSON lines also with `.gz`, `.bz2`, `.xz`, `.zst`), a folder or a pattern
-            (`events/part-*.csv`) of part files, a pandas or polars frame, a pyarrow table, a `datasets.Dataset` or
-            `IterableDataset`, the name of a Hub data set (`owner/name` or `owner/name:config`, only when there is no
-            such file; above 1 GB it is streamed), or `hf://datasets/owner/name/file`.
+            (`events/part-*.csv`) of part files, a list of such paths, a pandas or polars frame, a pyarrow table, a
+            `datasets.Dataset` or `IterableDataset`, the name of a Hub data set (`owner/name` or `owner/name:config`,
+            only when there is no such file; above 1 GB it is streamed), or `hf://datasets/owner/name/file`.
         split: Which split of a data set that has several.
         encoding: Encoding of text and JSON lines, any codec of Python; by default UTF-8, or what a byte order mark
             says.
@@ -57,8 +57,12 @@ def open_table(
     """
     given = {"encoding": encoding, "separator": separator, "columns": columns, "quote": quote}
     options = {f"--{name}" for name, value in given.items() if value is not None}
-    if isinstance(source, (str, Path)):
+    if isinstance(source, (list, tuple)):
+        files: NamedFiles | None = find_listed(source)
+        source = files
+    elif isinstance(source, (str, Path)):
         files = find_files(str(hub_file(source) if isinstance(source, str) and source.startswith("hf://") else source))
+    if isinstance(source, (str, Path, NamedFiles)):
         if files is not None and files.suffix in TEXT_SUFFIXES:
             text = check_text_options(check_encoding(encoding), separator, columns, quote)
             return open_text(files.paths, files.suffix, files.source, text)

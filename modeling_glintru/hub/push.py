@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import HubError, ModelFolderError
 from ..models.loading import load_model_folder
+from .card import write_card
+from .card_text import CARD_FILE, is_signed
+from .endpoint import HANDLER_FILE
 from .repository import PushResult, SharedFile, commit_files, model_files
 
-__all__ = ["PushPlan", "plan_push", "push_folder"]
+__all__ = ["PushPlan", "copy_results", "plan_push", "push_folder"]
+
+RESULTS = ("metrics.json", "recipe.yaml", "training_log.json", "learning_curves.png", HANDLER_FILE)
 
 
 @dataclass(frozen=True)
@@ -80,3 +86,20 @@ def push_folder(
         token=token,
         overwrite_card=overwrite_card,
     )
+
+
+def copy_results(source: Path, target: Path) -> None:
+    """Copies what a model folder holds beside weights, vocabulary and code to another folder of the same model.
+
+    The card of `source` is written anew with the name of `target`, unless somebody has edited one of the two.
+    """
+    for name in RESULTS:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, target / name)
+    old, new = source / CARD_FILE, target / CARD_FILE
+    if not old.is_file() or (new.exists() and not is_signed(new.read_text(encoding="utf-8"))):
+        return
+    if is_signed(old.read_text(encoding="utf-8")) and (target / "recipe.yaml").is_file():
+        write_card(target, target.absolute().name)
+    else:
+        shutil.copyfile(old, new)

@@ -23,8 +23,9 @@ from huggingface_hub.errors import (
 )
 from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel
+from transformers.utils import logging
 
-from .auto import MODELS, AutoModelForSequentialRecommendation
+from .auto import MODELS, AutoModelForSequentialRecommendation, register_model_file
 from .configuration_glintru import GlintRUError
 from .processing_glintru import VOCABULARY_FILE, GlintRUProcessor, VocabularyFileError
 
@@ -33,11 +34,15 @@ __all__ = [
     "HubError",
     "ModelFolderError",
     "find_data_checksum",
+    "find_metrics",
     "first_line",
     "hub_advice",
     "hub_errors",
+    "load_local_folder",
     "load_model_folder",
     "local_folder",
+    "register_code_of",
+    "without_bars",
 ]
 
 # All that ever leaves a model folder; whatever else lies in it stays.
@@ -132,13 +137,15 @@ WEIGHTS_INDEX = "model.safetensors.index.json"
 
 
 def load_model_folder(
-    name_or_path: str | Path, *, revision: str | None = None
+    name_or_path: str | Path, *, revision: str | None = None, trust_remote_code: bool = False
 ) -> tuple[PreTrainedModel, GlintRUProcessor]:
     """The model, in eval mode, and its processor.
 
     Args:
         name_or_path: A folder that `glintru train` wrote, or a Hub repository `owner/name`.
         revision: A branch or commit of the repository.
+        trust_remote_code: Whether code of the folder may run, where it holds a model that is not of this package and
+            was not registered before.
 
     Raises:
         ModelFolderError: No such folder, another kind of model, no weights, damaged, missing or misshapen weights, no
@@ -146,16 +153,23 @@ def load_model_folder(
         HubError: The repository cannot be had; the message says what to do.
     """
     name = str(name_or_path)
-    folder = local_folder(name, revision, MODEL_FILES)
+    return load_local_folder(local_folder(name, revision, MODEL_FILES), name, trust_remote_code)
+
+
+def load_local_folder(folder: Path, name: str, trust_remote_code: bool = False) -> tuple[PreTrainedModel, Any]:
+    """As `load_model_folder`, from a folder on this machine that messages call `name`."""
+    if trust_remote_code:
+        register_code_of(folder)
     _check_folder(folder, name)
     try:
         # The processor first: it is small, and weights without vocabulary are not a model.
         processor = GlintRUProcessor.from_pretrained(folder)
-        model, report = AutoModelForSequentialRecommendation.from_pretrained(
-            folder,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # named below, in one line
-        )
+        with without_bars():
+            model, report = AutoModelForSequentialRecommendation.from_pretrained(
+                folder,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # named below, in one line
+            )
     except GlintRUError:
         raise
     except StrictDataclassError as error:
@@ -176,6 +190,36 @@ def load_model_folder(
     return model.eval(), processor
 
 
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Keeps transformers from showing bars for reading and writing weights, which take no time here."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def register_code_of(name_or_path: str | Path, *, revision: str | None = None) -> None:
+    """Runs the code of a model folder and registers its model; does nothing where the model is known already.
+
+    Raises:
+        ModelFolderError: The folder does not say which of its files holds the model.
+        ModelFileError: See `register_model_file`.
+        HubError: The repository cannot be had.
+    """
+    folder = local_folder(str(name_or_path), revision, MODEL_FILES)
+    config = _json_object(folder, str(name_or_path), "config.json") if (folder / "config.json").exists() else {}
+    if not config or config.get("model_type") in list(MODELS):
+        return
+    file, _, name = str((config.get("auto_map") or {}).get("AutoModel", "")).rpartition("--")[2].rpartition(".")
+    if not (file.isidentifier() and name.isidentifier() and (folder / f"{file}.py").is_file()):
+        raise ModelFolderError(f"{name_or_path} holds no code of its model ({config.get('model_type')!r})")
+    register_model_file(folder / f"{file}.py", name)
+
+
 def find_data_checksum(name_or_path: str | Path, *, revision: str | None = None) -> str | None:
     """The checksum of the data that a model was trained and measured on, or None where its folder does not tell.
 
@@ -183,9 +227,13 @@ def find_data_checksum(name_or_path: str | Path, *, revision: str | None = None)
         ModelFolderError: There is no such folder, or its `metrics.json` is damaged.
         HubError: The repository cannot be had.
     """
+    return find_metrics(name_or_path, revision=revision).get("data_checksum")
+
+
+def find_metrics(name_or_path: str | Path, *, revision: str | None = None) -> dict[str, Any]:
+    """What `metrics.json` of a model folder holds, or nothing where there is no such file; errors as above."""
     folder = local_folder(str(name_or_path), revision, (METRICS_FILE,))
-    metrics = _json_object(folder, str(name_or_path), METRICS_FILE) if (folder / METRICS_FILE).is_file() else {}
-    return metrics.get("data_checksum")
+    return _json_object(folder, str(name_or_path), METRICS_FILE) if (folder / METRICS_FILE).is_file() else {}
 
 
 def local_folder(name: str, revision: str | None, patterns: tuple[str, ...]) -> Path:
@@ -206,8 +254,14 @@ def local_folder(name: str, revision: str | None, patterns: tuple[str, ...]) -> 
 def _check_folder(folder: Path, name: str) -> None:
     if not (folder / "config.json").exists():
         raise ModelFolderError(f"{name} has no config.json: not a model folder, or a run that is not finished")
-    kind = _json_object(folder, name, "config.json").get("model_type")
+    config = _json_object(folder, name, "config.json")
+    kind = config.get("model_type")
     if kind not in list(MODELS):
+        if "AutoModel" in (config.get("auto_map") or {}):
+            raise ModelFolderError(
+                f"{name} holds a model of type {kind!r} and its code: look at the code, then allow it to run with "
+                "trust_remote_code=True (--trust_remote_code), or register the class first with register_model"
+            )
         raise ModelFolderError(f"{name} holds a model of type {kind!r}, not one of {', '.join(sorted(MODELS))}")
     for file in ("preprocessor_config.json", VOCABULARY_FILE):
         if not (folder / file).exists():

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import GlintRUError
-from .top_k import Allowed, ExactIndex, IdLists, as_queries, check_k, id_lists
+from .top_k import Allowed, ExactIndex, IdLists, as_queries, check_top_k, id_lists, takes_k
 
 __all__ = ["ApproximateIndex"]
 
@@ -63,19 +63,20 @@ class ApproximateIndex:
     def num_items(self) -> int:
         return self.exact.num_items
 
+    @takes_k
     def top_k(
         self,
         queries: np.ndarray,
-        k: int,
+        top_k: int,
         exclude: Sequence[np.ndarray] | None = None,
         allowed: Allowed | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """As `ExactIndex.top_k`.
 
-        Candidates are taken for what the filters will remove; where that makes them too many, or where fewer than `k`
-        are left of them, the answer is the exact one.
+        Candidates are taken for what the filters will remove; where that makes them too many, or where fewer than
+        `top_k` are left of them, the answer is the exact one.
         """
-        k, queries = check_k(k, self.num_items), as_queries(queries, self.exact.size)
+        k, queries = check_top_k(top_k, self.num_items), as_queries(queries, self.exact.size)
         users = len(queries)
         only, without = id_lists("allowed", allowed, users, shared=True), id_lists("exclude", exclude, users)
         wanted, most = self.oversample * k, self._candidates(k, only, without)

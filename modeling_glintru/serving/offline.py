@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -14,16 +15,20 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from ..data.ids import ids_of_type
-from ..errors import GlintRUError
+from ..data.interactions import Interactions
+from ..data.sources import load_source, options_for
+from ..errors import DataError, GlintRUError
 from ..kernels import build
 from ..kernels.calls import in_parallel
 from ..models.configuration_glintru import UNKNOWN_GAP, check_knows_time
 from ..models.pipeline_glintru import ItemFilter, leaves_out_seen
 from ..models.processing_glintru import GlintRUProcessor, UnknownItemError
+from ..recipe import find_model_recipe
 from .last_item import LastItemEncoder
-from .top_k import ExactIndex, check_k
+from .recommendation_file import RecommendationRows
+from .top_k import ExactIndex, check_top_k
 
-__all__ = ["UserHistories", "recommend_all"]
+__all__ = ["UserHistories", "load_like_the_training", "recommend_all", "recommend_table"]
 
 BLOCK_USERS = 8192  # rows are sorted by length within a block, and handed out a block at a time
 BATCH_ITEMS = 12_800  # of histories, padding counted, that the model reads at once
@@ -109,6 +114,68 @@ class UserHistories:
         return np.where(some, gaps / ticks, UNKNOWN_GAP).astype(np.float32)
 
 
+def load_like_the_training(model: str | Path | None, source: Any, reading: Mapping[str, Any]) -> Interactions:
+    """Interactions, read as those that a model was trained on as far as they can be, and as the options say.
+
+    Args:
+        model: Folder or repository; without a recipe of its own, or for None, only the options count.
+        source: The table.
+        reading: Options of `read_interactions`, which come before those of the training.
+
+    Returns:
+        The interactions. The rows of one time are in the order that the order column says, where there is one.
+    """
+    recipe = None if model is None else find_model_recipe(model)
+    options = {} if recipe is None else options_for(source, recipe.data, recipe.data.source)
+    interactions = load_source(source, **options | dict(reading))
+    if "order" in interactions.frame.columns:  # all that follows sorts by time and keeps the order of the rows
+        interactions = replace(interactions, frame=interactions.frame.sort("order", maintain_order=True))
+    return interactions
+
+
+def recommend_table(
+    model: PreTrainedModel,
+    processor: GlintRUProcessor,
+    interactions: Interactions,
+    top_k: int = 10,
+    *,
+    users: Iterable[Any] | None = None,
+    unknown_items: str | None = None,
+    now: Any = None,
+    **filters: Any,
+) -> pl.DataFrame:
+    """See `Recommender.recommend_frame`, of which this is the work; `filters` are those of `recommend_all`."""
+    frame = interactions.frame
+    check_type(frame["item_id"], processor)
+    if users is not None:
+        frame = of_users(frame, users, interactions.source)
+    everyone = UserHistories.of(frame, processor, unknown_items)
+    gaps = None if now is None else everyone.time_gaps(interactions.read_time(str(now)), interactions.ticks)
+    rows, parts, cold, done = RecommendationRows(processor), [], everyone.cold, 0
+    for items, scores in recommend_all(model, everyone, processor.max_length, top_k, time_gaps=gaps, **filters):
+        part = slice(done, done + len(items))
+        parts.append(rows.rows(everyone.user_ids[part], items, scores, cold[part]))
+        done += len(items)
+    return pl.concat(parts)
+
+
+def of_users(frame: pl.DataFrame, users: Iterable[Any], source: str) -> pl.DataFrame:
+    """The rows of some users, named by their raw ids or by the text of these.
+
+    Raises:
+        DataError: A user is not in the table, or none is named.
+    """
+    if isinstance(users, (str, bytes)):
+        raise DataError(f"users must be a list of raw user ids, got {users!r}")
+    wanted = {str(user) for user in users}
+    if not wanted:
+        raise DataError("users names no user")
+    names = frame["user_id"].cast(pl.String)
+    if missing := wanted - set(names.unique().to_list()):
+        raise DataError(f"{source} has no user {', '.join(sorted(missing))}")
+    return frame.filter(names.is_in(list(wanted)))
+
+
 def check_type(ids: pl.Series, processor: GlintRUProcessor) -> None:
     """Refuses the ids of a table of which none is of the vocabulary's type: that is another shop, not a stray id.
 
@@ -171,7 +238,7 @@ def recommend_all(
     """
     if time_gaps is not None:
         check_knows_time(model)
-    top_k = check_k(top_k, model.config.vocab_size - 1, "top_k")
+    top_k = check_top_k(top_k, model.config.vocab_size - 1)
     leaves_out = leaves_out_seen(exclude_seen, users.processor)
     filters = ItemFilter.of(users.processor, allowed, exclude)
     popular = filters.most_popular(top_k) if users.cold.any() else np.zeros(0, np.int64)

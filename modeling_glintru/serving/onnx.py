@@ -24,7 +24,7 @@ from ..models.ops_glintru import FAST_FORMS
 from ..models.pipeline_glintru import ItemFilter
 from ..models.processing_glintru import GlintRUProcessor
 from ..models.state_glintru import GlintRUState, StateLayout
-from .top_k import check_k
+from .top_k import check_top_k
 
 __all__ = ["ADVICE", "export_onnx"]
 
@@ -169,7 +169,7 @@ def export_onnx(
     if not isinstance(model, GlintRUForSequentialRecommendation):
         raise GlintRUError(f"only GLINT-RU has the states that an ONNX export needs, not {model_label(type(model))}")
     if top_k is not None:
-        top_k = check_k(top_k, len(processor), "top_k")
+        top_k = check_top_k(top_k, len(processor))
     _check_folder(output, overwrite)
     model = copy.deepcopy(model).float().cpu().eval()
     output.mkdir(parents=True, exist_ok=True)

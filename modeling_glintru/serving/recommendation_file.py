@@ -1,4 +1,4 @@
-"""Writes recommendations of many users to one file: parquet and csv with a row an item, jsonl with a line a user."""
+"""Recommendations of many users as rows of a frame, or in one file: a row an item, in jsonl a line a user."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from ..errors import DataError
 from ..models.processing_glintru import GlintRUProcessor
 
-__all__ = ["check_output", "open_output"]
+__all__ = ["RecommendationRows", "check_output", "open_output"]
 
 
 def check_output(path: Path, overwrite: bool) -> None:
@@ -54,25 +54,27 @@ def open_output(path: Path, processor: GlintRUProcessor, user_ids: pl.Series) ->
         unfinished.unlink(missing_ok=True)
 
 
-class _Rows:
-    """Raw ids and titles of indices, and a row for each recommendation."""
+class RecommendationRows:
+    """Makes a row of each recommendation, with raw ids and titles.
 
-    def __init__(self, path: Path, processor: GlintRUProcessor, user_type: Any) -> None:
-        self.file = open(path, "wb")  # noqa: SIM115 (closed in __exit__)
+    Args:
+        processor: Gives raw ids and titles.
+    """
+
+    def __init__(self, processor: GlintRUProcessor) -> None:
         self.item_ids = pl.Series("item_id", processor.item_ids)
         titles = processor.item_titles
         self.titles = None if titles is None else pl.Series("title", titles, dtype=pl.String)
-        self.begin(pl.DataFrame(schema={"user_id": user_type}))
-
-    def __enter__(self) -> _Rows:
-        return self
-
-    def __exit__(self, *failure: object) -> None:
-        self.end()
-        self.file.close()
 
     def rows(self, user_ids: pl.Series, items: np.ndarray, scores: np.ndarray, cold: np.ndarray) -> pl.DataFrame:
-        """`user_id`, `rank` (1 is the best), `item_id`, `title` where there are titles, `score`, `cold_start`."""
+        """`user_id`, `rank` (1 is the best), `item_id`, `title` where there are titles, `score`, `cold_start`.
+
+        Args:
+            user_ids: Raw ids, n.
+            items: (n, k) indices of items, best first, 0 where there is none.
+            scores: (n, k) float32.
+            cold: (n,) bool, the users of whom the model knows no item.
+        """
         there = items.ravel() > 0
         users = np.repeat(np.arange(len(items)), items.shape[1])[there]
         places = pl.Series(items.ravel()[there] - 1)
@@ -88,6 +90,22 @@ class _Rows:
         return frame.with_columns(
             pl.Series("score", scores.ravel()[there], dtype=pl.Float32), pl.Series("cold_start", cold[users])
         )
+
+
+class _Writer(RecommendationRows):
+    """Writes rows to a file; `begin` and `end` write what stands around them."""
+
+    def __init__(self, path: Path, processor: GlintRUProcessor, user_type: Any) -> None:
+        super().__init__(processor)
+        self.file = open(path, "wb")  # noqa: SIM115 (closed in __exit__)
+        self.begin(pl.DataFrame(schema={"user_id": user_type}))
+
+    def __enter__(self) -> _Writer:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self.end()
+        self.file.close()
 
     def no_rows(self, users: pl.DataFrame) -> pl.DataFrame:
         """The columns alone."""
@@ -105,7 +123,7 @@ class _Rows:
         """What stands at the end of the file."""
 
 
-class _Parquet(_Rows):
+class _Parquet(_Writer):
     def begin(self, users: pl.DataFrame) -> None:
         schema = self.no_rows(users).to_arrow().schema
         self.writer = pq.ParquetWriter(self.file, schema, compression="zstd")
@@ -118,7 +136,7 @@ class _Parquet(_Rows):
         self.writer.close()
 
 
-class _Csv(_Rows):
+class _Csv(_Writer):
     def begin(self, users: pl.DataFrame) -> None:
         self.no_rows(users).write_csv(self.file)
 
@@ -126,7 +144,7 @@ class _Csv(_Rows):
         self.rows(user_ids, items, scores, cold).write_csv(self.file, include_header=False)
 
 
-class _JsonLines(_Rows):
+class _JsonLines(_Writer):
     """The lines of `glintru recommend --users FILE --json`."""
 
     def add(self, user_ids: pl.Series, items: np.ndarray, scores: np.ndarray, cold: np.ndarray) -> None:
@@ -138,4 +156,4 @@ class _JsonLines(_Rows):
             start += count
 
 
-WRITERS: dict[str, type[_Rows]] = {".parquet": _Parquet, ".csv": _Csv, ".jsonl": _JsonLines}
+WRITERS: dict[str, type[_Writer]] = {".parquet": _Parquet, ".csv": _Csv, ".jsonl": _JsonLines}

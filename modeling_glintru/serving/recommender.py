@@ -1,9 +1,11 @@
-"""Raw item ids in, the best next items out."""
+"""`Recommender`: interactions or a model folder in, the best next items out."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,10 @@ from transformers import PreTrainedModel
 
 from ..errors import GlintRUError
 from ..machine import pick_device
-from ..models.loading import load_model_folder
+from ..models.loading import MODEL_FILES, find_metrics, load_local_folder, local_folder, without_bars
 from ..models.pipeline_glintru import ItemFilter, ItemSet, checked_gaps, leaves_out_seen
 from ..models.processing_glintru import GlintRUProcessor
-from .top_k import check_k
+from .top_k import ExactIndex, check_top_k
 
 __all__ = ["Recommendation", "Recommender"]
 
@@ -45,14 +47,70 @@ class Recommender:
         processor: Its vocabulary.
         batch_size: Histories at once.
 
+    Attributes:
+        folder: The model folder on this machine that the model comes from; None for a model that was never saved.
+
     Example:
-        >>> Recommender.from_pretrained("outputs/ml-100k").recommend([[50, 172, 181]], top_k=10)
+        >>> recommender = Recommender.fit(frame)  # columns of users, items and times
+        >>> recommender.recommend([[50, 172, 181]], top_k=10)
+        >>> recommender.save_pretrained("outputs/mine")
     """
 
     def __init__(self, model: PreTrainedModel, processor: GlintRUProcessor, batch_size: int = 128) -> None:
         self.model = model
         self.processor = processor
         self.batch_size = batch_size
+        self.folder: Path | None = None
+        self._temporary: Any = None  # removes a temporary folder together with this object
+
+    # ------------------------------------------------------------------ from interactions or a folder
+
+    @classmethod
+    def fit(
+        cls,
+        interactions: Any,
+        *,
+        output_dir: str | PathLike[str] | None = None,
+        recipe: str | PathLike[str] | None = None,
+        model: str | None = None,
+        settings: Mapping[str, Any] | None = None,
+        titles: Any = None,
+        seed: int | None = None,
+        verbose: bool = True,
+        device: str | torch.device | None = None,
+        **options: Any,
+    ) -> Recommender:
+        """Trains a recommender on interactions, with settings chosen from the data, as `glintru train` does.
+
+        The newest item of each user is held out for the test, the one before it decides when training stops; `metrics`
+        has the figures of the test.
+
+        Args:
+            interactions: A pandas or polars frame, a pyarrow table, a `datasets.Dataset`, or a path or list of paths
+                (CSV, Parquet, JSON lines and others), with a column of users, of items and of times.
+            output_dir: Where the model folder goes; a temporary folder where it is left out.
+            recipe: Name or YAML file of a recipe, instead of settings from the data.
+            model: Another model, such as `"sasrec"`, or `"file.py:Class"` for one of your own.
+            settings: Values of the recipe by key: `{"num_train_epochs": 5}`.
+            titles: Titles of items: a mapping from raw id to title, or a table with both columns.
+            seed: Seed of every random number.
+            verbose: Whether to print what was recognised and chosen, and a line for each epoch.
+            device: Where to compute recommendations, see `pick_device`.
+            options: What else `modeling_glintru.train` takes: `user_column`, `item_column` and `time_column` where
+                they have unusual names, `overwrite`, `max_minutes`, ...
+
+        Raises:
+            DataError: The interactions cannot be used.
+            RecipeError: A setting that does not exist, or a value out of range.
+            ModelFolderError: `output_dir` holds something that must not be replaced.
+        """
+        from ..jobs import train
+
+        known: dict[str, Any] = {"recipe": recipe, "model": model, "settings": settings, "titles": titles, "seed": seed}
+        trained = train(interactions, output_dir, verbose=verbose, **known, **options)
+        recommender = cls.from_pretrained(trained.output_dir, device=device)
+        recommender._temporary = trained.temporary
+        return recommender
 
     @classmethod
     def from_pretrained(
@@ -62,17 +120,72 @@ class Recommender:
         *,
         revision: str | None = None,
         device: str | torch.device | None = None,
+        trust_remote_code: bool = False,
     ) -> Recommender:
         """From a model folder, or a Hub repository at a branch or commit.
 
         Args:
-            name_or_path, revision: See `load_model_folder`, whose errors this has too.
+            name_or_path, revision, trust_remote_code: See `load_model_folder`, whose errors this has too.
             batch_size: Histories at once.
             device: Where to compute: a GPU where there is one by default, see `pick_device`.
         """
         where: Any = pick_device(device)  # one that is not there is known before anything is read
-        model, processor = load_model_folder(name_or_path, revision=revision)
-        return cls(model.to(where), processor, batch_size=batch_size)
+        folder = local_folder(str(name_or_path), revision, MODEL_FILES)
+        model, processor = load_local_folder(folder, str(name_or_path), trust_remote_code)
+        recommender = cls(model.to(where), processor, batch_size=batch_size)
+        recommender.folder = folder
+        return recommender
+
+    def save_pretrained(self, folder: str | PathLike[str]) -> None:
+        """Writes a model folder: weights, vocabulary and code, with card, metrics and recipe where the model has them.
+
+        `from_pretrained`, `AutoModel` and `glintru` take it. A card in the folder that somebody wrote stays.
+        """
+        target = Path(folder)
+        target.mkdir(parents=True, exist_ok=True)
+        with without_bars():
+            self.model.save_pretrained(target)
+        self.processor.save_pretrained(target)
+        if self.folder is not None and not self.folder.samefile(target):
+            from ..hub.push import copy_results
+
+            copy_results(self.folder, target)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        revision: str | None = None,
+        message: str = "Upload the model",
+        token: str | None = None,
+    ) -> Any:
+        """Uploads what `save_pretrained` writes, in one commit, as `glintru push` does; options as `hub.push_folder`.
+
+        Returns:
+            A `PushResult`: the page of the repository (`url`), its `commit`, and what was `changed`.
+
+        Raises:
+            HubError: The Hub cannot be reached, or refuses; the message says what to do.
+        """
+        from ..hub import push_folder
+
+        with tempfile.TemporaryDirectory(prefix="glintru-") as temporary:
+            folder = Path(temporary) / (repo_id.rpartition("/")[2] or "model")
+            self.save_pretrained(folder)
+            return push_folder(folder, repo_id, private=private, revision=revision, message=message, token=token)
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The figures of the test split that were measured after the training, such as `{"ndcg@10": 0.21, ...}`.
+
+        They are those of the ranking that is served; empty where the model folder has none.
+        """
+        measured = {} if self.folder is None else find_metrics(self.folder)
+        table = measured.get(measured.get("main", "test"), {})
+        return {name: entry["value"] for name, entry in table.items()}
+
+    # ------------------------------------------------------------------ recommendations
 
     def item_set(self, item_ids: Any, unknown_items: str | None = None) -> ItemSet:
         """Items for `allowed` or `exclude`, looked up once to be used again and again; see `ItemSet`."""
@@ -126,7 +239,7 @@ class Recommender:
         time_gaps: Sequence[float | None] | None = None,
     ) -> Iterator[Recommendation]:
         """As `recommend`, a batch at a time, so that any number of users fits."""
-        top_k = check_k(top_k, len(self.processor), "top_k")
+        top_k = check_top_k(top_k, len(self.processor))
         leaves_out = leaves_out_seen(exclude_seen, self.processor)
         filters = ItemFilter.of(self.processor, allowed, exclude)
         gaps = None if time_gaps is None else checked_gaps(time_gaps, len(histories), self.model)
@@ -169,3 +282,99 @@ class Recommender:
             for place in np.flatnonzero(cold):
                 items[place] = [self.processor.listed(index, 0.0) for index in popular]
         return [Recommendation(*answer) for answer in zip(items, unknown, cold, strict=True)]
+
+    def recommend_frame(
+        self,
+        interactions: Any,
+        top_k: int = 10,
+        *,
+        users: Iterable[Any] | None = None,
+        exclude_seen: bool | None = None,
+        allowed: Any = None,
+        exclude: Any = None,
+        unknown_items: str | None = None,
+        now: Any = None,
+        **reading: Any,
+    ) -> Any:
+        """The best next items for every user of a table, as a table; any number of users, fast.
+
+        Args:
+            interactions: What the users took, in any form that `fit` takes. The history of a user is in order of time.
+                The table is read as the one that the model was trained on, as far as it can be.
+            users: Only these users, by raw id.
+            top_k, exclude_seen, allowed, exclude, unknown_items: As `recommend`.
+            now: For models with `use_time_gaps`: the time of the requests, a date or a number as in the time column.
+            reading: How the table is read: `user_column`, `item_column`, `time_column` and all other fields of
+                `ReadingOptions`.
+
+        Returns:
+            A frame of the library that `interactions` is of, polars for a file: `user_id`, `rank` (1 is the best),
+            `item_id`, `title` where the model knows titles, `score`, `cold_start`; sorted by user and rank.
+
+        Raises:
+            DataError: The table cannot be read, or has no such user.
+            GlintRUError: As `recommend`.
+            VocabularyError: All item ids are text, and the model's are integers.
+        """
+        from .offline import load_like_the_training, recommend_table
+
+        table = load_like_the_training(self.folder, interactions, reading)
+        filters: dict[str, Any] = {"exclude_seen": exclude_seen, "allowed": allowed, "exclude": exclude}
+        found = recommend_table(
+            self.model, self.processor, table, top_k, users=users, unknown_items=unknown_items, now=now, **filters
+        )
+        return in_the_kind_of(interactions, found)
+
+    def similar_items(
+        self, item_ids: Sequence[Any], top_k: int = 10, *, allowed: Any = None, exclude: Any = None
+    ) -> list[list[dict[str, Any]]]:
+        """The nearest items of each item, by the cosine of their vectors; the item itself is left out.
+
+        Args:
+            item_ids: Raw ids.
+            top_k: Items each, between 1 and the number of items.
+            allowed, exclude: As `recommend`.
+
+        Returns:
+            For each item `{"item_id": raw id, "score": cosine}`, nearest first, with `"title"` where the model knows
+            titles.
+
+        Raises:
+            UnknownItemError: The model does not know an item.
+            GlintRUError: `top_k` out of range, or a single id instead of a list of them.
+        """
+        if isinstance(item_ids, (str, bytes)) or not isinstance(item_ids, Iterable):
+            raise GlintRUError(f"item_ids must be a list of raw item ids, as in [50, 172], got {item_ids!r}")
+        indices = [self.processor.index_of(item) for item in item_ids]
+        filters = ItemFilter.of(self.processor, allowed, exclude)
+        vectors = np.concatenate((np.zeros((1, self.model.config.hidden_size), np.float32), self.item_vectors()[1]))
+        vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        left_out = [np.append(filters.never, index) for index in indices]
+        ids, scores = ExactIndex(vectors).top_k(vectors[indices], top_k, left_out, filters.only)
+        return [
+            [self.processor.listed(index, score) for index, score in zip(*row, strict=True) if index]
+            for row in zip(ids.tolist(), scores.tolist(), strict=True)
+        ]
+
+    def item_vectors(self) -> tuple[list[Any], np.ndarray]:
+        """The vectors of all items, of which scores are computed: the inner product with that of a history.
+
+        Returns:
+            Raw ids, and float32 (num_items, hidden_size): one row for each id.
+        """
+        vectors = self.model.item_vectors().detach()  # type: ignore[operator]
+        return list(self.processor.item_ids), vectors.float().cpu().numpy()[1:].copy()
+
+
+def in_the_kind_of(source: Any, frame: Any) -> Any:
+    """A polars frame as what `source` is: a pandas frame, a pyarrow table, a `datasets.Dataset`, or else as it is."""
+    kind = type(source).__module__.partition(".")[0]
+    if kind == "pandas":
+        return frame.to_pandas()
+    if kind == "pyarrow":
+        return frame.to_arrow()
+    if kind == "datasets":
+        import datasets
+
+        return datasets.Dataset(frame.to_arrow())
+    return frame

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from ..errors import GlintRUError
 from ..models.pipeline_glintru import ItemFilter, leaves_out_seen
 from ..models.processing_glintru import GlintRUProcessor
-from .top_k import check_k
+from .top_k import check_top_k
 
 __all__ = ["ClickSession"]
 
@@ -42,7 +42,7 @@ class ClickSession:
     ) -> None:
         self.model: Any = model
         self.processor = processor
-        self.top_k = check_k(top_k, len(processor), "top_k")
+        self.top_k = check_top_k(top_k, len(processor))
         self.exclude_seen = leaves_out_seen(exclude_seen, processor)
         self.filters = ItemFilter.of(processor, allowed, exclude)
         self.clicks: list[int] = []

@@ -33,7 +33,7 @@ from .store import (
     checked_event,
     checked_id,
 )
-from .top_k import ExactIndex, check_k
+from .top_k import ExactIndex, check_top_k, takes_k
 
 __all__ = ["Observed", "Rebuilt", "StreamingRecommender"]
 
@@ -99,7 +99,7 @@ class StreamingRecommender:
     Example:
         >>> with StreamingRecommender.from_pretrained("outputs/ml-100k", store="users.db") as recommender:
         ...     recommender.observe("anna", 50)
-        ...     recommender.recommend("anna", k=10).items
+        ...     recommender.recommend("anna", top_k=10).items
     """
 
     def __init__(
@@ -142,10 +142,17 @@ class StreamingRecommender:
 
     @classmethod
     def from_pretrained(
-        cls, name_or_path: str | Path, store: UserStateStore | str | Path | None = None, **options: Any
+        cls,
+        name_or_path: str | Path,
+        store: UserStateStore | str | Path | None = None,
+        *,
+        revision: str | None = None,
+        trust_remote_code: bool = False,
+        **options: Any,
     ) -> StreamingRecommender:
-        """From a model folder or Hub repository; errors as `load_model_folder`, options as the constructor's."""
-        return cls(*load_model_folder(name_or_path), store=store, **options)
+        """From a model folder or Hub repository, see `load_model_folder`; other options as the constructor's."""
+        loaded = load_model_folder(name_or_path, revision=revision, trust_remote_code=trust_remote_code)
+        return cls(*loaded, store=store, **options)
 
     # ------------------------------------------------------------------ clicks
 
@@ -217,10 +224,11 @@ class StreamingRecommender:
         """Items for `allowed` or `exclude`, looked up once to be used again and again; see `ItemSet`."""
         return ItemSet(self.processor, item_ids, unknown_items)
 
+    @takes_k
     def recommend(
         self,
         user: RawId,
-        k: int = 10,
+        top_k: int = 10,
         *,
         exclude_seen: bool | None = None,
         allowed: Any = None,
@@ -229,12 +237,13 @@ class StreamingRecommender:
     ) -> Recommendation:
         """The best next items for one user; see `recommend_many`."""
         options: dict[str, Any] = {"exclude_seen": exclude_seen, "allowed": allowed, "exclude": exclude}
-        return self.recommend_many([user], k, time_gaps=None if time_gap is None else [time_gap], **options)[0]
+        return self.recommend_many([user], top_k, time_gaps=None if time_gap is None else [time_gap], **options)[0]
 
+    @takes_k
     def recommend_many(
         self,
         users: Sequence[RawId],
-        k: int = 10,
+        top_k: int = 10,
         *,
         exclude_seen: bool | None = None,
         allowed: Any = None,
@@ -248,7 +257,7 @@ class StreamingRecommender:
 
         Args:
             users: Raw ids.
-            k: Items each, between 1 and the number of items. Filters may leave fewer.
+            top_k: Items each, between 1 and the number of items. Filters may leave fewer.
             exclude_seen: Whether items of the user's history, all of it, are left out; by default unless the processor
                 says `recommend_seen`.
             allowed: Raw ids, a mask or an `ItemSet` (see there): nothing else is recommended.
@@ -257,12 +266,12 @@ class StreamingRecommender:
                 training data; None where not known.
 
         Raises:
-            GlintRUError: `k` out of range, the model knows no item of `allowed`, an `ItemSet` is of another one, or
+            GlintRUError: `top_k` out of range, the model knows no item of `allowed`, an `ItemSet` is of another one, or
                 `time_gaps` that are not one a user, negative, or not for this model.
             StateError: A stored state is damaged.
             StoreError: The store cannot be read.
         """
-        k = check_k(k, len(self.processor))
+        top_k = check_top_k(top_k, len(self.processor))
         exclude_seen = leaves_out_seen(exclude_seen, self.processor)
         if isinstance(users, (str, bytes)):
             raise GlintRUError(f"users must be a list of raw user ids, got {users!r}")
@@ -278,11 +287,11 @@ class StreamingRecommender:
         answers = [Recommendation([], number, cold_start=not n) for number, n in zip(unknown, counts, strict=True)]
         if len(warm):
             queries = self.advancer.queries(rows[warm], None if gaps is None else gaps[warm])
-            ids, scores = self.index.top_k(queries, k, [hidden[n] for n in warm], filters.only)
+            ids, scores = self.index.top_k(queries, top_k, [hidden[n] for n in warm], filters.only)
             for n, *best in zip(warm, ids.tolist(), scores.tolist(), strict=True):
                 answers[n].items.extend(self.processor.listed(*each) for each in zip(*best, strict=True) if each[0])
         for n in np.flatnonzero(counts == 0):
-            popular = filters.most_popular(k, hidden[n], self._cold_order)
+            popular = filters.most_popular(top_k, hidden[n], self._cold_order)
             answers[n].items.extend(self.processor.listed(index, 0.0) for index in popular.tolist())
         return answers
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+import functools
+import warnings
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 from numbers import Integral
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -14,29 +16,42 @@ from ..errors import GlintRUError
 from ..kernels import build
 from ..kernels.step import panels, pointer
 
-__all__ = ["Allowed", "ExactIndex", "check_k"]
+__all__ = ["Allowed", "ExactIndex", "check_top_k", "takes_k"]
 
 BLOCK = 1 << 24  # scores at once where there is no kernel: 64 MB
 
+Method = TypeVar("Method", bound=Callable[..., Any])
 Allowed = np.ndarray | Sequence[int] | Sequence[np.ndarray]
 IdLists = tuple[np.ndarray, np.ndarray] | None  # ids of all queries, and (n, 2): where each one's begin and end
 Found = tuple[np.ndarray, np.ndarray, np.ndarray | None]  # ids, scores, allowed items of each query
 
 
-def check_k(k: Any, num_items: int, name: str = "k") -> int:
-    """`k` as an int.
+def check_top_k(top_k: Any, num_items: int) -> int:
+    """`top_k` as an int.
 
     Args:
-        k: As given by a person.
+        top_k: As given by a person.
         num_items: Items of the catalogue.
-        name: What the caller calls it.
 
     Raises:
         GlintRUError: It is no integer between 1 and `num_items`.
     """
-    if not isinstance(k, (int, np.integer)) or isinstance(k, bool) or not 1 <= k <= num_items:
-        raise GlintRUError(f"{name} must be between 1 and the number of items ({num_items}), got {k!r}")
-    return int(k)
+    if not isinstance(top_k, (int, np.integer)) or isinstance(top_k, bool) or not 1 <= top_k <= num_items:
+        raise GlintRUError(f"top_k must be between 1 and the number of items ({num_items}), got {top_k!r}")
+    return int(top_k)
+
+
+def takes_k(method: Method) -> Method:
+    """Lets a method take `k`, the name that `top_k` had in version 0.1, with a warning."""
+
+    @functools.wraps(method)
+    def wrapped(*arguments: Any, **options: Any) -> Any:
+        if "k" in options:
+            warnings.warn("k is called top_k now; the next version will not take k", FutureWarning, stacklevel=2)
+            options["top_k"] = options.pop("k")
+        return method(*arguments, **options)
+
+    return wrapped  # type: ignore[return-value]
 
 
 def as_queries(queries: np.ndarray, size: int) -> np.ndarray:
@@ -124,29 +139,30 @@ class ExactIndex:
     def num_items(self) -> int:
         return self.vocab_size - 1
 
+    @takes_k
     def top_k(
         self,
         queries: np.ndarray,
-        k: int,
+        top_k: int,
         exclude: Sequence[np.ndarray] | None = None,
         allowed: Allowed | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The k best items for each query.
+        """The best items for each query.
 
         Args:
             queries: (n, d) float32.
-            k: Between 1 and the number of items.
+            top_k: Between 1 and the number of items.
             exclude: For each query the ids that are left out; 0 among them means nothing.
             allowed: The only ids that may be returned, for all queries or a list for each.
 
         Returns:
-            Ids, (n, k') int64, and scores, (n, k') float32, best first; k' is k or, where fewer items are allowed,
+            Ids, (n, k) int64, and scores, (n, k) float32, best first; k is `top_k` or, where fewer items are allowed,
             their number. Where fewer remain after the exclusion, the last ids are 0 and their scores -inf.
 
         Raises:
-            GlintRUError: `k` is out of range, a list of allowed ids is empty, an id is no item, or a shape is wrong.
+            GlintRUError: `top_k` is out of range, a list of allowed ids is empty, an id is no item, or a wrong shape.
         """
-        k = check_k(k, self.num_items)
+        k = check_top_k(top_k, self.num_items)
         queries = as_queries(queries, self.size)
         users = len(queries)
         only, without = id_lists("allowed", allowed, users, shared=True), id_lists("exclude", exclude, users)

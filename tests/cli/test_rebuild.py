@@ -35,7 +35,7 @@ def test_all_users_under_the_new_weights(folders):
     assert result.exit_code == 0 and "Rebuilt 5 users from 15 events; 0 were written meanwhile" in result.output
     for name in ("new", "old"):  # both serve
         with StreamingRecommender.from_pretrained(folders / name, folders / "users.db") as recommender:
-            assert len(recommender.recommend(3, k=2).items) == 2
+            assert len(recommender.recommend(3, top_k=2).items) == 2
     assert "Rebuilt 0 users" in rebuild(folders, "--drop_old").output
     with SQLiteStateStore(folders / "users.db") as store, store._reader() as connection:
         tables = store._state_tables(connection)

@@ -179,7 +179,7 @@ def test_prepared_data_of_an_older_version_is_refused_before_any_training(glintr
     prepared, out = tmp_path / "prepared", tmp_path / "out"
     options = ("--recipe", "demo", "--set", "split=temporal", "--output_dir", prepared)
     assert glintru("prepare", *options).exit_code == 0
-    monkeypatch.setattr("modeling_glintru.jobs.train", None)
+    monkeypatch.setattr("modeling_glintru.jobs.train_weights", None)
     refused(
         glintru("train", "--recipe", "demo", "--data", prepared, "--refit", "--output_dir", out),
         "of its 18,331 interactions",

@@ -68,7 +68,7 @@ def open_store(path) -> StreamingRecommender:
 
 
 def answers(recommender, users):
-    found = recommender.recommend_many(users, k=10, exclude_seen=False)
+    found = recommender.recommend_many(users, top_k=10, exclude_seen=False)
     return [{item["item_id"]: item["score"] for item in each.items} for each in found]
 
 

@@ -243,13 +243,13 @@ def test_filters(recommender):
     def ids(**options):
         return [item["item_id"] for item in recommender.recommend("anna", **options).items]
 
-    assert ids(k=3, exclude=ranking[:2]) == ranking[2:5]
+    assert ids(top_k=3, exclude=ranking[:2]) == ranking[2:5]
     category = recommender.item_set([*ranking[5:9], *clicks, "unheard"])
     assert len(category) == 4 + len(set(clicks)) and category.num_unknown_items == 1
     for allowed in (category, [*ranking[5:9], *clicks], {*ranking[5:9]}, np.array(ranking[5:9])):
-        assert ids(k=10, allowed=allowed) == ranking[5:9]
-    assert ids(k=2, allowed=category, exclude=recommender.item_set(ranking[:6])) == ranking[6:8]
-    assert ids(k=2, allowed=category, exclude=category) == []
+        assert ids(top_k=10, allowed=allowed) == ranking[5:9]
+    assert ids(top_k=2, allowed=category, exclude=recommender.item_set(ranking[:6])) == ranking[6:8]
+    assert ids(top_k=2, allowed=category, exclude=category) == []
     with pytest.raises(GlintRUError, match="belongs to the recommender whose item_set made it"):
         recommender.recommend("anna", allowed=make().item_set(ITEMS[:3]))
     with pytest.raises(UnknownItemError):
