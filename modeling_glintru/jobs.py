@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from os import PathLike
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,9 +16,8 @@ from typing import Any
 from .data import Interactions, PreparedData, load_prepared, load_source, load_titles
 from .data.given_split import read_given_split
 from .data.prepare import prepare
-from .data.reading import FILE_FORM, ReadingOptions
+from .data.reading import FILE_FORM
 from .data.recurrence import RECURRING
-from .data.sources import NAMED_SOURCES, options_for
 from .data.storage import is_prepared
 from .data.whole import with_everything
 from .errors import DataError, ModelFolderError, RecipeError, nearest_names
@@ -31,7 +29,6 @@ from .evaluation import (
     PopularityScorer,
     RankingMetrics,
     Scorer,
-    against,
     collect_metrics,
     plot_learning_curves,
     target_ranks,
@@ -44,32 +41,37 @@ from .machine import is_main_process, pick_device
 from .models.auto import model_label, registered_name
 from .models.loading import find_data_checksum, load_model_folder, without_bars
 from .recipe import (
-    NEW_WEIGHTS,
     DataRecipe,
-    FineTuningRecipe,
-    GivenSplit,
     Recipe,
     change_recipe,
-    changed_keys,
-    find_model_recipe,
     load_model_recipe,
-    load_recipe,
 )
-from .rule import blank_recipe, data_shape, describe, preset
+from .resolve import (
+    as_prepared,
+    data_facts,
+    for_another_table,
+    plan,
+    prepared_otherwise,
+    request,
+    resolve,
+    trained_on,
+    with_data,
+    without_folders,
+)
+from .rule import describe
 from .training import TrainingResult, check_run_folder, save_model_folder
 from .training import train as train_weights
 from .training.folder import RunFolder, run_folder
 from .training.identity import data_checksum, run_identity
 from .training.refit import refit_in_time, warn_of_refitted, with_refit
-from .training.start import model_section, open_start
+from .training.start import open_start
 from .training.stopping import Interruptions
 
 __all__ = [
     "TrainedModel",
     "evaluate",
     "evaluate_model",
-    "fine_tuning_recipe",
-    "gentler",
+    "for_another_table",
     "prepare_data",
     "push_data",
     "train",
@@ -78,55 +80,6 @@ __all__ = [
 ]
 
 Say = Callable[[str], None]
-# What only says where the table is and how it is read: it changes no target.
-HOW_TO_READ = (
-    *("source", "train_data", "validation_data", "test_data", "item_titles", "title_column"),
-    *("user_column", "item_column", "time_column", "time_format", *FILE_FORM),
-)
-
-
-def with_data(recipe: Recipe, source: str | None, options: Mapping[str, Any]) -> Recipe:
-    """The recipe with another source, and other options of its `data` section, where they are given.
-
-    Args:
-        recipe: What stands where nothing is given.
-        source: A file, a Hub data set or prepared data.
-        options: Fields of `DataRecipe` such as `user_column` or `item_titles`; None for what is not given. With
-            `train_data` the files of a given split take the place of the source.
-
-    Raises:
-        DataError: Neither the recipe nor the call names a source, or both a source and the files of a split.
-    """
-    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
-    files = [item.name for item in fields(GivenSplit)]
-    if source is not None:
-        if any(name in given for name in files):
-            raise DataError("--data is one table and --train_data a part of a split: give one of the two")
-        given |= {"source": source, **dict.fromkeys(files)}
-    elif any(name in given for name in files):
-        if recipe.data.split not in (DataRecipe.split, "given"):
-            raise DataError(f"the files of a given split are its parts: leave split={recipe.data.split} out")
-        given |= {"source": None, "split": "given", "hold_out": "item"}
-        if "train_data" in given:  # another split, with or without a validation file
-            given.setdefault("validation_data", None)
-    data = replace(recipe.data, **given)
-    if data.split == "given":
-        if not (data.train_data and data.test_data) and not is_prepared(data.source):
-            raise DataError("a split that is given needs both --train_data FILE and --test_data FILE")
-    elif data.source is None:
-        raise DataError(f"the recipe {recipe.name!r} needs interactions: --data FILE (csv, tsv, parquet, jsonl, inter)")
-    return replace(recipe, data=data)
-
-
-def for_another_table(recipe: Recipe, source: str | None) -> Recipe:
-    """The recipe of a trained model with those of its reading options that can hold for another table of the same shop.
-
-    See `options_for`. Without a source, the table is the recipe's own and nothing changes.
-    """
-    if source is None:
-        return recipe
-    fitting = options_for(source, recipe.data, recipe.data.source)
-    return replace(recipe, data=replace(recipe.data, **asdict(ReadingOptions()) | fitting))
 
 
 def read_data(data: DataRecipe, table: Any = None) -> Interactions:
@@ -259,36 +212,6 @@ def push_data(data: DataRecipe, repo_id: str, *, private: bool = True) -> PushRe
     return push_interactions(read_data(data), repo_id, item_titles=read_titles(data), private=private)
 
 
-def as_prepared(recipe: Recipe, data: PreparedData) -> Recipe:
-    """The recipe with what the data really has: a prepared folder may be read, filtered and split in another way."""
-    options = {"hold_out": "item", **data.summary["options"]}
-    options["split_seed"] = options.pop("seed")
-    if "reading" in data.summary:  # data that an older version prepared does not say it
-        options |= asdict(ReadingOptions()) | data.summary["reading"]
-    values: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in options.items()
-    }
-    known = {name: values[name] for name in asdict(recipe.data) if name in values}
-    evaluation = replace(recipe.evaluation, recommend_seen=data.processor.recommend_seen)
-    return replace(recipe, data=replace(recipe.data, split=data.summary["split"], **known), evaluation=evaluation)
-
-
-def _prepared_otherwise(wanted: Recipe, found: Recipe) -> str | None:
-    """A line on what a recipe sets and a prepared folder has in another way; None where there is nothing to say."""
-    default = DataRecipe()
-    differing = [
-        f"{name} {getattr(found.data, name)!r} (not {value!r})"
-        for name, value in asdict(wanted.data).items()
-        if value != getattr(found.data, name) and value != getattr(default, name)
-    ]
-    if not differing:
-        return None
-    return (
-        f"Note      {wanted.data.source} was prepared with {', '.join(differing)} and is used as it is: prepare it "
-        "again to change that"
-    )
-
-
 def reference_names(recipe: Recipe, data: PreparedData) -> list[str]:
     """The reference models that the recipe names, and the user's own items where items recur."""
     named = list(recipe.evaluation.reference_models)
@@ -342,7 +265,7 @@ def train_and_evaluate(
     max_minutes: float | None = None,
     save_minutes: float = 5.0,
     refit: bool = False,
-    complete: Callable[[Recipe, PreparedData], Recipe] | None = None,
+    given: Sequence[str] | None = None,
     progress: bool = True,
     say: Say = print,
 ) -> tuple[TrainingResult, PreparedData, dict[str, Evaluation]]:
@@ -366,7 +289,8 @@ def train_and_evaluate(
         save_minutes: Minutes between two checkpoints within an epoch.
         refit: Whether to train once more on everything, held-out items and users included, once the epoch is found, and
             to keep that model with the figures of the measured one; as `training.refit` in the recipe.
-        complete: From the recipe and the data to the whole recipe, where it depends on the data (see `presets`).
+        given: The `key=value` texts that somebody gave and that are in the recipe; the rule then chooses every other
+            setting from the data. None where the recipe says all of them. See `resolve.request`.
         progress: Whether to show a bar and a line an epoch.
         say: Gets lines for people.
 
@@ -382,6 +306,8 @@ def train_and_evaluate(
     if not (max_minutes is None or max_minutes > 0) or not save_minutes >= 0:
         raise RecipeError(f"--max_minutes must be above 0 and --save_minutes at least 0: {max_minutes}, {save_minutes}")
     deadline = None if max_minutes is None else time.monotonic() + 60 * max_minutes
+    if refit:
+        recipe = replace(recipe, training=replace(recipe.training, refit=True))
     main = is_main_process()
     if main:
         check_run_folder(output_dir, overwrite=overwrite, resume=resume)
@@ -392,25 +318,21 @@ def train_and_evaluate(
         add_items = start.settings.items == "add"
         if main:
             warn_of_refitted(start, say)
-    given: dict[str, Any] = {"table": table, "titles": titles, "say": say if main else _say_nothing}
-    data = prepare_data(recipe, processor=vocabulary, add_items=add_items, **given)
-    wanted, recipe = recipe, as_prepared(recipe, data)
-    if main and (other := _prepared_otherwise(wanted, recipe)):
-        say(other)
-    if complete is not None:
-        recipe = complete(recipe, data)
-        if not is_prepared(recipe.data.source):  # as if it had been prepared with the whole recipe
-            data.summary["options"]["max_length"] = recipe.training.max_length
-    if start is not None:
-        recipe = start.fitted(recipe)
-    if refit:
-        recipe = replace(recipe, training=replace(recipe.training, refit=True))
+    hear = say if main else _say_nothing
+    data = prepare_data(recipe, table=table, titles=titles, processor=vocabulary, add_items=add_items, say=hear)
+    facts, in_place = data_facts(data), _in_place(recipe, output_dir)
+    if note := prepared_otherwise(recipe.data, facts):
+        hear(note)
+    is_fresh = not is_prepared(recipe.data.source)
+    recipe, choices = resolve(recipe, facts, given, start)  # from here on it is only read
+    if given is not None and is_fresh:  # as if it had been prepared with the whole recipe
+        data.summary["options"]["max_length"] = recipe.training.max_length
+    hear("\n".join([*([describe(choices)] if choices else []), plan(recipe)]))
     everything = with_everything(data) if recipe.training.refit else None
-    kept = _without_folders(recipe)
-    identity = run_identity(kept, data)
+    identity = run_identity(recipe, data)
     with run_folder(output_dir, identity, resume) if main else nullcontext(RunFolder(output_dir)) as run:
         options: dict[str, Any] = {
-            **{"start": start, "resume": resume, "progress": progress, "say": say if main else _say_nothing},
+            **{"start": start, "resume": resume, "progress": progress, "say": hear},
             "interruptions": Interruptions(deadline, 60 * save_minutes, _passes_after(recipe, data)),
         }
         result = train_weights(
@@ -423,7 +345,7 @@ def train_and_evaluate(
             **options,
         )
         if result.stopped is not None:
-            options["say"](f"Stopped   by --max_minutes after {result.stopped}: epoch {result.best_epoch:g} is kept")
+            hear(f"Stopped   by --max_minutes after {result.stopped}: epoch {result.best_epoch:g} is kept")
         last = None
         if everything is not None:  # before the measuring: other processes must not wait for the first one
             result, last = refit_in_time(result, recipe, everything, output_dir, **options)
@@ -441,18 +363,20 @@ def train_and_evaluate(
             say(_what_it_brought(validations["before"], validation))
         tests = _evaluations(recipe, data, "test", scorers | reference_scorers(recipe, data), progress)
         result = with_refit(result, last)
-        kept = replace(kept, training=replace(kept.training, refit=last is not None))
+        written = recipe
         if last is not None:
             data.processor.item_counts = last.item_counts
-        save_model_folder(finished, result, data, kept)
+        elif recipe.training.refit:  # the time was up before it: these weights have not seen what is held out
+            written = replace(recipe, training=replace(recipe.training, refit=False))
+        save_model_folder(finished, result, data, written)
         plot_learning_curves(
             result.log_history, finished / "learning_curves.png", metric=f"eval_{recipe.training.metric}"
         )
         metrics = collect_metrics(
-            test=tests[label],
+            tests[label],
             validation=validation,
             baselines={name: evaluation for name, evaluation in tests.items() if name != label},
-            recipe=kept.to_dict(),
+            recipe=written.to_dict(),
             seed=recipe.seed,
             data=data.summary,
             data_checksum=data_checksum(data),
@@ -463,7 +387,7 @@ def train_and_evaluate(
         write_handler(finished)
         write_card(finished, output_dir.absolute().name)
         # A model that is fine-tuned in place has no beginning any more to go on from.
-        run.goes_on = result.stopped is not None and not _in_place(recipe, output_dir)
+        run.goes_on = result.stopped is not None and not in_place
     return result, data, tests
 
 
@@ -523,8 +447,8 @@ def evaluate_model(
         if value != trained.model.get(name):
             raise RecipeError(f"a trained model is measured as it is: --set cannot change its {name}")
     data = prepare_data(recipe, table=table, processor=processor, say=say)
-    wanted, recipe = recipe, as_prepared(recipe, data)  # a prepared folder may be split in another way than it is told
-    reason = _trained_on(trained, wanted) or _trained_on(trained, recipe)
+    wanted, recipe = recipe, as_prepared(recipe, data_facts(data))  # a prepared folder may be split in another way
+    reason = trained_on(trained, wanted) or trained_on(trained, recipe)
     if reason is not None and not as_is:
         raise RecipeError(
             f"{reason}, so it has trained on some of these targets and the figures would be too good; --as_is measures "
@@ -541,27 +465,16 @@ def evaluate_model(
     scorers: dict[str, Scorer] = {label: ModelScorer(model, recipe.training.max_length)}
     evaluations = _evaluations(recipe, data, split, scorers | reference_scorers(recipe, data), progress)
     measured = evaluations[label]
-    metrics: dict[str, Any] = {"main": measured.main_table(split), "recurring_targets": measured.recurring}
-    metrics |= {"trained_on_targets": reason is not None, "same_data": same_data} | measured.tables(split)
-    references = {name: e for name, e in evaluations.items() if name != label}
-    metrics |= {name: e.tables(split) for name, e in references.items()} | {"against": against(measured, references)}
-    return evaluations, metrics | {"recipe": _without_folders(recipe).to_dict(), "seed": recipe.seed}
-
-
-def _trained_on(trained: Recipe, recipe: Recipe) -> str | None:
-    """Why a model of the first recipe has trained on some targets of the second; None where it has not."""
-    if trained.training.refit:
-        return "the model was trained once more on everything (--refit)"
-    for name, value in asdict(recipe.data).items():
-        before = getattr(trained.data, name)
-        if value == before or name in HOW_TO_READ:
-            continue
-        if name.endswith("_fraction") and recipe.data.split == "leave_one_out":
-            continue
-        if name == "split_seed" and recipe.data.split != "user":
-            continue
-        return f"the model was trained with data.{name} {before!r}, and this measures with {value!r}"
-    return None
+    metrics = collect_metrics(
+        measured,
+        split,
+        baselines={name: evaluation for name, evaluation in evaluations.items() if name != label},
+        trained_on_targets=reason is not None,
+        same_data=same_data,
+        recipe=without_folders(recipe).to_dict(),
+        seed=recipe.seed,
+    )
+    return evaluations, metrics
 
 
 def _what_it_brought(before: Evaluation, after: Evaluation) -> str:
@@ -573,122 +486,6 @@ def _what_it_brought(before: Evaluation, after: Evaluation) -> str:
 
 def _validation_ks(recipe: Recipe) -> tuple[int, ...]:
     return tuple(sorted({*recipe.evaluation.top_k, int(recipe.training.metric.rpartition("@")[2])}))
-
-
-def _without_folders(recipe: Recipe) -> Recipe:
-    """The recipe as it is written down: files by their names alone, since a folder says more than it should."""
-    source = recipe.data.source
-    if source is not None and source not in NAMED_SOURCES and Path(source).exists():
-        source = Path(source).name
-    names = {"item_titles": recipe.data.item_titles, **recipe.data.split_files}
-    files: dict[str, Any] = {name: None if file is None else Path(file).name for name, file in names.items()}
-    fine_tuning = recipe.fine_tuning
-    if fine_tuning is not None and Path(fine_tuning.from_model).is_dir():
-        fine_tuning = replace(fine_tuning, from_model=Path(fine_tuning.from_model).resolve().name)
-    data = replace(recipe.data, source=source, **files)
-    return replace(recipe, data=data, fine_tuning=fine_tuning)
-
-
-# Chosen on validation, see docs/fine_tuning.md: where rates were as good, the smaller one, which forgets less.
-LEARNING_RATE, LORA_LEARNING_RATE = 0.25, 1.0  # times that of the first training; adapters begin at zero
-EPOCHS, PATIENCE = 0.25, 3
-
-
-def fine_tuning_recipe(
-    from_model: str | None,
-    recipe: str | None,
-    items: str | None,
-    overrides: Sequence[str],
-    source: Any = None,
-) -> tuple[Recipe, Callable[[Recipe, PreparedData], Recipe] | None]:
-    """What a run that starts from a model is made of.
-
-    The settings are those of `recipe` where one is given, and otherwise gentler ones than the model was trained with;
-    for a model without a recipe, than its data would be.
-
-    Args:
-        from_model: Folder or Hub repository; None where `recipe` says it.
-        recipe: Name or file.
-        items: See `FineTuningRecipe`.
-        overrides: `key=value` texts.
-        source: The new interactions, where they are one table; what the model's recipe says on how to read its own
-            counts for them too, as far as it can (see `data.sources.options_for`).
-
-    Returns:
-        The recipe, without data source unless `recipe` has one, and how to complete it from the data, if it has to be.
-
-    Raises:
-        RecipeError: See `load_recipe`.
-        ModelFolderError: See `load_model_folder`.
-    """
-    if recipe is not None:
-        chosen = load_recipe(recipe)
-        return change_recipe(_starting(chosen, from_model, items), overrides), None
-    if from_model is None:
-        raise RecipeError("--items says what happens to the items of a model: give --from MODEL too")
-    trained = find_model_recipe(from_model)
-    if trained is None:
-        section = model_section(load_model_folder(from_model)[0])
-        chosen = replace(blank_recipe(), model=section, fine_tuning=FineTuningRecipe(from_model))
-        new = (f"training.{name}=0" for name in NEW_WEIGHTS)
-        given = [*overrides, *new, *(f"model.{key}=" for key in section)]
-        blank = change_recipe(_starting(chosen, from_model, items), overrides)
-        return blank, lambda known, data: gentler(preset(data_shape(data), known, given)[0], given)
-    # Its data is another one; columns are recognised anew where the shop is another one.
-    files: dict[str, Any] = dict.fromkeys(item.name for item in fields(GivenSplit))
-    data = replace(trained.data, source=None, item_titles=None, title_column=None, **files)
-    if data.split == "given":
-        data = replace(data, split="leave_one_out")
-    if items == "new" or source is not None:
-        fitting = {} if items == "new" else options_for(source, trained.data, trained.data.source)
-        data = replace(data, **asdict(ReadingOptions()) | fitting)
-    chosen = replace(
-        trained,
-        name=trained.name.removesuffix("-tuned") + "-tuned",
-        description=f"Fine-tuned from {trained.name}.",
-        data=data,
-        training=replace(trained.training, refit=False),  # costs a training more, so it is asked for each time
-        fine_tuning=FineTuningRecipe(from_model),
-    )
-    chosen = change_recipe(_starting(chosen, from_model, items), overrides)
-    if trained.fine_tuning is None:
-        chosen = gentler(chosen, overrides)
-    return chosen, None
-
-
-def _starting(recipe: Recipe, from_model: str | None, items: str | None) -> Recipe:
-    given: dict[str, Any] = {} if from_model is None else {"from_model": from_model}
-    if items is not None:
-        given["items"] = items
-    off: dict[str, Any] = dict.fromkeys(NEW_WEIGHTS, 0.0)  # there are embeddings already
-    recipe = replace(recipe, training=replace(recipe.training, **off))
-    if recipe.fine_tuning is not None:
-        return replace(recipe, fine_tuning=replace(recipe.fine_tuning, **given))
-    return replace(recipe, fine_tuning=FineTuningRecipe(**given))
-
-
-def gentler(recipe: Recipe, overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe with the settings of a fine-tuning where they are not given.
-
-    A smaller learning rate and fewer epochs, without warm-up. Items that are learned anew take as long as ever, so
-    that with `items: new` all stays as it is.
-    """
-    settings = recipe.fine_tuning
-    if settings is None:
-        raise RecipeError("a recipe without fine_tuning section is not that of a fine-tuning")
-    if settings.items == "new":
-        return recipe
-    training = recipe.training
-    factor = LORA_LEARNING_RATE if settings.lora_rank else LEARNING_RATE
-    values: dict[str, Any] = {
-        "learning_rate": training.learning_rate * factor,
-        "num_train_epochs": math.ceil(training.num_train_epochs * EPOCHS),
-        "warmup_steps": 0,
-        "early_stopping_patience": PATIENCE,
-    }
-    given = changed_keys(recipe, overrides)
-    values = {name: value for name, value in values.items() if f"training.{name}" not in given}
-    return replace(recipe, training=replace(training, **values))
 
 
 # ---------------------------------------------------------------------- calls from Python
@@ -760,24 +557,10 @@ def train(
     """
     overrides = _overrides(settings, seed, model)
     source, table = _source_or_table(interactions)
-    complete: Callable[[Recipe, PreparedData], Recipe] | None = None
     say = print if verbose else _say_nothing
-    if from_model is not None or items is not None:
-        named = None if recipe is None else str(recipe)
-        chosen, complete = fine_tuning_recipe(from_model, named, items, overrides, source if table is None else table)
-    elif recipe is not None:
-        chosen = load_recipe(recipe, overrides)
-    else:
-        chosen = change_recipe(blank_recipe(), overrides)
-
-        def from_the_data(known: Recipe, data: PreparedData) -> Recipe:
-            whole, choices = preset(data_shape(data), known, overrides)
-            say(describe(choices))
-            return whole
-
-        complete = from_the_data
-
-    chosen = _reading_from(chosen, source, table, reading)
+    named = None if recipe is None else str(recipe)
+    asked = request(named, overrides, from_model=from_model, items=items, source=source if table is None else table)
+    chosen = with_data(asked.recipe, source, _known_options(reading), table)
     temporary = None
     if output_dir is None:
         temporary = TemporaryDirectory(prefix="glintru-", ignore_cleanup_errors=True)
@@ -792,7 +575,7 @@ def train(
             resume=resume,
             max_minutes=max_minutes,
             refit=refit,
-            complete=complete,
+            given=asked.given,
             progress=verbose,
             say=say,
         )
@@ -836,11 +619,11 @@ def evaluate(
     if not isinstance(folder, (str, Path)):
         raise ModelFolderError(f"evaluate takes the folder of a model or its name on the Hub, not {type(model)}")
     source, table = _source_or_table(interactions)
-    overrides = _overrides(settings)
+    overrides, options = _overrides(settings), _known_options(reading)
 
     def changed(trained: Recipe) -> Recipe:
         known = change_recipe(for_another_table(trained, source if table is None else table), overrides)
-        return known if interactions is None and not reading else _reading_from(known, source, table, reading)
+        return known if interactions is None and not reading else with_data(known, source, options, table)
 
     evaluations, _ = evaluate_model(
         str(folder),
@@ -872,17 +655,13 @@ def _overrides(settings: Mapping[str, Any] | None, seed: int | None = None, mode
         raise RecipeError(f"settings must hold numbers, texts, switches or lists of them: {error}") from error
 
 
-def _reading_from(recipe: Recipe, source: str | None, table: Any, options: Mapping[str, Any]) -> Recipe:
-    """`with_data` for a source, or for a table that is in memory."""
+def _known_options(options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The options of `reading`, each of which must be a field of `DataRecipe`."""
     known = {item.name for item in fields(DataRecipe)} - {"source", "item_titles"}
     for name in options:
         if name not in known:
             raise RecipeError(f"There is no option {name!r} for reading interactions; {nearest_names(name, known)}")
-    if table is None:
-        return with_data(recipe, source, options)
-    files: dict[str, Any] = dict.fromkeys(item.name for item in fields(GivenSplit))
-    given = {name: value for name, value in options.items() if value is not None}
-    return replace(recipe, data=replace(recipe.data, **files | {"source": None} | given))
+    return options
 
 
 def _titles(titles: Any, data: DataRecipe) -> Mapping[Any, str] | None:

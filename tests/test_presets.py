@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -12,7 +14,18 @@ from modeling_glintru.data.prepare import prepare
 from modeling_glintru.errors import RecipeError
 from modeling_glintru.models.auto import MODELS
 from modeling_glintru.recipe import Recipe, change_recipe, load_recipe
-from modeling_glintru.rule import MOST_AT_ONCE, DataShape, blank_recipe, choose, data_shape, describe, preset
+from modeling_glintru.rule import (
+    MOST_AT_ONCE,
+    RULE,
+    DataShape,
+    Situation,
+    blank_recipe,
+    choose,
+    data_shape,
+    describe,
+    preset,
+    rule_table,
+)
 
 
 def shape(users, items, interactions, median, length_90, length_99) -> DataShape:
@@ -222,3 +235,37 @@ def test_the_shape_of_prepared_data(split):
     assert found.validating == len(data.dataset["validation"]) > 0
     assert found.median_length == pytest.approx((lengths[(len(lengths) - 1) // 2] + lengths[len(lengths) // 2]) / 2)
     assert found.median_length <= found.length_90 <= found.length_99 <= lengths[-1]
+
+
+def test_the_table_of_the_rule_is_readable():
+    table = rule_table()
+    assert max(map(len, table.splitlines())) <= 80 and "<" not in table and "None" not in table
+    flat = " ".join(table.split())
+    for question, rows in RULE.items():
+        assert question in flat
+        for row in rows:
+            assert row.when in flat and row.evidence in flat
+    assert "hidden_size 64" in flat and "num_attention_heads 16 dimensions a head" in flat
+
+
+def test_each_row_of_the_rule_is_taken_by_some_data_and_names_files_that_exist():
+    small, dense = KNOWN["amazon-beauty"], KNOWN["ml-1m"]
+    shapes = [
+        *ALL.values(),
+        *(replace(small, validating=few) for few in (10, 1_000)),
+        replace(dense, interactions=3_000_000, users=2_000),
+        replace(dense, users=100_000, median_length=25, interactions=4_000_000),
+    ]
+    taken = set()
+    for shape in shapes:
+        for model in ("glintru", "sasrec", "bsarec"):
+            known = {key: value for choice in choose(shape, {}, model) for key, value in choice.values.items()}
+            situation = Situation(shape, known, model)
+            for question, rows in RULE.items():
+                row = next((row for row in rows if row.holds(situation)), None)
+                taken |= set() if row is None else {(question, row.when)}
+    assert taken == {(question, row.when) for question, rows in RULE.items() for row in rows}
+    root = Path(__file__).parents[1]
+    for row in (row for rows in RULE.values() for row in rows):
+        for file in re.findall(r"[a-z_]+\.md", row.evidence):
+            assert (root / "docs" / file).is_file() or (root / "research" / file).is_file(), file

@@ -12,7 +12,9 @@ import yaml
 
 from modeling_glintru import GlintRUConfig
 from modeling_glintru.errors import GlintRUError, RecipeError
-from modeling_glintru.recipe import Recipe, TrainingRecipe, change_recipe, list_recipes, load_recipe
+from modeling_glintru.recipe import Recipe, TrainingRecipe, change_recipe, key_help, list_recipes, load_recipe
+from modeling_glintru.recipe.keys import recipe_keys
+from modeling_glintru.recipe.reading import PLAIN_NAMES
 
 DATA = ["amazon-beauty", "amazon-video-games", "ml-100k", "ml-1m"]
 NAMES = sorted([*DATA, *(f"{name}-best" for name in DATA), "demo", "ml-1m-average"])
@@ -124,7 +126,7 @@ def test_the_last_override_wins_and_the_named_recipe_is_untouched():
     ("override", "sentence"),
     [
         ("lerning_rate=1", "'lerning_rate'; did you mean 'learning_rate'"),
-        ("training.max_len=3", "did you mean 'training.max_length'"),
+        ("training.max_lenght=3", "did you mean 'training.max_length'"),
         ("modle.hidden_size=8", "did you mean 'model.hidden_size'"),
         ("vocab_size=5", "no recipe key 'vocab_size'"),
         ("return_dict=true", "no recipe key 'return_dict'"),
@@ -299,3 +301,68 @@ def test_with_the_time_of_the_request_only_r_drop_is_different(name):
     assert timed.model == plain.model | {"use_time_gaps": True}
     assert timed.loss == plain.loss
     assert (timed.data, timed.training, timed.evaluation) == (plain.data, training, plain.evaluation)
+
+
+@pytest.mark.parametrize(
+    ("plain", "key", "value"),
+    [
+        ("lr", "learning_rate", 0.5),
+        ("batch_size", "train_batch_size", 7),
+        ("epochs", "num_train_epochs", 3),
+        ("max_len", "max_length", 9),
+        ("patience", "early_stopping_patience", 2),
+    ],
+)
+def test_usual_names_of_a_key_find_it(plain, key, value, tmp_path):
+    true = load_recipe("demo", [f"{key}={value}"])
+    assert getattr(true.training, key) == value
+    for name in (plain, f"training.{plain}"):
+        assert load_recipe("demo", [f"{name}={value}"]) == true
+    file = write(tmp_path, f"name: a\ntraining: {{{plain}: {value}}}")
+    read = load_recipe(file)
+    assert getattr(read.training, key) == value and plain not in read.to_dict()["training"]
+    assert getattr(load_recipe(file, [f"{key}=1"]).training, key) == 1  # the override wins under either name
+
+
+def test_usual_names_in_the_section_of_the_model(tmp_path):
+    file = write(tmp_path, "name: a\nmodel: {name: gru4rec, hidden_dim: 16, dropout: 0.4}")
+    assert load_recipe(file).model == {"name": "gru4rec", "hidden_size": 16, "embedding_dropout": 0.4}
+    assert load_recipe(file, ["dropout=0.1", "num_layers=2"]).config(9).embedding_dropout == 0.1
+    with pytest.raises(RecipeError, match=r"'dropout' may mean .*model.attention_dropout.*; write which"):
+        load_recipe("demo", ["dropout=0.1"])
+    with pytest.raises(RecipeError, match="training says learning_rate twice"):
+        load_recipe(write(tmp_path, "name: a\ntraining: {learning_rate: 1.0, lr: 2.0}"))
+
+
+def test_every_usual_name_is_of_a_key_and_is_none_itself():
+    keys = recipe_keys()
+    dotted, names = {key.dotted for key in keys}, {key.name for key in keys}
+    assert {meant for meant in PLAIN_NAMES.values() if "*" not in meant} <= dotted
+    assert not names & set(PLAIN_NAMES)
+
+
+@pytest.mark.parametrize("model", ["glintru", "sasrec", "bsarec"])
+def test_the_help_says_of_each_key_its_type_default_and_a_sentence(model):
+    keys, text = recipe_keys(model), key_help(model)
+    assert all(key.help.strip() for key in keys)
+    assert {"training.learning_rate", "loss.name", "model.hidden_size", "data.where", "seed"} <= {
+        k.dotted for k in keys
+    }
+    assert max(map(len, text.splitlines())) <= 80
+    assert (
+        "  learning_rate  (a number; default 0.001; also lr, max_learning_rate)\n      Peak learning rate of AdamW.\n"
+        in text
+    )
+    assert [line for line in text.splitlines() if line.endswith(":") and not line.startswith(" ")] == [
+        f"{section}:" for section in ("recipe", "data", "model", "loss", "training", "evaluation", "fine_tuning")
+    ]
+    assert text.count("\n  num_attention_heads  ") == 1 and ("\n  alpha  (a number" in text) == (model == "bsarec")
+
+
+def test_the_padding_leak_is_refused_and_other_lost_settings_are_named(monkeypatch):
+    with pytest.raises(RecipeError, match=r"padding_mode 'official'.*write masked"):
+        Recipe.from_dict({"name": "old", "model": {"padding_mode": "official"}})
+    said = []
+    monkeypatch.setattr("modeling_glintru.recipe.schema.logger.warning_once", said.append)
+    assert Recipe.from_dict({"name": "old", "model": {"in_batch_share": 0.3, "time_gap_masking": 0.1}}).model == {}
+    assert said == ["The recipe sets what is not a setting any more; it runs without {'in_batch_share': 0.3}."]

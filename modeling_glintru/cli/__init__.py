@@ -1,4 +1,4 @@
-"""The command `glintru`: prepare, train, evaluate, recommend, rebuild, export, push, compare, convert."""
+"""The command `glintru`: prepare, train, recipes, evaluate, recommend, rebuild, export, push, compare, convert."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ __all__ = ["VERBS", "app", "main"]
 VERBS = {
     "prepare": "Read, filter and split interactions, once for many runs.",
     "train": "Train a model on interactions, measure it, and write a folder that from_pretrained loads.",
+    "recipes": "List the named recipes, print one of them, or print how settings are chosen from the data.",
     "evaluate": "Measure a trained model on interactions, split as in its own recipe.",
     "recommend": "Recommend the next items: after a history, for users of a table, for all of them, or as you type.",
     "rebuild": "Compute the states of all users anew, from their events, after the weights have changed.",

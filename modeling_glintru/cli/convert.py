@@ -30,7 +30,7 @@ def convert(
     """
     from ..hub.convert import convert
     from ..models.processing_glintru import GlintRUProcessor
-    from .display import loading_lines
+    from .printing import loading_lines
 
     model = convert(
         checkpoint,

@@ -27,7 +27,7 @@ def recommend_interactively(
     from ..models.loading import load_model_folder
     from ..serving import Recommendation
     from ..serving.session import ClickSession
-    from .display import recommendation_table
+    from .printing import recommendation_table
 
     where: Any = pick_device(device)
     recommender, processor = load_model_folder(model)

@@ -6,12 +6,13 @@ import csv
 import functools
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import Field, fields
+from dataclasses import Field, fields, replace
 from typing import Annotated, Any, get_type_hints
 
 import typer
 
 from ..errors import DataError
+from . import one_line_errors
 
 RecipeOption = Annotated[
     str | None,
@@ -23,9 +24,32 @@ DataOption = Annotated[
     str | None,
     typer.Option("--data", help="Interactions: csv, tsv, parquet, jsonl, inter; a prepared folder; a Hub data set."),
 ]
+
+
+@one_line_errors
+def _print_keys(changes: list[str]) -> None:
+    from ..recipe import DEFAULT_MODEL, key_help
+
+    models = [change.partition("=")[2] for change in changes if change.startswith("model.name=")]
+    print(key_help(models[-1] if models else DEFAULT_MODEL))
+    raise typer.Exit
+
+
+def _list_keys(changes: list[str] | None) -> list[str] | None:
+    if changes and "help" in changes:
+        _print_keys(changes)
+    return changes
+
+
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", help="Change one value of the recipe; may be repeated.", metavar="KEY=VALUE"),
+    typer.Option(
+        "--set",
+        help="Change one value of the recipe, as in --set lr=1e-3; may be repeated. --set help lists the keys.",
+        metavar="KEY=VALUE",
+        callback=_list_keys,
+        is_eager=True,
+    ),
 ]
 TitlesOption = Annotated[str | None, typer.Option("--item_titles", help="Table with item ids and titles.")]
 TitleColumn = Annotated[str | None, typer.Option("--title_column", help="Its column of titles.")]
@@ -99,32 +123,21 @@ def _value(name: str, value: Any) -> Any:
     return tuple(parse_ids(value, f"--{name}")) if name in SEVERAL else value
 
 
-def chosen_recipe(
-    name: str | None,
-    changes: Sequence[str] | None,
-    data: str | None,
-    options: dict[str, Any],
-    seed: int | None = None,
-    model: str | None = None,
+def asked_for(
+    recipe: str | None, overrides: Sequence[str], data: str | None, options: dict[str, Any], **fine_tuning: Any
 ) -> Any:
-    """The recipe that the options name, or one that is still to be completed from the data."""
-    from ..jobs import with_data
-    from ..recipe import change_recipe, load_recipe
-
-    overrides = all_overrides(changes, seed, model)
-    if name is not None:
-        return with_data(load_recipe(name, overrides), data, options)
+    """The `Request` that the options make, with its data; `fine_tuning` are `from_model` and `items` of `request`."""
     from ..errors import RecipeError
     from ..recipe import GivenSplit, list_recipes
-    from ..rule import blank_recipe
+    from ..resolve import request, with_data
 
-    recipe = change_recipe(blank_recipe(), overrides)
+    asked = request(recipe, overrides, source=data, **fine_tuning)
     split_files = any(item.name in options for item in fields(GivenSplit))
-    if data is None and recipe.data.source is None and not split_files:
+    if asked.given is not None and data is None and asked.recipe.data.source is None and not split_files:
         raise RecipeError(
             f"say what to learn from with --data FILE, or take a recipe with --recipe: {', '.join(list_recipes())}"
         )
-    return with_data(recipe, data, options)
+    return replace(asked, recipe=with_data(asked.recipe, data, options))
 
 
 def all_overrides(changes: Sequence[str] | None, seed: int | None = None, model: str | None = None) -> list[str]:

@@ -16,7 +16,8 @@ from .options import (
     SetOption,
     TitleColumn,
     TitlesOption,
-    chosen_recipe,
+    all_overrides,
+    asked_for,
     with_options_of,
 )
 
@@ -47,7 +48,7 @@ def prepare(
     from ..jobs import prepare_data, push_data
 
     options = {**split_files, **reading, "item_titles": item_titles, "title_column": title_column}
-    chosen = chosen_recipe(recipe, changes, data, options)
+    chosen = asked_for(recipe, all_overrides(changes), data, options).recipe
     prepare_data(chosen, output_dir, overwrite=overwrite)
     print(f"Written to {output_dir}; train on it with --data {output_dir}")
     if push_to_hub is not None:

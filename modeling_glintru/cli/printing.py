@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any, TextIO
+
+TITLE_WIDTH = 60
 
 
 def print_notes(interactions: Any, stream: TextIO) -> None:
@@ -13,8 +16,6 @@ def print_notes(interactions: Any, stream: TextIO) -> None:
 
 
 def print_recommendation(processor: Any, name: Any, history: list[Any], found: Any, as_json: bool) -> None:
-    from .display import history_line, recommendation_table
-
     if as_json:
         row = {"history": history} if name is None else {"user_id": name}
         row |= {"recommendations": found.items, "num_unknown_items": found.num_unknown_items}
@@ -58,3 +59,45 @@ def print_evaluations(evaluations: Any, split: str, mark: str = "") -> None:
     references = {model: each for model, each in evaluations.items() if each is not first}
     if sentence := no_better_than(against(first, references), min(first.ks)):
         print(f"\n{sentence}")
+
+
+def _short(text: Any, width: int = TITLE_WIDTH) -> str:
+    text = str(text)
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def recommendation_table(recommendation: Any) -> str:
+    """A row an item: rank, raw id, title where there is one, score."""
+    items = recommendation.items
+    with_titles = any(item.get("title") for item in items)
+    rows = [["#", "item_id", *(["title"] if with_titles else []), "score"]]
+    for rank, item in enumerate(items, 1):
+        title = [_short(item.get("title") or "")] if with_titles else []
+        rows.append([str(rank), _short(item["item_id"]), *title, f"{item['score']:.3f}"])
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    last = len(widths) - 1
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if place in (0, last) else cell.ljust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    )
+
+
+def history_line(history: Sequence[Any], titles: Sequence[str | None], count: int = 3) -> str:
+    """The newest items of a history in one line: titles where known, raw ids elsewhere."""
+    names = [_short(title or raw, 30) for raw, title in zip(history[-count:], titles[-count:], strict=True)]
+    more = f"{len(history):,} items, newest: " if len(history) > count else ""
+    return more + " → ".join(names) if names else "no items"
+
+
+def loading_lines(folder: str, history: Sequence[Any]) -> str:
+    """Three lines of Python that load a model folder and recommend."""
+    return "\n".join(
+        [
+            "from modeling_glintru.serving import Recommender",
+            f"recommender = Recommender.from_pretrained({folder!r})",
+            f"print(recommender.recommend([{list(history)!r}], top_k=5)[0].items)",
+        ]
+    )

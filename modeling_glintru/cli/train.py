@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,11 +19,11 @@ from .options import (
     TitlesOption,
     TrustOption,
     all_overrides,
-    chosen_recipe,
+    asked_for,
     trust,
     with_options_of,
 )
-from .printing import print_evaluations, print_recommendation
+from .printing import loading_lines, print_evaluations, print_recommendation
 
 
 @with_options_of(GivenSplit, into="split_files")
@@ -87,33 +85,21 @@ def train(
 
     Example: glintru train --from outputs/mine --data november.csv --output_dir outputs/november
     """
-    from ..jobs import fine_tuning_recipe, train_and_evaluate, with_data
+    from ..jobs import train_and_evaluate
 
-    options = {**split_files, **reading, "item_titles": item_titles, "title_column": title_column}
-    overrides = all_overrides(changes, seed, model)
-    complete = None
     if from_model is not None:
         trust(from_model, trust_remote_code)
-    if from_model is not None or items is not None:
-        chosen, complete = fine_tuning_recipe(from_model, recipe, items, overrides, data)
-        chosen = with_data(chosen, data, options)
-    else:
-        chosen = chosen_recipe(recipe, changes, data, options, seed, model)
-        if recipe is None:
-            complete = functools.partial(_from_the_data, overrides=overrides)
-    if complete is not None:
-        complete = functools.partial(_completed, complete)
-    elif is_main_process():
-        print(_plan(chosen))
+    options = {**split_files, **reading, "item_titles": item_titles, "title_column": title_column}
+    asked = asked_for(recipe, all_overrides(changes, seed, model), data, options, from_model=from_model, items=items)
     result, prepared, evaluations = train_and_evaluate(
-        chosen,
+        asked.recipe,
         output_dir,
+        given=asked.given,
         overwrite=overwrite,
         resume=resume,
         max_minutes=max_minutes,
         save_minutes=save_minutes,
         refit=refit,
-        complete=complete,
         progress=not quiet,
     )
     if not is_main_process():
@@ -140,42 +126,6 @@ def _print_ending(result: Any, output_dir: Path) -> None:
         print(f"The {result.stopped.during} is not finished: the same command with --resume goes on")
 
 
-def _from_the_data(recipe: Any, data: Any, overrides: Sequence[str]) -> Any:
-    """The recipe with sizes and settings from the data's shape; says what was chosen and why."""
-    from ..rule import data_shape, describe, preset
-
-    whole, choices = preset(data_shape(data), recipe, overrides)
-    if is_main_process():
-        print(describe(choices))
-    return whole
-
-
-def _completed(complete: Callable[[Any, Any], Any], recipe: Any, data: Any) -> Any:
-    """What `complete` makes of the recipe and the data, after printing it."""
-    whole = complete(recipe, data)
-    if is_main_process():
-        print(_plan(whole))
-    return whole
-
-
-def _plan(recipe: Any) -> str:
-    from ..models.auto import MODELS
-    from ..recipe import flat_loss
-
-    values = {**recipe.model, **flat_loss(recipe.loss)}
-    model = ", ".join(f"{key} {value}" for key, value in values.items())
-    training = recipe.training
-    rows = MODELS[recipe.model_name].training_examples
-    batch = f"{training.train_batch_size} {rows}" if training.train_batch_targets is None else rows
-    targets = "" if training.train_batch_targets is None else f", {training.train_batch_targets} targets"
-    return (
-        f"Recipe    {recipe.name}, seed {recipe.seed}\nModel     {model}\n"
-        f"Training  up to {training.num_train_epochs} epochs, {batch} of {training.max_length}"
-        f"{targets} a step, learning rate {training.learning_rate:g}, best epoch by validation "
-        f"{training.metric}"
-    )
-
-
 def _print_examples(model: Any, prepared: Any, count: int = 3) -> None:
     from ..serving import Recommender
 
@@ -187,7 +137,5 @@ def _print_examples(model: Any, prepared: Any, count: int = 3) -> None:
 
 
 def _print_loading_lines(output_dir: Path, prepared: Any) -> None:
-    from .display import loading_lines
-
     history = prepared.processor.decode(prepared.dataset["test"][0]["item_ids"][-3:])
     print(f"\nThe model is in {output_dir}. Load it with\n\n{loading_lines(str(output_dir), history)}")

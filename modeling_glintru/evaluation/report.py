@@ -30,8 +30,9 @@ def library_versions() -> dict[str, str]:
 
 
 def collect_metrics(
+    measured: Evaluation,
+    split: str = "test",
     *,
-    test: Evaluation,
     validation: Evaluation | None = None,
     baselines: Mapping[str, Evaluation] | None = None,
     **fields: Any,
@@ -39,23 +40,24 @@ def collect_metrics(
     """Everything that `metrics.json` holds.
 
     Args:
-        test: The model on the test split; gives `test`, `test_with_history`, `test_pop100`, …
-        validation: The model on the validation split; gives `validation`, …
-        baselines: Test evaluations by name; each gives `{name: {"test": …, "test_with_history": …}}`, and its paired
-            difference from the model under `against`.
+        measured: The model on a split, the test split for example: gives `test`, `test_with_history`, `test_pop100`, …
+        split: `"test"` or `"validation"`.
+        validation: The model on the validation split too; gives `validation`, …
+        baselines: Evaluations of the same split by name; each gives `{name: {"test": …, "test_with_history": …}}`, and
+            its paired difference from the model under `against`.
         fields: More entries that JSON can hold: `recipe`, `seed`, …
 
     Returns:
         One dict, `versions` included. `main` names the table of the ranking that is served, `recurring_targets` is the
-        share of the test targets that stand in the history before them.
+        share of the targets that stand in the history before them.
     """
-    metrics: dict[str, Any] = {"main": test.main_table("test"), "recurring_targets": test.recurring}
-    metrics.update(test.tables("test"))
+    metrics: dict[str, Any] = {"main": measured.main_table(split), "recurring_targets": measured.recurring}
+    metrics.update(measured.tables(split))
     if validation is not None:
         metrics.update(validation.tables("validation"))
-    metrics.update({name: evaluation.tables("test") for name, evaluation in (baselines or {}).items()})
-    metrics["against"] = against(test, baselines or {})
-    counts = {"num_test_users": test.num_users, "num_test_targets": test.num_targets}
+    metrics.update({name: evaluation.tables(split) for name, evaluation in (baselines or {}).items()})
+    metrics["against"] = against(measured, baselines or {})
+    counts = {f"num_{split}_users": measured.num_users, f"num_{split}_targets": measured.num_targets}
     return {**counts, **metrics, **fields, "versions": library_versions()}
 
 

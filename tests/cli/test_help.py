@@ -8,8 +8,11 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 
 from modeling_glintru.cli import VERBS
+from modeling_glintru.recipe import list_recipes, load_recipe
+from modeling_glintru.rule import rule_table
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -45,3 +48,25 @@ def test_every_name_of_the_front_door_is_there():
     assert set(modeling_glintru.__all__) <= set(dir(modeling_glintru))
     with pytest.raises(AttributeError, match="no attribute 'Recomender'"):
         modeling_glintru.Recomender  # noqa: B018
+
+
+@pytest.mark.parametrize("verb", ["train", "prepare", "evaluate"])
+def test_the_keys_of_a_recipe_are_listed_where_they_are_set(glintru, verb):
+    assert "--set help lists the" in glintru(verb, "--help").output
+    result = glintru(verb, "--set", "help")  # before anything else is missed
+    assert result.exit_code == 0 and "  learning_rate  (a number; default 0.001; also lr" in result.stdout
+    other = glintru(verb, "--set", "help", "--set", "model.name=bsarec").stdout
+    assert "\n  cutoff  (an integer" in other and "use_gru" not in other
+    wrong = glintru(verb, "--set", "model.name=bsarek", "--set", "help")
+    assert wrong.exit_code == 2 and "did you mean 'bsarec'" in wrong.stderr
+
+
+def test_recipes_are_listed_and_printed(glintru):
+    listed = glintru("recipes").stdout
+    assert max(map(len, listed.splitlines())) <= 80
+    for name in list_recipes():
+        assert f"{name}: " in listed and load_recipe(name).description.split()[0] in listed
+    assert yaml.safe_load(glintru("recipes", "ml-1m").stdout) == load_recipe("ml-1m").to_dict()
+    assert glintru("recipes", "rule").stdout == rule_table() + "\n"
+    wrong = glintru("recipes", "ml1m")
+    assert wrong.exit_code == 2 and "did you mean 'ml-1m'" in wrong.stderr

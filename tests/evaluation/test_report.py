@@ -24,7 +24,7 @@ def ranked(seed: int) -> Evaluation:
 
 def test_metrics_json_comes_back_as_it_went(tmp_path: Path) -> None:
     metrics = collect_metrics(
-        test=ranked(0),
+        ranked(0),
         validation=ranked(1),
         baselines={"popularity": ranked(2), "item_knn": ranked(3)},
         recipe={"name": "demo", "data": {"path": Path("a.csv")}},

@@ -1,7 +1,6 @@
-"""Recipes: one YAML file is one reproducible run.
+"""What a recipe says: the sections of a run, their keys with types, defaults and help, and what is allowed.
 
-`load_recipe("ml-1m", ["learning_rate=1e-3"])` reads a recipe by name or path, changes single values and checks all of
-it, so that a run fails at its start and not after an hour. The named recipes are the files of `configuration/`.
+The `Args` of these classes are the help texts of `--set help`; a key's type and default are those of its field.
 """
 
 from __future__ import annotations
@@ -12,136 +11,29 @@ import inspect
 import math
 import os
 import re
-import types
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import yaml
 from huggingface_hub.errors import StrictDataclassError
+from transformers.utils import logging
 
-from .data.filtering import DUPLICATE_POLICIES
-from .data.reading import ReadingOptions
-from .data.splits import HOLD_OUT, SPLITS
-from .errors import GlintRUError, ModelFolderError, RecipeError, nearest_names
-from .models.auto import MODELS
-from .models.configuration_glintru import NextItemConfig
-from .models.head_glintru import INITIALISATIONS
-from .models.loading import local_folder
-from .models.losses import LossConfig, NextItemLoss
+from ..data.filtering import DUPLICATE_POLICIES
+from ..data.reading import ReadingOptions
+from ..data.splits import HOLD_OUT, SPLITS
+from ..errors import GlintRUError, RecipeError, nearest_names
+from ..models.auto import MODELS
+from ..models.configuration_glintru import NextItemConfig
+from ..models.head_glintru import INITIALISATIONS
+from ..models.losses import LossConfig, NextItemLoss
+from .reading import at_least, from_mapping, one_of, section, typed, typed_section
 
-__all__ = [
-    "ITEMS",
-    "DataRecipe",
-    "EvaluationRecipe",
-    "FineTuningRecipe",
-    "GivenSplit",
-    "Recipe",
-    "TrainingRecipe",
-    "at_least",
-    "change_recipe",
-    "changed_keys",
-    "configuration_folder",
-    "find_model_recipe",
-    "find_yaml",
-    "flat_loss",
-    "from_mapping",
-    "list_recipes",
-    "load_model_recipe",
-    "load_recipe",
-    "model_fields",
-    "one_of",
-    "parse_yaml",
-    "read_yaml",
-    "yaml_files",
-]
+__all__ = ["ITEMS", "DataRecipe", "EvaluationRecipe", "FineTuningRecipe", "GivenSplit", "Recipe", "TrainingRecipe"]
 
-
-def one_of(name: str, value: str, allowed: Iterable[str]) -> None:
-    """Refuses a value that is none of the allowed words.
-
-    Raises:
-        RecipeError: It is another one.
-    """
-    if value not in allowed:
-        raise RecipeError(f"{name} must be one of {', '.join(allowed)}, but got {value!r}.")
-
-
-def at_least(name: str, value: float, least: int) -> None:
-    """Refuses a number below `least`, and one that is not finite.
-
-    Raises:
-        RecipeError: It is such a number.
-    """
-    if not least <= value < math.inf:
-        raise RecipeError(f"{name} must be at least {least}, but got {value}.")
-
-
-def configuration_folder() -> Path:
-    """`configuration/`: inside an installed package, beside the package in a source checkout."""
-    package = Path(__file__).resolve().parent
-    inside = package / "configuration"
-    return inside if inside.is_dir() else package.parent / "configuration"
-
-
-def yaml_files(folder: Path) -> dict[str, Path]:
-    """The YAML files of a folder by their names without the ending."""
-    return {file.stem: file for file in folder.glob("*.yaml")}
-
-
-def find_yaml(name_or_path: str | os.PathLike[str], folder: Path, what: str) -> Path:
-    """The file that somebody names: one in `folder` without its ending, or the path of a YAML file.
-
-    Raises:
-        RecipeError: There is none of that name; `what` says what was looked for.
-    """
-    text = os.fspath(name_or_path)
-    path = Path(text)
-    if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
-        return path
-    files = yaml_files(folder)
-    if text not in files:
-        raise RecipeError(f"There is no {what} named {text!r}; {nearest_names(text, files)}")
-    return files[text]
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1 reads 1e-3 as text; here it is a number, as everywhere else."""
-
-
-_Loader.yaml_implicit_resolvers = {key: list(value) for key, value in yaml.SafeLoader.yaml_implicit_resolvers.items()}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
-
-
-def read_yaml(path: Path) -> Any:
-    """What a YAML file holds; `1e-3` is a number.
-
-    Raises:
-        RecipeError: The file cannot be read, or is not YAML.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"The recipe file {str(path)!r} cannot be read as text.") from error
-    return parse_yaml(text, f"the recipe file {str(path)!r}")
-
-
-def parse_yaml(text: str, what: str) -> Any:
-    """What a YAML text holds; `what` names the text in messages.
-
-    Raises:
-        RecipeError: It is not YAML; the message says where.
-    """
-    try:
-        return yaml.load(text, Loader=_Loader)
-    except (yaml.YAMLError, ValueError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark and "\n" in text else ""
-        raise RecipeError(f"YAML error in {what}{where}: {getattr(error, 'problem', None) or error}.") from error
+logger = logging.get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -171,7 +63,8 @@ class DataRecipe(ReadingOptions, GivenSplit, _Source):
         train_data, validation_data, test_data: Instead of `source`, the files of a split that is given.
         item_titles: A file with titles of items, or None.
         title_column: Name of its column of titles; None recognises the usual names.
-        duplicates: Repeated rows: `"exact"` leaves out copies, see `filter_interactions` for the others.
+        duplicates: What happens to repeated rows: `"exact"` leaves out copies; or `"keep"`, `"consecutive"`, `"first"`,
+            `"last"`, see `filter_interactions`.
         min_user_interactions: Users with fewer interactions are left out (0: none).
         min_item_interactions: Items with fewer interactions are left out (0: none).
         split: `"leave_one_out"`, `"temporal"`, `"user"` or `"given"`.
@@ -292,7 +185,8 @@ class TrainingRecipe:
         train_batch_targets: Targets a step, about, instead of `train_batch_size` windows; at least `max_length`.
         eval_batch_size: Users a step in evaluation.
         learning_rate: Peak learning rate of AdamW.
-        lr_scheduler_type: One of `SCHEDULERS`, such as `"cosine"`.
+        lr_scheduler_type: How the learning rate changes: `"linear"`, `"cosine"`, `"cosine_with_restarts"`,
+            `"polynomial"`, `"constant"`, `"constant_with_warmup"` or `"inverse_sqrt"`.
         warmup_steps: Steps until the peak learning rate.
         weight_decay: AdamW's decoupled weight decay.
         max_grad_norm: Gradients are clipped to this norm.
@@ -459,20 +353,19 @@ class Recipe:
         Raises:
             RecipeError: An unknown key (the nearest are named), a wrong type, or a value that is not allowed.
         """
-        values = _section("recipe", _without_old_fields(content), _hints(cls))
+        values = section("recipe", _without_old_keys(content), typing.get_type_hints(cls))
         if values.get("fine_tuning", {}) is None:
             del values["fine_tuning"]
-        for name, kind in _SECTIONS.items():
+        for name, kind in SECTIONS.items():
             if name in values:
-                if name in ("model", "loss"):
-                    hints = model_fields(_model_name(values)) if name == "model" else _hints(LossConfig)
-                    given = _section(name, values[name], hints)
-                    values[name] = {key: _typed(f"{name}.{key}", hints[key], value) for key, value in given.items()}
+                if kind is dict:
+                    hints = section_hints(name, model_name(values))
+                    values[name] = typed_section(name, values[name], hints)
                 else:
                     values[name] = from_mapping(kind, name, values[name])
         for key in ("name", "description", "seed"):
             if key in values:
-                values[key] = _typed(key, _hints(cls)[key], values[key])
+                values[key] = typed(key, typing.get_type_hints(cls)[key], values[key])
         if not values.get("name"):
             raise RecipeError("A recipe needs a name, as in 'name: my-run'.")
         return cls(**values)
@@ -493,7 +386,7 @@ class Recipe:
         Path(path).write_text(self.to_yaml(), encoding="utf-8")
 
 
-_SECTIONS: dict[str, Any] = {
+SECTIONS: dict[str, Any] = {
     "data": DataRecipe,
     "model": dict,
     "loss": dict,
@@ -504,129 +397,73 @@ _SECTIONS: dict[str, Any] = {
 
 
 # How the keys of the loss were called when they stood in the section of the model.
+
+
+# How the keys of the loss were called when they stood in the section of the model.
 OLD_KEYS = {"loss": "loss.name", "model.loss": "loss.name"} | {
     f"model.{name}": f"loss.{name}" for name in LossConfig.__dataclass_fields__ if name != "name"
 }
-# Keys of the model that went, which old recipes hold with their only values.
-GONE = ("popularity_exponent", "in_batch_share", "time_gap_masking", "padding_in_softmax", "padding_mode")
+# Keys of the model that older versions had, with the only values that are still possible.
+GONE = {
+    "popularity_exponent": 1.0,
+    "in_batch_share": 0.5,
+    "time_gap_masking": 0.1,
+    "padding_in_softmax": False,
+    "padding_mode": "masked",
+}
 
 
-def flat_loss(loss: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a loss under the keys that `--set` takes without a section: its name is `loss`."""
-    return {"loss" if name == "name" else name: value for name, value in loss.items()}
+def _without_old_keys(content: Any) -> Any:
+    """A recipe's content with what older versions had in its `model` section where it is now.
 
-
-def _without_old_fields(content: Any) -> Any:
-    """A recipe's content with what older versions had in its `model` section where it is now."""
+    Raises:
+        RecipeError: It asks for the authors' padding leak, with which no model runs any more.
+    """
     if not isinstance(content, Mapping) or not isinstance(content.get("model"), Mapping):
         return content
     model, loss = dict(content["model"]), content.get("loss") or {}
-    for name in GONE:
-        model.pop(name, None)
+    gone = {name: model.pop(name) for name in GONE if name in model}
+    if gone.get("padding_mode", "masked") != "masked":
+        raise RecipeError(
+            "model.padding_mode 'official', the authors' padding leak, is not a way to run a model any more: leave the "
+            "key out, or write masked."
+        )
+    if lost := {name: value for name, value in gone.items() if value != GONE[name]}:
+        logger.warning_once(f"The recipe sets what is not a setting any more; it runs without {lost}.")
     moved = {OLD_KEYS[f"model.{name}"].partition(".")[2]: model.pop(name) for name in list(model)
              if f"model.{name}" in OLD_KEYS}  # fmt: skip
     return {**content, "model": model, **({"loss": {**moved, **loss}} if moved and isinstance(loss, Mapping) else {})}
 
 
-def list_recipes() -> list[str]:
-    """Names of the recipes that come with the package, in alphabetical order."""
-    return sorted(yaml_files(configuration_folder()))
+def section_hints(name: str, model: str) -> dict[str, Any]:
+    """The keys of a section with their types, in a recipe of this model; `""` is the top of a recipe."""
+    if name == "model":
+        return model_fields(model)
+    kind = {"": Recipe, "loss": LossConfig}.get(name) or SECTIONS[name]
+    hints = typing.get_type_hints(kind)
+    return hints if name else {key: hint for key, hint in hints.items() if key not in SECTIONS}
 
 
-def load_recipe(name_or_path: str | os.PathLike, overrides: Sequence[str] = ()) -> Recipe:
-    """Reads a recipe and changes single values of it.
-
-    Args:
-        name_or_path: A name of `list_recipes()`, or the path of a YAML file (with a slash or `.yaml` in it).
-        overrides: `key=value` texts; the key is a dotted path (`training.learning_rate`) or its last part where that is
-            clear (`learning_rate`), the value is YAML (`2e-3`, `null`, `[10, 50]`). Another `model.name` keeps of the
-            recipe's model only what all models share (such as the width): the rest is the new model's default.
-
-    Returns:
-        The checked recipe.
-
-    Raises:
-        RecipeError: An unknown recipe or key (the nearest names are given), a wrong type, or a value out of range.
-    """
-    content = read_yaml(_find(name_or_path))
-    if not isinstance(content, dict):
-        raise RecipeError(
-            f"The recipe {os.fspath(name_or_path)!r} must be a YAML mapping with 'name', 'data', ... in it."
-        )
-    return _changed(content, overrides)
+def model_fields(model: str) -> dict[str, Any]:
+    """The keys of a recipe's `model` section, with their types, where its `name` is `model`."""
+    return {"name": str} | declared_fields(MODELS[model].config_class)
 
 
-def change_recipe(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
-    """The recipe with single values changed; arguments and errors as `load_recipe`."""
-    return _changed(recipe.to_dict(), overrides)
-
-
-def changed_keys(recipe: Recipe, overrides: Sequence[str]) -> list[str]:
-    """The dotted keys that overrides, already in the recipe, have changed."""
-    pairs = (_resolve(override.partition("=")[0].strip(), recipe.model_name) for override in overrides)
-    return [f"{section}.{key}" if section else key for section, key in pairs]
-
-
-def _changed(content: dict[str, Any], overrides: Sequence[str]) -> Recipe:
-    pairs = []
-    for override in overrides:
-        key, equals, text = override.partition("=")
-        if not equals:
-            raise RecipeError(f"An override is written key=value, but got {override!r}.")
-        pairs.append((key.strip(), text))
-    # The name of the model first: it decides which keys there are.
-    for key, text in sorted(pairs, key=lambda pair: pair[0] != "model.name"):
-        value = parse_yaml(text, f"the value of {key}")
-        if key == "model.name" and value != _model_name(content):
-            shared = _declared(NextItemConfig)
-            fields = content.get("model") or {}
-            content = content | {"model": {name: fields[name] for name in fields if name in shared}}
-        section, last = _resolve(key, _model_name(content))
-        target = content
-        if section:
-            if content.get(section) is None:
-                content[section] = {}
-            target = content[section]
-            if not isinstance(target, dict):
-                raise RecipeError(f"{section} must be a mapping, but got {target!r}.")
-        target[last] = value
-    return Recipe.from_dict(content)
-
-
-def _find(name_or_path: str | os.PathLike) -> Path:
-    path = find_yaml(name_or_path, configuration_folder(), "recipe")
-    if not path.is_file():
-        raise RecipeError(f"There is no recipe file {os.fspath(name_or_path)!r}.")
-    return path
-
-
-# ---------------------------------------------------------------------- keys
-
-
-def _hints(kind: type) -> dict[str, Any]:
-    return typing.get_type_hints(kind)
-
-
-def _declared(kind: type) -> dict[str, Any]:
+def declared_fields(kind: type) -> dict[str, Any]:
     """The fields that our configs themselves declare, without those that follow from the data."""
     kinds = [base for base in reversed(kind.__mro__) if issubclass(base, NextItemConfig)]
     hints = {name: hint for base in kinds for name, hint in inspect.get_annotations(base, eval_str=True).items()}
     return {name: hint for name, hint in hints.items() if name not in ("vocab_size", "pad_token_id")}
 
 
-def model_fields(model: str) -> dict[str, Any]:
-    """The keys of a recipe's `model` section, with their types, where its `name` is `model`."""
-    return {"name": str} | _declared(MODELS[model].config_class)
-
-
-def _model_name(content: Mapping[str, Any]) -> str:
+def model_name(content: Mapping[str, Any]) -> str:
     """The name of the model that a recipe's content asks for.
 
     Raises:
         RecipeError: There is no such model.
     """
-    section = content.get("model")
-    name = section.get("name", DEFAULT_MODEL) if isinstance(section, Mapping) else DEFAULT_MODEL
+    part = content.get("model")
+    name = part.get("name", DEFAULT_MODEL) if isinstance(part, Mapping) else DEFAULT_MODEL
     if name in REFERENCE_MODELS:
         raise RecipeError(f"{name} is not trained: it stands beside every result, see evaluation.reference_models.")
     if not isinstance(name, str) or name not in MODELS:
@@ -634,111 +471,7 @@ def _model_name(content: Mapping[str, Any]) -> str:
     return name
 
 
-def _all_keys(model: str) -> dict[str, tuple[str, str]]:
-    """Dotted path -> (section or "", key)."""
-    keys = {name: ("", name) for name in ("name", "description", "seed")}
-    for section, kind in _SECTIONS.items():
-        fields = {"model": lambda: model_fields(model), "loss": lambda: _hints(LossConfig)}
-        names: Iterable[str] = fields[section]() if section in fields else _hints(kind)
-        keys |= {f"{section}.{name}": (section, name) for name in names}
-    return keys
-
-
-def _resolve(key: str, model: str) -> tuple[str, str]:
-    keys = _all_keys(model)
-    key = OLD_KEYS.get(key, key)
-    if key in keys:
-        return keys[key]
-    matches = [dotted for dotted, (_, last) in keys.items() if last == key]
-    if len(matches) > 1:
-        raise RecipeError(f"The key {key!r} is in more than one section; write {' or '.join(matches)}.")
-    if not matches:
-        known = keys if "." in key else {last for _, last in keys.values()}
-        raise RecipeError(f"There is no recipe key {key!r}; {nearest_names(key, known)}")
-    return keys[matches[0]]
-
-
-def from_mapping(kind: type, name: str, content: Any) -> Any:
-    """A dataclass from a mapping that YAML gave.
-
-    Args:
-        kind: The dataclass; every field has a default.
-        name: What messages call the mapping, such as `"training"`.
-        content: The mapping, or None for an empty one.
-
-    Raises:
-        RecipeError: An unknown key (the nearest are named), a wrong type, or a value that is not allowed.
-    """
-    hints = _hints(kind)
-    given = _section(name, content, hints)
-    return kind(**{key: _typed(f"{name}.{key}", hints[key], value) for key, value in given.items()})
-
-
-def _section(name: str, content: Any, hints: Mapping[str, Any]) -> dict[str, Any]:
-    if content is None:
-        return {}
-    if not isinstance(content, Mapping):
-        raise RecipeError(f"{name} must be a mapping, but got {content!r}.")
-    for key in content:
-        if key not in hints:
-            raise RecipeError(f"There is no key {key!r} in {name}; {nearest_names(str(key), hints)}")
-    return dict(content)
-
-
-# ---------------------------------------------------------------------- values
-
-_NAMES: dict[type, str] = {str: "text", int: "an integer", float: "a number", bool: "true or false", dict: "a mapping"}
-_NAMES[type(None)] = "null"
-
-
-def _typed(name: str, hint: Any, value: Any) -> Any:
-    """The value in the type of the hint: integers pass as floats, lists become tuples, nothing else is bent."""
-    kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    for kind in kinds:
-        if typing.get_origin(kind) is tuple:
-            if isinstance(value, (list, tuple)):
-                return tuple(_typed(name, typing.get_args(kind)[0], element) for element in value)
-        elif kind is float and type(value) is int:
-            return float(value)
-        elif type(value) is (typing.get_origin(kind) or kind):
-            return value
-    raise RecipeError(f"{name} must be {' or '.join(dict.fromkeys(map(_described, kinds)))}, but got {value!r}.")
-
-
-def _described(kind: Any) -> str:
-    if typing.get_origin(kind) is tuple:
-        return "a list such as " + ("[10, 20]" if typing.get_args(kind)[0] is int else "[one, two]")
-    return _NAMES[typing.get_origin(kind) or kind]
-
-
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(element) for key, element in value.items()}
     return [_plain(element) for element in value] if isinstance(value, (list, tuple)) else value
-
-
-# ---------------------------------------------------------------------- recipes of models
-
-
-def find_model_recipe(name_or_path: str | Path, *, revision: str | None = None) -> Recipe | None:
-    """The recipe that a model was trained with, or None where its folder or repository holds none.
-
-    Raises:
-        ModelFolderError: There is no such folder.
-        HubError: The repository cannot be had.
-    """
-    file = local_folder(str(name_or_path), revision, ("recipe.yaml",)) / "recipe.yaml"
-    return load_recipe(file) if file.is_file() else None
-
-
-def load_model_recipe(name_or_path: str | Path, *, revision: str | None = None) -> Recipe:
-    """The recipe that a model was trained with.
-
-    Raises:
-        ModelFolderError: The folder or repository holds none.
-        HubError: The repository cannot be had.
-    """
-    recipe = find_model_recipe(name_or_path, revision=revision)
-    if recipe is None:
-        raise ModelFolderError(f"{name_or_path} has no recipe.yaml, which says how its data was split")
-    return recipe
