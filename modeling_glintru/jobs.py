@@ -882,6 +882,8 @@ def _reading_from(recipe: Recipe, source: str | None, table: Any, options: Mappi
         return with_data(recipe, source, options)
     files: dict[str, Any] = dict.fromkeys(item.name for item in fields(GivenSplit))
     given = {name: value for name, value in options.items() if value is not None}
+    if given.keys() & files.keys():
+        raise DataError("interactions are one table and train_data a part of a split: give one of the two")
     return replace(recipe, data=replace(recipe.data, **files | {"source": None} | given))
 
 

@@ -85,19 +85,20 @@ class StateAdvancer:
 
     def known_indices(self, items: Sequence[RawId]) -> np.ndarray:
         """Indices of the items that the vocabulary holds, in order; the others are left out."""
-        try:
-            indices = self.processor.encode_ids(list(items), "drop")
-        except VocabularyError:  # ids of another type, from the time of another model: unknown like others
-            known = [item for item in items if item in self.processor]
-            indices = np.array([self.processor.index_of(item) for item in known], np.int64)
+        indices = self._indices(items)
         return indices[indices > 0]
+
+    def _indices(self, items: Sequence[RawId]) -> np.ndarray:
+        """The index of each item, 0 where it is unknown."""
+        try:
+            return self.processor.encode_ids(list(items), "drop")
+        except VocabularyError:  # ids of another type, from the time of another model: unknown like others
+            known = (self.processor.index_of(item) if item in self.processor else 0 for item in items)
+            return np.fromiter(known, np.int64)
 
     def _known(self, pending: Sequence[Pending]) -> list[np.ndarray]:
         """For each user the indices of the known items of the events."""
-        try:  # all at once
-            indices = self.processor.encode_ids([event.item for each in pending for event in each.events], "drop")
-        except VocabularyError:
-            return [self.known_indices([event.item for event in each.events]) for each in pending]
+        indices = self._indices([event.item for each in pending for event in each.events])
         ends = list(accumulate(len(each.events) for each in pending))
         parts = [indices[start:end] for start, end in zip([0, *ends], ends, strict=False)]
         return parts if indices.all() else [part[part > 0] for part in parts]
