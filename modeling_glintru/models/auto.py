@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from importlib import import_module
 from typing import Any
 
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoProcessor
-from transformers.models.auto.auto_factory import _BaseAutoModelClass, _LazyAutoMapping
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from .pipeline_glintru import SequentialRecommendationPipeline
@@ -31,10 +29,17 @@ OUR_MODELS = (
 MODELS: dict[str, Any] = {}  # name -> class of the recommender; filled by `register_model`
 
 
-class AutoModelForSequentialRecommendation(_BaseAutoModelClass):
+class AutoModelForSequentialRecommendation(AutoModel):
     """Loads the recommender that a folder or Hub repository holds, whichever model of this package it is."""
 
-    _model_mapping: Any = _LazyAutoMapping(OrderedDict(), OrderedDict())
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """As `AutoModel.from_pretrained`; raises `ValueError` for a model that is not a recommender."""
+        loaded = super().from_pretrained(*args, **kwargs)
+        name = (loaded[0] if isinstance(loaded, tuple) else loaded).config.model_type
+        if name not in MODELS:
+            raise ValueError(f"{name} is not a recommender; known are {', '.join(MODELS)}")
+        return loaded
 
 
 def register_model(model: Any) -> None:
@@ -49,7 +54,6 @@ def register_model(model: Any) -> None:
     MODELS[config.model_type] = model
     AutoConfig.register(config.model_type, config, exist_ok=True)
     AutoModel.register(config, model, exist_ok=True)
-    AutoModelForSequentialRecommendation.register(config, model, exist_ok=True)
     AutoFeatureExtractor.register(config, GlintRUProcessor, exist_ok=True)
     AutoProcessor.register(config, GlintRUProcessor, exist_ok=True)
 

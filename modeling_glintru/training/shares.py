@@ -41,25 +41,27 @@ class ProcessShare(Sampler[list[int]]):
         sampler: Gives rows in an order in which each `sampler.batch_size` consecutive ones are a global batch.
         rank: Number of this process, from 0.
         processes: How many there are.
+        drop_last: Whether to leave out a last batch that is not full.
     """
 
-    def __init__(self, sampler: LengthBucketSampler, rank: int, processes: int) -> None:
+    def __init__(self, sampler: LengthBucketSampler, rank: int, processes: int, drop_last: bool = False) -> None:
         self.sampler = sampler
         self.rank = rank
         self.processes = processes
         self.batch_size = sampler.batch_size // processes
-        self.drop_last = False
+        self.drop_last = drop_last
 
     def set_epoch(self, epoch: int) -> None:
         """The next pass uses the order of this epoch."""
         self.sampler.set_epoch(epoch)
 
     def __len__(self) -> int:
-        return -(-len(self.sampler) // self.sampler.batch_size)
+        rows, size = len(self.sampler), self.sampler.batch_size
+        return rows // size if self.drop_last else -(-rows // size)
 
     def __iter__(self) -> Iterator[list[int]]:
         order, size = list(self.sampler), self.sampler.batch_size
-        for start in range(0, len(order), size):
+        for start in range(0, len(self) * size, size):
             yield order[start : start + size][self.rank :: self.processes]
 
 

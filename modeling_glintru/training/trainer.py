@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from accelerate.data_loader import prepare_data_loader
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Sampler
 from tqdm.auto import tqdm
 from transformers import TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
@@ -131,16 +131,6 @@ class GlintRUTrainer(ModelPushes):
         self.accelerator.unscale_gradients()
         return clip_grad_norm_(parameters, max_norm, norm_type)
 
-    @property
-    def _data_seed(self) -> int:
-        return self.args.seed if self.args.data_seed is None else self.args.data_seed
-
-    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
-        dataset = self.train_dataset if train_dataset is None else train_dataset
-        if not isinstance(dataset, HasLengths):
-            return super()._get_train_sampler(train_dataset)
-        return LengthBucketSampler(dataset, self._train_batch_size * self.args.world_size, seed=self._data_seed)
-
     def get_train_dataloader(self) -> DataLoader:
         """Batches of this process; see `transformers.Trainer.get_train_dataloader`."""
         batches = self._batch_sampler()
@@ -154,22 +144,24 @@ class GlintRUTrainer(ModelPushes):
             collate_fn=ShareCollator(collate) if self.args.world_size > 1 else collate,
             num_workers=self.args.dataloader_num_workers,
             pin_memory=self.args.dataloader_pin_memory,
+            persistent_workers=self.args.dataloader_persistent_workers,
+            prefetch_factor=self.args.dataloader_prefetch_factor,
         )
         # One process, as the batches are shares already.
         return prepare_data_loader(loader, self.args.device, num_processes=1, process_index=0, put_on_device=True)
 
     def _batch_sampler(self) -> Sampler | None:
-        """Where the plain Trainer's loader does not do: batches by targets, or the share of this process in each."""
-        processes = self.args.world_size
-        if self.batch_targets is not None:
-            if processes > 1:
-                raise RecipeError(
-                    f"training.train_batch_targets works in one process, but there are {processes}; "
-                    "use training.train_batch_size."
-                )
-            dataset: Any = self.train_dataset
-            return TargetBatchSampler(dataset, self.batch_targets, seed=self._data_seed)
-        sampler = self._get_train_sampler() if processes > 1 else None
-        if not isinstance(sampler, LengthBucketSampler):
+        """The share of this process in batches of similar length, or of as many targets; None for other data sets."""
+        dataset, processes = self.train_dataset, self.args.world_size
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        if not isinstance(dataset, HasLengths):
             return None
-        return ProcessShare(sampler, self.args.process_index, processes)
+        if self.batch_targets is None:
+            sampler = LengthBucketSampler(dataset, self._train_batch_size * processes, seed=seed)
+            return ProcessShare(sampler, self.args.process_index, processes, drop_last=self.args.dataloader_drop_last)
+        if processes > 1:
+            raise RecipeError(
+                f"training.train_batch_targets works in one process, but there are {processes}; "
+                "use training.train_batch_size."
+            )
+        return TargetBatchSampler(dataset, self.batch_targets, seed=seed)
