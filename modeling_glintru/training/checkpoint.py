@@ -1,6 +1,6 @@
 """Checkpoints on disk: safetensors and JSON alone, whole or not there, and damage is noticed.
 
-A checkpoint is written to `checkpoint-partial/checkpoint-N`, flushed to the disk and moved to `checkpoint-N`.
+A checkpoint is written to `checkpoint-next.partial/checkpoint-N`, flushed to the disk and moved to `checkpoint-N`.
 `files.json` in it holds size and CRC-32 of every file. Nothing is pickled, so that reading a folder from elsewhere
 runs no code.
 """
@@ -47,7 +47,7 @@ __all__ = [
     "write_weights",
 ]
 
-WRITING = "checkpoint-partial"  # the Trainer's output folder; whole checkpoints move up, beside it
+WRITING = "checkpoint-next.partial"  # the Trainer's output folder; whole checkpoints move up, beside it
 WEIGHTS, OPTIMIZER, SCHEDULER = "model.safetensors", "optimizer.safetensors", "scheduler.json"
 PROCESS = "process-{}.json"
 FILES = "files.json"
