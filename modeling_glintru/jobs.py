@@ -54,8 +54,7 @@ from .recipe import (
 )
 from .rule import blank_recipe, data_shape, preset
 from .training import TrainingResult, check_run_folder, save_model_folder, train
-from .training.folder import RunFolder, run_folder
-from .training.identity import data_checksum, run_identity
+from .training.folder import RunFolder, data_checksum, run_folder, run_identity
 from .training.refit import refit_in_time, warn_of_refitted, with_refit
 from .training.start import model_section, open_start
 from .training.stopping import Interruptions

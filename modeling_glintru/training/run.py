@@ -31,13 +31,12 @@ from ..errors import ModelFolderError, RecipeError
 from ..machine import is_main_process, keep_freed_memory, processor_name
 from ..models.auto import MODELS
 from ..recipe import NEW_WEIGHTS, Recipe, TrainingRecipe
-from .adapters import add_adapters, merge_adapters
 from .checkpoint import WRITING, RunTrainer, has_checkpoints, newest_checkpoint, remove_other_checkpoints
 from .cooccurrence import NeighborSmoothing, near_pairs, neighbors, start_from_cooccurrence
 from .folder import CHECKPOINTS, REFIT
-from .shares import device_batch_size
-from .start import Start
+from .start import Start, add_adapters, merge_adapters
 from .stopping import Interruptions, Stop, TimeIsUp
+from .trainer import device_batch_size
 
 __all__ = ["TrainingResult", "save_model_folder", "train", "use_bf16"]
 
