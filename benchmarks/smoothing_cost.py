@@ -13,8 +13,7 @@ import torch
 from datasets import Dataset
 from measuring import STEP_SHAPES, Side, cosine_block, ten_steps, with_and_without
 
-from modeling_glintru.training.cooccurrence import near_pairs
-from modeling_glintru.training.smoothing import NeighborSmoothing, neighbors
+from modeling_glintru.training.cooccurrence import NeighborSmoothing, near_pairs, neighbors
 
 RESULTS = Path(__file__).parent / "results" / "smoothing_cost.json"
 HISTORIES = ((22_363, 7), (6_040, 164))  # how many, and their length; in the order of STEP_SHAPES

@@ -19,7 +19,7 @@ from modeling_glintru import GlintRUConfig, GlintRUForSequentialRecommendation
 from modeling_glintru.data import LengthBucketSampler, SequenceCollator, TrainingWindows, load_source
 from modeling_glintru.data.prepare import prepare
 from modeling_glintru.machine import num_processes
-from modeling_glintru.training.shares import ProcessShare, ShareCollator
+from modeling_glintru.training.trainer import ProcessShare, ShareCollator
 
 MAX_LENGTH, BATCH_SIZE = 32, 32  # the batch of all processes together
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

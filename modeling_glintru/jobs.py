@@ -61,8 +61,7 @@ from .resolve import (
 from .rule import describe
 from .training import TrainingResult, check_run_folder, save_model_folder
 from .training import train as train_weights
-from .training.folder import RunFolder, run_folder
-from .training.identity import data_checksum, run_identity
+from .training.folder import RunFolder, data_checksum, run_folder, run_identity
 from .training.refit import refit_in_time, warn_of_refitted, with_refit
 from .training.start import open_start
 from .training.stopping import Interruptions

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -16,6 +18,7 @@ import yaml
 from packaging.requirements import Requirement
 
 from modeling_glintru import __version__
+from modeling_glintru.kernels import build
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = sorted((file.name for file in (ROOT / "configuration").glob("*.yaml")), key=lambda name: name[:-5])
@@ -58,19 +61,86 @@ def test_the_wheel_holds_the_package_the_recipes_and_nothing_else(wheel):
     assert f"glintru-{__version__}.dist-info/licenses/LICENSE" in names
 
 
+needs_compiled_wheel = pytest.mark.skipif(
+    build.find_compiler() is None or platform.system() != "Linux" or platform.machine() != "x86_64",
+    reason="the wheel brings kernels where it is built on Linux on x86-64 with a C compiler",
+)
+
+
+@needs_compiled_wheel
+def test_the_wheel_brings_the_kernels_for_each_level_of_processors(wheel):
+    names = [name for name in zipfile.ZipFile(wheel).namelist() if name.endswith(".so")]
+    assert sorted(names) == sorted(f"modeling_glintru/kernels/lib/{level}.so" for level in build.LEVELS)
+    assert re.fullmatch(rf"glintru-{__version__}-py3-none-(manylinux_2_\d+|linux)_x86_64\.whl", wheel.name)
+    with zipfile.ZipFile(wheel) as archive:
+        about = message_from_bytes(archive.read(f"glintru-{__version__}.dist-info/WHEEL"))
+    assert about["Root-Is-Purelib"] == "false"
+
+
+def test_without_a_compiler_the_wheel_is_pure(tmp_path):
+    command = (sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT))
+    environment = {**os.environ, "PATH": str(tmp_path)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and "A pure wheel without compiled kernels" in done.stderr
+    (file,) = tmp_path.glob("*.whl")
+    assert file.name == f"glintru-{__version__}-py3-none-any.whl"
+    assert not [name for name in zipfile.ZipFile(file).namelist() if name.endswith(".so")]
+
+
+def test_the_tag_claims_no_more_than_the_libraries_need(tmp_path):
+    spec = importlib.util.spec_from_file_location("hatch_build", ROOT / "hatch_build.py")
+    hook = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hook)
+    library = tmp_path / "library.so"
+    for content, tag in (
+        (b"\0libm.so.6\0libc.so.6\0GLIBC_2.2.5\0GLIBC_2.14\0", "manylinux_2_17_x86_64"),
+        (b"\0libm.so.6\0libc.so.6\0GLIBC_2.2.5\0GLIBC_2.38\0", "manylinux_2_38_x86_64"),
+        (b"\0libgomp.so.1\0libc.so.6\0GLIBC_2.2.5\0", "linux_x86_64"),
+        (b"\0libc.musl-x86_64.so.1\0", "linux_x86_64"),
+    ):
+        library.write_bytes(content)
+        assert hook.platform_tag([library]) == tag
+
+
 def test_the_source_archive_holds_no_tests(tmp_path):
     """They are worth nothing without their stored folders, which are larger than the package."""
     run(sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", str(tmp_path), str(ROOT), cwd=tmp_path)
     with tarfile.open(tmp_path / f"glintru-{__version__}.tar.gz") as archive:
         names = {name.split("/")[1] for name in archive.getnames()}
     files = {"README.md", "CHANGELOG.md", "CITATION.cff", "LICENSE", "PKG-INFO", "pyproject.toml", ".gitignore"}
-    assert names == {"modeling_glintru", "glintru.py", "configuration", "examples", *files}
+    files |= {"glintru.py", "hatch_build.py"}
+    assert names == {"modeling_glintru", "configuration", "examples", *files}
 
 
-def test_an_installed_wheel_finds_its_recipes_by_name(wheel, tmp_path):
-    target = tmp_path / "elsewhere"
+@pytest.fixture(scope="module")
+def target(wheel, tmp_path_factory) -> Path:
+    """A folder into which the wheel is installed."""
+    folder = tmp_path_factory.mktemp("elsewhere")
     pip = (sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--no-compile")
-    run(*pip, "--target", str(target), str(wheel), cwd=tmp_path)
+    run(*pip, "--target", str(folder), str(wheel), cwd=folder)
+    return folder
+
+
+@needs_compiled_wheel
+@pytest.mark.skipif(build.best_level(build._processor_flags().split()) is None, reason="below every level of the wheel")
+def test_the_kernels_of_the_wheel_serve_where_there_is_no_compiler(target, tmp_path):
+    """As in a slim image: an empty PATH, and nowhere to build."""
+    code = (
+        "import torch; from modeling_glintru import GlintRUConfig, GlintRUForSequentialRecommendation\n"
+        "from modeling_glintru.kernels import build, block, step\n"
+        "config = GlintRUConfig(vocab_size=50, hidden_size=32, num_attention_heads=2)\n"
+        "model = GlintRUForSequentialRecommendation(config)\n"
+        "ran = []; forward = block.AddNorm.forward\n"
+        "block.AddNorm.forward = staticmethod(lambda *a: ran.append(1) or forward(*a))\n"
+        "model(torch.arange(1, 41).view(4, 10))\n"
+        "print(build.library()._name, len(ran) > 0, step.CompiledStep.serves(model))"
+    )
+    environment = {"PYTHONPATH": str(target), "PATH": str(tmp_path), "XDG_CACHE_HOME": "/dev/null"}
+    file, ran, serves = run(sys.executable, "-c", code, cwd=tmp_path, **environment).split()
+    assert Path(file).is_relative_to(target) and (ran, serves) == ("True", "True")
+
+
+def test_an_installed_wheel_finds_its_recipes_by_name(target, tmp_path):
     code = (
         "import modeling_glintru.recipe as r; print(r.__file__); print(*r.list_recipes());"
         "print(r.load_recipe('ml-1m', ['learning_rate=1e-3']).training.learning_rate)"

@@ -7,13 +7,11 @@ import re
 import shutil
 import sys
 import tempfile
-from collections import OrderedDict
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoProcessor, PreTrainedModel
-from transformers.models.auto.auto_factory import _BaseAutoModelClass, _LazyAutoMapping
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from .configuration_glintru import GlintRUError, NextItemConfig
@@ -56,10 +54,17 @@ class ModelFileError(GlintRUError):
     """A Python file that should define a recommender cannot be used."""
 
 
-class AutoModelForSequentialRecommendation(_BaseAutoModelClass):
+class AutoModelForSequentialRecommendation(AutoModel):
     """Loads the recommender that a folder or Hub repository holds, whichever model of this package it is."""
 
-    _model_mapping: Any = _LazyAutoMapping(OrderedDict(), OrderedDict())
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """As `AutoModel.from_pretrained`; raises `ValueError` for a model that is not a recommender."""
+        loaded = super().from_pretrained(*args, **kwargs)
+        name = (loaded[0] if isinstance(loaded, tuple) else loaded).config.model_type
+        if name not in MODELS:
+            raise ValueError(f"{name} is not a recommender; known are {', '.join(MODELS)}")
+        return loaded
 
 
 def register_model(model: Any) -> None:
@@ -74,7 +79,6 @@ def register_model(model: Any) -> None:
     MODELS[config.model_type] = model
     AutoConfig.register(config.model_type, config, exist_ok=True)
     AutoModel.register(config, model, exist_ok=True)
-    AutoModelForSequentialRecommendation.register(config, model, exist_ok=True)
     AutoFeatureExtractor.register(config, GlintRUProcessor, exist_ok=True)
     AutoProcessor.register(config, GlintRUProcessor, exist_ok=True)
 

@@ -1,7 +1,8 @@
 """Checkpoints on disk: safetensors and JSON alone, whole or not there, and damage is noticed.
 
-A checkpoint is written to `checkpoint-N.partial`, flushed to the disk and renamed to `checkpoint-N`. `files.json` in it
-holds size and CRC-32 of every file. Nothing is pickled, so that reading a folder from elsewhere runs no code.
+A checkpoint is written to `checkpoint-next.partial/checkpoint-N`, flushed to the disk and moved to `checkpoint-N`.
+`files.json` in it holds size and CRC-32 of every file. Nothing is pickled, so that reading a folder from elsewhere
+runs no code.
 """
 
 from __future__ import annotations
@@ -11,18 +12,27 @@ import os
 import random
 import re
 import shutil
+import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from .cooccurrence import NeighborSmoothing
+from .trainer import GlintRUTrainer
 
 __all__ = [
+    "WRITING",
+    "RunTrainer",
     "has_checkpoints",
     "newest_checkpoint",
     "random_state",
@@ -37,6 +47,9 @@ __all__ = [
     "write_weights",
 ]
 
+WRITING = "checkpoint-next.partial"  # the Trainer's output folder; whole checkpoints move up, beside it
+WEIGHTS, OPTIMIZER, SCHEDULER = "model.safetensors", "optimizer.safetensors", "scheduler.json"
+PROCESS = "process-{}.json"
 FILES = "files.json"
 TRAINER_STATE = "trainer_state.json"  # the name that the Trainer reads it under
 KEPT = 2  # the newest, and the one before for when the newest is damaged
@@ -161,11 +174,19 @@ def newest_checkpoint(folder: Path, warn: Callable[[str], None]) -> Path | None:
 
 
 def remove_other_checkpoints(folder: Path, checkpoint: Path | None) -> None:
-    """Removes what a run that goes on from `checkpoint` cannot use: later checkpoints, and half-written ones."""
+    """Removes what a run that goes on from `checkpoint` cannot use.
+
+    That is later checkpoints, half-written ones, and files that we did not write: the Trainer would read pickles.
+    """
     usable = [] if checkpoint is None else [c for c in _checkpoints(folder) if _step(c) <= _step(checkpoint)]
     for entry in folder.glob("checkpoint-*"):
         if entry.is_dir() and entry not in usable:
             shutil.rmtree(entry)
+    if checkpoint is not None:
+        ours = {FILES, *json.loads((checkpoint / FILES).read_text(encoding="utf-8"))}
+        for file in checkpoint.iterdir():
+            if file.name not in ours:
+                shutil.rmtree(file) if file.is_dir() else file.unlink()
 
 
 def remove_superseded(folder: Path) -> None:
@@ -239,3 +260,183 @@ def _flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+# ---------------------------------------------------------------------- the Trainer that writes and reads them
+
+
+class RunTrainer(GlintRUTrainer):
+    """`GlintRUTrainer` whose checkpoints are those of this file, so that a stopped run goes on as if it never stopped.
+
+    The Trainer itself writes weights and its own state, and reads them; `RunCheckpoints` adds the rest. Beside what a
+    plain Trainer saves, that is the loss since the last log line, so that the log is the same too.
+
+    Args:
+        smoothing: Of the item embeddings, or None; its gradients are dense, whatever the loss.
+    """
+
+    # Optional in the plain Trainer, but set when a checkpoint is written or read.
+    args: Any
+    state: Any
+    model: Any
+
+    def __init__(
+        self,
+        *args: Any,
+        smoothing: NeighborSmoothing | None = None,
+        callbacks: Sequence[TrainerCallback] = (),
+        **kwargs: Any,
+    ) -> None:
+        self.checkpoints = RunCheckpoints()  # before callbacks that stop a run when its checkpoint is whole
+        super().__init__(*args, callbacks=[self.checkpoints, *callbacks], **kwargs)
+        self._smoothing = smoothing
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of the training so far, that before an interruption included."""
+        return self.checkpoints.seconds
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        made = self.optimizer is None
+        optimizer = super().create_optimizer(model)
+        if made and self._smoothing is not None:
+            self._smoothing.attach(optimizer)
+        return optimizer
+
+    def _can_train_rows(self) -> bool:
+        return self._smoothing is None and super()._can_train_rows()
+
+    def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> Any:
+        if resume_from_checkpoint is not None:
+            past = self.checkpoints.open(Path(resume_from_checkpoint), self.args.process_index)
+            if past["ended"] is not None:  # early stopping, or the last epoch: nothing is left but the end
+                self.args.num_train_epochs = past["ended"]
+        return super().train(resume_from_checkpoint, *args, **kwargs)
+
+    def keep_best(self) -> None:
+        """Ends a training that a `RunStopped` broke off: the model gets the weights of the best epoch so far.
+
+        Where no epoch was validated yet, the present weights stay, and their metrics go into the log. Checkpoints know
+        nothing of that: a run that goes on from them is the same run as ever.
+        """
+        if self.state.best_global_step:
+            read_weights(Path(self.state.best_model_checkpoint) / WEIGHTS, self.model)
+        else:
+            self.evaluate()
+        self.control = self.callback_handler.on_train_end(self.args, self.state, self.control)
+
+    def save_model(self, output_dir: str | None = None, *args: Any, **kwargs: Any) -> None:
+        """Writes the weights of a checkpoint, and nothing else; called by the Trainer."""
+        if self.args.should_save:
+            folder = Path(str(output_dir))
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            write_weights(folder / WEIGHTS, self.model)
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        loss = super().training_step(*args, **kwargs)
+        self.checkpoints.add_loss(loss, self.state.global_step)
+        return loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Logs losses of the whole run, where the Trainer's own begin again when a run goes on."""
+        losses = self.checkpoints
+        if "loss" in logs:
+            mean = self.accelerator.gather(losses.since_log).mean().item()
+            logs["loss"] = losses.logged(mean, self.state.global_step)
+        if "train_loss" in logs:
+            logs["train_loss"] = (losses.before + losses.since_log.item()) / max(self.state.global_step, 1)
+        super().log(logs, start_time)
+
+
+class RunCheckpoints(TrainerCallback):
+    """Adds to a checkpoint what the Trainer would pickle, and puts it back into a run that goes on.
+
+    Those are the states of the optimizer, of the schedule and of the random numbers, and the sums of losses. The
+    Trainer writes to a folder `WRITING`, from which a checkpoint moves up when all of it is there.
+    """
+
+    def __init__(self) -> None:
+        self.since_log = torch.zeros(())
+        self.before = 0.0  # the sum of the losses that were logged
+        self.last_logged_step = 0
+        self._folder: Path | None = None  # where a run goes on
+        self._past: dict[str, Any] = {}  # what that checkpoint holds of this process
+        self._began = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        return self._past.get("seconds", 0.0) + time.perf_counter() - self._began
+
+    def open(self, folder: Path, process: int) -> dict[str, Any]:
+        """Goes on from a checkpoint; returns what it holds of a process."""
+        self._folder = folder
+        self._past = json.loads((folder / PROCESS.format(process)).read_text(encoding="utf-8"))
+        return self._past
+
+    def add_loss(self, loss: torch.Tensor, step: int) -> None:
+        """Adds the loss of a step, or the mean so far where it is not finite, as the Trainer does."""
+        since = self.since_log.to(loss.device)
+        self.since_log = since + (loss if loss.isfinite() else since / (1 + step - self.last_logged_step))
+
+    def logged(self, total: float, step: int) -> float:
+        """Begins a new sum of losses; gives the mean of the last one, whose `total` is that of all processes."""
+        mean = total / (step - self.last_logged_step)
+        self.before += total
+        self.last_logged_step, self.since_log = step, torch.zeros_like(self.since_log)
+        return mean
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any):
+        if self._folder is None:
+            return
+        kwargs["optimizer"].load_state_dict(read_optimizer(self._folder / OPTIMIZER))
+        kwargs["lr_scheduler"].load_state_dict(json.loads((self._folder / SCHEDULER).read_text(encoding="utf-8")))
+        self.since_log = torch.tensor(self._past["loss_since_log"], device=args.device)
+        self.before, self.last_logged_step = self._past["loss_before"], self._past["last_logged_step"]
+        self._name_best(args, state)  # the folder may have moved since
+
+    def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any):
+        if float(state.epoch or 0).is_integer():  # within an epoch, batches are passed over first
+            self._go_on_drawing()
+
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any):
+        self._go_on_drawing()
+
+    def _go_on_drawing(self) -> None:
+        if "random" in self._past:
+            set_random_state(self._past.pop("random"))
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any):
+        wait = PartialState().wait_for_everyone
+        name = f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+        partial, final = Path(str(args.output_dir)) / name, _final_folder(args) / name
+        wait()
+        own = {
+            "random": random_state(),
+            "loss_since_log": self.since_log.item(),
+            "loss_before": self.before,
+            "last_logged_step": self.last_logged_step,
+            "seconds": self.seconds,
+            "ended": round(state.epoch or 0) if control.should_training_stop else None,
+        }
+        replace_json(partial / PROCESS.format(args.process_index), own)
+        if args.should_save:
+            write_optimizer(partial / OPTIMIZER, kwargs["optimizer"].state_dict())
+            replace_json(partial / SCHEDULER, kwargs["lr_scheduler"].state_dict())
+        wait()
+        if args.should_save:
+            seal(partial, final)
+            shutil.rmtree(partial.parent)
+            remove_superseded(final.parent)
+        wait()
+        self._name_best(args, state)
+
+    @staticmethod
+    def _name_best(args: TrainingArguments, state: TrainerState) -> None:
+        best = state.best_global_step
+        state.best_model_checkpoint = str(_final_folder(args) / f"{PREFIX_CHECKPOINT_DIR}-{best}") if best else None
+
+
+def _final_folder(args: TrainingArguments) -> Path:
+    """Where whole checkpoints are; the Trainer writes to `WRITING` inside."""
+    return Path(str(args.output_dir)).parent

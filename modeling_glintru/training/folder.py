@@ -1,8 +1,9 @@
-"""The folder that a run writes."""
+"""The folder that a run writes, and the identity by which another run does not go on from its checkpoints."""
 
 from __future__ import annotations
 
 import fnmatch
+import hashlib
 import json
 import shutil
 from collections.abc import Iterator
@@ -11,16 +12,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from safetensors import SafetensorError
 
+from ..data import PreparedData
 from ..errors import ModelFolderError
 from ..hub.card_text import CARD_FILE, is_signed
 from ..hub.repository import MODEL_FILES
+from ..machine import num_processes
 from ..models.auto import MODELS
+from ..recipe import Recipe
 from .checkpoint import has_checkpoints, replace_json
-from .identity import check_identity
 
-__all__ = ["CHECKPOINTS", "REFIT", "RunFolder", "check_run_folder", "refit_folder", "run_folder"]
+__all__ = [
+    "CHECKPOINTS",
+    "REFIT",
+    "RunFolder",
+    "check_run_folder",
+    "data_checksum",
+    "refit_folder",
+    "run_folder",
+    "run_identity",
+]
 
 CHECKPOINTS = "checkpoints"
 IDENTITY = "run.json"  # in CHECKPOINTS
@@ -28,6 +41,11 @@ FINISHED = "checkpoint-finished"  # in CHECKPOINTS: what moves up when all of it
 REFIT = "refit"  # in CHECKPOINTS: the checkpoints of the training on everything, with an IDENTITY of their own
 # What a run, or saving its model and processor, puts into the folder; nothing else is ever removed.
 OWN_FILES = (*MODEL_FILES, "training_log.json")
+# Names of the same thing: what the data holds is compared by its content.
+NAMES = (
+    *("name", "description", "data.source", "data.train_data", "data.validation_data", "data.test_data"),
+    *("data.item_titles", "fine_tuning.from_model"),
+)
 
 
 def check_run_folder(folder: Path, *, overwrite: bool = False, resume: bool = False) -> None:
@@ -160,3 +178,62 @@ def is_run_folder(folder: Path) -> bool:
     except ValueError:
         return False
     return isinstance(config, dict) and config.get("model_type") in list(MODELS)
+
+
+# ---------------------------------------------------------------------- what a run is made of
+
+
+def run_identity(recipe: Recipe, data: PreparedData) -> dict[str, Any]:
+    """Recipe, data and processes of a run, as JSON can hold them."""
+    values: dict[str, Any] = {}
+    for key, value in recipe.to_dict().items():
+        values |= {f"{key}.{name}": entry for name, entry in value.items()} if isinstance(value, dict) else {key: value}
+    settings = {key: value for key, value in values.items() if key not in NAMES}
+    # Through JSON, so that it equals what a file gives back.
+    return json.loads(json.dumps({"recipe": settings, "data": data_checksum(data), "processes": num_processes()}))
+
+
+def check_identity(file: Path, identity: dict[str, Any]) -> None:
+    """Compares a run with the one whose identity is in `file`.
+
+    Raises:
+        ModelFolderError: They differ, or the file cannot be read.
+    """
+    try:
+        stored = json.loads(file.read_text(encoding="utf-8"))
+        recipe, data, processes = dict(stored["recipe"]), stored["data"], stored["processes"]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise ModelFolderError(
+            f"{file} cannot be read, so --resume is not possible; start again with --overwrite"
+        ) from error
+    now = identity["recipe"]
+    changed = [key for key in sorted({*recipe, *now}) if recipe.get(key) != now.get(key)]
+    if changed:
+        differences = ", ".join(f"{key} ({now.get(key)}, was {recipe.get(key)})" for key in changed)
+        problem = f"the recipe is not that of the run: {differences}"
+    elif data != identity["data"]:
+        problem = "the interactions are not those of the run"
+    elif processes != identity["processes"]:
+        problem = f"the run had {processes} process(es), now there are {identity['processes']}"
+    else:
+        return
+    raise ModelFolderError(
+        f"--resume goes on with the same run only, but {problem}; give the same again, or --overwrite"
+    )
+
+
+def data_checksum(data: PreparedData) -> str:
+    """Of the vocabulary and of all histories, targets and times between items."""
+    checksum = hashlib.sha256(json.dumps([str(item) for item in data.processor.item_ids]).encode())
+    for name in sorted(data.dataset):
+        table = data.dataset[name].data
+        for chunk in table.column("item_ids").chunks:
+            checksum.update(chunk.value_lengths().to_numpy().astype(np.int64).tobytes())
+            checksum.update(chunk.flatten().to_numpy().astype(np.int64).tobytes())
+        if "target" in table.column_names:
+            for chunk in table.column("target").chunks:
+                checksum.update(chunk.to_numpy().astype(np.int64).tobytes())
+        if "time_gaps" in table.column_names:
+            for chunk in table.column("time_gaps").chunks:
+                checksum.update(chunk.flatten().to_numpy().tobytes())
+    return checksum.hexdigest()

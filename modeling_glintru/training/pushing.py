@@ -62,7 +62,7 @@ class ModelPushes(Trainer):
         folder = Path(str(self.args.output_dir))
         if not (folder / CARD_FILE).exists():
             self.create_model_card(model_name=str(self.hub_model_id).rpartition("/")[2], **kwargs)
-        self._finish_current_push()
+        self._wait_for_push()
         job = self._push(folder, commit_message or "End of training", token, revision)
         return job.result() if blocking else job
 
@@ -72,10 +72,14 @@ class ModelPushes(Trainer):
             return
         if not self.args.hub_always_push and self.push_in_progress is not None and not self.push_in_progress.is_done():
             return
-        self._finish_current_push()
+        self._wait_for_push()
         job = self._push(Path(checkpoint_folder), f"Training in progress, step {self.state.global_step}")
         job.add_done_callback(_warn_of_failure)
         self.push_in_progress = PushInProgress([job])  # type: ignore[arg-type]
+
+    def _wait_for_push(self) -> None:
+        if self.push_in_progress is not None:
+            self.push_in_progress.wait_until_done()
 
     def _push(self, folder: Path, message: str, token: str | None = None, revision: str | None = None) -> Any:
         """Copies what goes, since the folder may change or vanish, and uploads it in the background."""

@@ -31,15 +31,12 @@ from ..errors import ModelFolderError, RecipeError
 from ..machine import is_main_process, keep_freed_memory, processor_name
 from ..models.auto import MODELS
 from ..recipe import NEW_WEIGHTS, Recipe, TrainingRecipe
-from .adapters import add_adapters, merge_adapters
-from .checkpoint import has_checkpoints, newest_checkpoint, remove_other_checkpoints
-from .cooccurrence import near_pairs, start_from_cooccurrence
+from .checkpoint import WRITING, RunTrainer, has_checkpoints, newest_checkpoint, remove_other_checkpoints
+from .cooccurrence import NeighborSmoothing, near_pairs, neighbors, start_from_cooccurrence
 from .folder import CHECKPOINTS, REFIT
-from .resume import RunTrainer
-from .shares import device_batch_size
-from .smoothing import NeighborSmoothing, neighbors
-from .start import Start
+from .start import Start, add_adapters, merge_adapters
 from .stopping import Interruptions, Stop, TimeIsUp
+from .trainer import device_batch_size
 
 __all__ = ["TrainingResult", "save_model_folder", "train", "use_bf16"]
 
@@ -105,7 +102,7 @@ def training_arguments(recipe: Recipe, checkpoints: Path, progress: bool, valida
         choice = {"eval_strategy": "epoch", "load_best_model_at_end": True, "greater_is_better": True}
         choice |= {"metric_for_best_model": f"eval_{training.metric}"}
     arguments = TrainingArguments(
-        output_dir=str(checkpoints),
+        output_dir=str(checkpoints / WRITING),
         num_train_epochs=training.num_train_epochs,
         per_device_train_batch_size=training.train_batch_size,
         per_device_eval_batch_size=training.eval_batch_size,
@@ -119,6 +116,7 @@ def training_arguments(recipe: Recipe, checkpoints: Path, progress: bool, valida
         seed=recipe.seed,
         logging_steps=training.logging_steps,
         save_strategy="epoch",
+        save_only_model=True,  # `RunCheckpoints` adds the rest, without pickles
         restore_callback_states_from_checkpoint=True,  # the patience of early stopping
         batch_eval_metrics=True,
         remove_unused_columns=False,
@@ -246,7 +244,7 @@ def train(
             raise
         stopped = limit.at
         trainer.keep_best()
-    steps_per_epoch = trainer.state.max_steps / training.num_train_epochs
+    steps_per_epoch = trainer.state.max_steps / arguments.num_train_epochs
     best_step = trainer.state.best_global_step or trainer.state.global_step
     # Accelerate leaves its autocast around `forward`; evaluation is in full precision.
     model = trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)

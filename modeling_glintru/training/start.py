@@ -1,10 +1,11 @@
-"""The model that a fine-tuning starts from, fitted to the items of new data."""
+"""The model that a fine-tuning starts from, fitted to the items of new data, and its adapters (LoRA through `peft`)."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,8 @@ from ..models.auto import MODELS
 from ..models.loading import load_model_folder
 from ..models.processing_glintru import GlintRUProcessor
 from ..recipe import FineTuningRecipe, Recipe, model_fields
-from .adapters import check_adapters
 
-__all__ = ["Start", "model_section", "open_start", "weights_checksum"]
+__all__ = ["Start", "add_adapters", "merge_adapters", "model_section", "open_start", "weights_checksum"]
 
 
 @dataclass(frozen=True)
@@ -123,3 +123,53 @@ def weights_checksum(model: nn.Module) -> str:
         digest.update(f"{name}{tuple(array.shape)}{array.dtype}".encode())
         digest.update(array.flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()[:16]
+
+
+# ---------------------------------------------------------------------- adapters
+
+
+def check_adapters(model: PreTrainedModel) -> None:
+    """Makes sure that `model` can have adapters.
+
+    Raises:
+        RecipeError: `peft` is not installed, or it is another model than GLINT-RU.
+    """
+    if find_spec("peft") is None:
+        raise RecipeError("fine_tuning.lora_rank needs peft: pip install 'glintru[peft]', or train all weights with 0")
+    if model.config.model_type != "glintru":
+        raise RecipeError(f"fine_tuning.lora_rank is for glintru, not for {model.config.model_type}; leave it 0")
+
+
+def linear_layers(model: nn.Module) -> list[str]:
+    """The names of all linear layers of the blocks."""
+    return [name for name, module in model.named_modules() if type(module) is nn.Linear]
+
+
+def add_adapters(model: PreTrainedModel, rank: int, train_embeddings: bool) -> Any:
+    """Puts an adapter around every linear layer of `model`, in place; all other weights are frozen.
+
+    Args:
+        model: A GLINT-RU.
+        rank: Of the adapters.
+        train_embeddings: Whether the item embeddings are trained too, as new items need it.
+
+    Returns:
+        What `merge_adapters` takes.
+
+    Raises:
+        RecipeError: See `check_adapters`.
+    """
+    check_adapters(model)
+    from peft import LoraConfig, get_peft_model
+
+    adapted = get_peft_model(model, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=linear_layers(model)))
+    model.get_input_embeddings().requires_grad_(train_embeddings)
+    return adapted
+
+
+def merge_adapters(adapted: Any) -> PreTrainedModel:
+    """The model with its adapters added to the weights: an ordinary one again, all of it trainable."""
+    model = adapted.merge_and_unload()
+    if hasattr(model, "peft_config"):
+        del model.peft_config
+    return model.requires_grad_(True)

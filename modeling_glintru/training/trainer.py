@@ -1,26 +1,39 @@
-"""What a plain `transformers.Trainer` cannot do: batches of windows of similar length, and a quiet progress bar."""
+"""What a plain `transformers.Trainer` cannot do: batches of windows of similar length, shared out to processes, memory
+that does not grow from step to step, and a quiet progress bar.
+"""
 
 from __future__ import annotations
 
+import math
 import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate.data_loader import prepare_data_loader
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Sampler
 from tqdm.auto import tqdm
-from transformers import TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from ..data import LengthBucketSampler, TargetBatchSampler
+from ..data.collator import IGNORED_LABEL
 from ..data.sampler import HasLengths
 from ..errors import RecipeError
-from .memory import ReturnFreedMemory
+from ..machine import give_back_memory, own_bytes
 from .optimizer import LazyAdamW, can_train_rows, clip_grad_norm_
 from .pushing import ModelPushes
-from .shares import ProcessShare, ShareCollator
 
-__all__ = ["EpochProgress", "GlintRUTrainer"]
+__all__ = [
+    "EpochProgress",
+    "GlintRUTrainer",
+    "ProcessShare",
+    "ReturnFreedMemory",
+    "ShareCollator",
+    "device_batch_size",
+]
 
 
 class EpochProgress(ProgressCallback):
@@ -72,6 +85,107 @@ class EpochProgress(ProgressCallback):
             tqdm.write(line)
         else:
             print(line, flush=True)
+
+
+class ReturnFreedMemory(TrainerCallback):
+    """Gives freed memory back to the system when the process holds a fifth more than a step needs.
+
+    Batches differ in shape, so a step cannot always use the gaps that earlier steps left in the memory of the C
+    library. Small blocks that stay between two steps, such as the code that oneDNN generates for each new shape, cut
+    the gaps into pieces, and the process grows. The numbers of the training do not change.
+
+    `GlintRUTrainer` has this callback; a plain Trainer takes it as `callbacks=[ReturnFreedMemory()]`. It works where
+    the C library is glibc (Linux); elsewhere it does nothing.
+    """
+
+    GROWTH = 1.2
+    # Giving back costs about a tenth of a second of page faults for each 500 MB that the next step takes again.
+    LEAST_STEPS = 10
+    MEASURED_STEPS = 2  # the optimizer makes its moments in the first step of a training
+
+    def __init__(self) -> None:
+        self._steps = 0
+        self._needed = math.inf
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any):
+        self._steps, self._needed = 0, math.inf
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any):
+        held = own_bytes()
+        if held is None:
+            return
+        self._steps += 1
+        if self._steps == self.MEASURED_STEPS:  # the least, for what a step takes depends on the gaps that it finds
+            self._needed = min(self._needed, held)
+        elif self._steps >= self.LEAST_STEPS and held > self.GROWTH * self._needed:
+            give_back_memory()
+            self._steps = 0
+
+
+def device_batch_size(train_batch_size: int, devices: int) -> int:
+    """Windows of one device in a step, so that the recipe's batch is the batch of all devices together.
+
+    Raises:
+        RecipeError: The batch cannot be shared out evenly.
+    """
+    if train_batch_size % devices:
+        raise RecipeError(
+            f"training.train_batch_size is the batch of all processes together, but {train_batch_size} windows cannot "
+            f"be shared out evenly to {devices}; take a multiple of {devices} with --set train_batch_size=..."
+        )
+    return train_batch_size // devices
+
+
+class ProcessShare(Sampler[list[int]]):
+    """The rows of each global batch that fall to one process: every `processes`-th, so that all get like lengths.
+
+    Unlike Accelerate's own split nothing is repeated to fill the last batch, which keeps the loss that of one process.
+    A share of the last batch may be empty, see `ShareCollator`.
+
+    Args:
+        sampler: Gives rows in an order in which each `sampler.batch_size` consecutive ones are a global batch.
+        rank: Number of this process, from 0.
+        processes: How many there are.
+        drop_last: Whether to leave out a last batch that is not full.
+    """
+
+    def __init__(self, sampler: LengthBucketSampler, rank: int, processes: int, drop_last: bool = False) -> None:
+        self.sampler = sampler
+        self.rank = rank
+        self.processes = processes
+        self.batch_size = sampler.batch_size // processes
+        self.drop_last = drop_last
+
+    def set_epoch(self, epoch: int) -> None:
+        """The next pass uses the order of this epoch."""
+        self.sampler.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        rows, size = len(self.sampler), self.sampler.batch_size
+        return rows // size if self.drop_last else -(-rows // size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order, size = list(self.sampler), self.sampler.batch_size
+        for start in range(0, len(self) * size, size):
+            yield order[start : start + size][self.rank :: self.processes]
+
+
+@dataclass(frozen=True)
+class ShareCollator:
+    """A collator for which an empty share is one row that asks nothing: the process must still take part in the step.
+
+    Args:
+        collate: The collator of shares that hold rows.
+    """
+
+    collate: Callable[[Sequence[Mapping[str, Any]]], dict[str, torch.Tensor]]
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        """A batch, as `collate` gives it."""
+        if rows:
+            return self.collate(rows)
+        batch = self.collate([{"item_ids": np.ones(2, dtype=np.int64)}])
+        return {**batch, "labels": torch.full_like(batch["labels"], IGNORED_LABEL)}
 
 
 class GlintRUTrainer(ModelPushes):
@@ -131,16 +245,6 @@ class GlintRUTrainer(ModelPushes):
         self.accelerator.unscale_gradients()
         return clip_grad_norm_(parameters, max_norm, norm_type)
 
-    @property
-    def _data_seed(self) -> int:
-        return self.args.seed if self.args.data_seed is None else self.args.data_seed
-
-    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
-        dataset = self.train_dataset if train_dataset is None else train_dataset
-        if not isinstance(dataset, HasLengths):
-            return super()._get_train_sampler(train_dataset)
-        return LengthBucketSampler(dataset, self._train_batch_size * self.args.world_size, seed=self._data_seed)
-
     def get_train_dataloader(self) -> DataLoader:
         """Batches of this process; see `transformers.Trainer.get_train_dataloader`."""
         batches = self._batch_sampler()
@@ -154,22 +258,24 @@ class GlintRUTrainer(ModelPushes):
             collate_fn=ShareCollator(collate) if self.args.world_size > 1 else collate,
             num_workers=self.args.dataloader_num_workers,
             pin_memory=self.args.dataloader_pin_memory,
+            persistent_workers=self.args.dataloader_persistent_workers,
+            prefetch_factor=self.args.dataloader_prefetch_factor,
         )
         # One process, as the batches are shares already.
         return prepare_data_loader(loader, self.args.device, num_processes=1, process_index=0, put_on_device=True)
 
     def _batch_sampler(self) -> Sampler | None:
-        """Where the plain Trainer's loader does not do: batches by targets, or the share of this process in each."""
-        processes = self.args.world_size
-        if self.batch_targets is not None:
-            if processes > 1:
-                raise RecipeError(
-                    f"training.train_batch_targets works in one process, but there are {processes}; "
-                    "use training.train_batch_size."
-                )
-            dataset: Any = self.train_dataset
-            return TargetBatchSampler(dataset, self.batch_targets, seed=self._data_seed)
-        sampler = self._get_train_sampler() if processes > 1 else None
-        if not isinstance(sampler, LengthBucketSampler):
+        """The share of this process in batches of similar length, or of as many targets; None for other data sets."""
+        dataset, processes = self.train_dataset, self.args.world_size
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        if not isinstance(dataset, HasLengths):
             return None
-        return ProcessShare(sampler, self.args.process_index, processes)
+        if self.batch_targets is None:
+            sampler = LengthBucketSampler(dataset, self._train_batch_size * processes, seed=seed)
+            return ProcessShare(sampler, self.args.process_index, processes, drop_last=self.args.dataloader_drop_last)
+        if processes > 1:
+            raise RecipeError(
+                f"training.train_batch_targets works in one process, but there are {processes}; "
+                "use training.train_batch_size."
+            )
+        return TargetBatchSampler(dataset, self.batch_targets, seed=seed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -137,28 +138,121 @@ def test_loading_the_kernel_does_not_flush_denormals():
     assert (torch.tensor(1e-40) * 1.0).item() > 0
 
 
-def test_the_kernel_can_be_switched_off():
-    code = "from modeling_glintru.kernels.build import library; print(library())"
-    env = {**os.environ, "GLINTRU_KERNELS": "0"}
-    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "None"
+WARNING = "GLINT-RU computes without its compiled CPU kernels"
+ONE_STEP = """
+import torch
+from modeling_glintru import GlintRUConfig, GlintRUForSequentialRecommendation
+from modeling_glintru.kernels import build
+from modeling_glintru.kernels.step import CompiledStep
+torch.manual_seed(0)
+model = GlintRUForSequentialRecommendation(GlintRUConfig(vocab_size=50, hidden_size=32, num_attention_heads=2)).eval()
+ids = torch.arange(1, 41).view(4, 10)
+loss = model(ids, labels=ids.roll(-1, 1)).loss
+loss.backward()
+print(build.library() is not None, CompiledStep.serves(model), loss.item())
+"""
 
 
-def test_a_broken_compiler_is_no_error(tmp_path):
-    broken = tmp_path / "cc"
-    broken.write_text("#!/bin/sh\nexit 1\n")
-    broken.chmod(0o755)
-    code = "from modeling_glintru.kernels.build import library; print(library())"
-    env = {**os.environ, "CC": str(broken), "XDG_CACHE_HOME": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "None"
+def one_step(**environment: str) -> tuple[list[str], str]:
+    """What `ONE_STEP` prints, and what it says on standard error."""
+    env = {**os.environ, **environment}
+    done = subprocess.run([sys.executable, "-c", ONE_STEP], env=env, capture_output=True, text=True, check=True)
+    return done.stdout.split(), done.stderr
 
 
-def test_a_missing_compiler_is_built_without(tmp_path):
-    code = "from modeling_glintru.kernels.build import library; print(library())"
-    env = {**os.environ, "PATH": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "None"
+def broken_compiler(folder: Path) -> str:
+    compiler = folder / "cc"
+    compiler.write_text("#!/bin/sh\nexit 1\n")
+    compiler.chmod(0o755)
+    return str(compiler)
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_without_a_compiler_there_is_one_warning_and_the_same_result(tmp_path, broken):
+    compiler = {"CC": broken_compiler(tmp_path)} if broken else {"PATH": str(tmp_path)}
+    (there, serves, loss), said = one_step(**compiler, XDG_CACHE_HOME=str(tmp_path))
+    assert (there, serves) == ("False", "False")
+    assert said.count(WARNING) == 1 and said.count("a training step takes") == 1
+    assert ("there is no C compiler" in said) is not broken
+    (_, _, with_kernels), _ = one_step()
+    assert float(loss) == pytest.approx(float(with_kernels), abs=1e-5)
+
+
+def test_the_kernels_can_be_switched_off_without_a_warning():
+    (there, serves, _), said = one_step(GLINTRU_KERNELS="0")
+    assert (there, serves) == ("False", "False") and WARNING not in said
+
+
+@pytest.mark.parametrize(
+    ("missing", "level"),
+    [
+        ((), "x86-64-v4"),
+        (("avx512vl",), "x86-64-v3"),
+        (("avx512f", "avx512cd"), "x86-64-v3"),
+        (("fma", "avx512f"), None),
+        (("avx2",), None),
+    ],
+)
+def test_the_level_is_the_best_that_the_processor_has_all_flags_of(missing, level):
+    flags = {"sse2", "avx512_vnni", "hypervisor", *kernels.LEVELS["x86-64-v4"]}
+    assert kernels.best_level(flags - set(missing)) == level
+    assert kernels.best_level([]) is None
+
+
+@pytest.fixture
+def builds(monkeypatch, tmp_path) -> list[Path]:
+    """Builds into a folder of the test, of a file that only stands for a library; lists what was built."""
+    made: list[Path] = []
+
+    def compile_kernels(compiler, target, processor="native"):
+        made.append(target)
+        target.write_bytes(b"a library")
+
+    monkeypatch.setattr(kernels, "compile_kernels", compile_kernels)
+    monkeypatch.setattr(kernels, "find_compiler", lambda: sys.executable)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return made
+
+
+def test_a_library_is_built_once_into_a_folder_of_the_user_alone(builds, tmp_path):
+    file = kernels._built()
+    assert kernels._built() == file and len(builds) == 1
+    assert file.parent.parent == tmp_path / "cache" and file.read_bytes() == b"a library"
+    assert file.parent.stat().st_mode & 0o777 == 0o700
+    assert list(file.parent.iterdir()) == [file]
+
+
+def test_a_library_that_was_changed_is_built_again(builds):
+    file = kernels._built()
+    file.write_bytes(b"another library")
+    assert kernels._built() == file and len(builds) == 2
+    assert file.read_bytes() == b"a library"
+
+
+def test_other_sources_flags_or_compilers_are_built_anew(builds, monkeypatch):
+    kernels._built()
+    monkeypatch.setattr(kernels, "FLAGS", [*kernels.FLAGS, "-g"])
+    kernels._built()
+    assert len(builds) == 2
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o702, 0o777])
+def test_a_folder_that_others_may_write_to_is_refused(builds, mode):
+    folder = kernels._built().parent
+    folder.chmod(mode)
+    with pytest.raises(OSError, match=f"others may write to the folder {folder}"):
+        kernels._built()
+    folder.chmod(0o755)
+    kernels._built()
+    assert len(builds) == 1
+
+
+def test_a_folder_of_another_user_is_refused(builds, monkeypatch):
+    kernels._built()
+    other = os.geteuid() + 1
+    monkeypatch.setattr(os, "geteuid", lambda: other)
+    with pytest.raises(OSError, match="belongs to another user"):
+        kernels._built()
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import platform
+import tempfile
+from ctypes import CDLL
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -54,8 +60,28 @@ def numbers(function, arguments) -> list[torch.Tensor]:
     return [first, *torch.autograd.grad(weighed, leaves)]
 
 
+@functools.cache
+def wheel_kernels(level: str) -> CDLL:
+    """The kernels as the wheel brings them for one of `build.LEVELS`; the test is skipped where they cannot run."""
+    compiler = build.find_compiler()
+    if compiler is None or platform.machine() != "x86_64":
+        pytest.skip("no C compiler, or not an x86-64 processor")
+    levels = list(build.LEVELS)
+    best = build.best_level(build._processor_flags().split())
+    if best is None or levels.index(best) > levels.index(level):
+        pytest.skip(f"this processor is below {level}")
+    with tempfile.TemporaryDirectory() as folder:
+        build.compile_kernels(compiler, Path(folder) / "kernels.so", level)
+        return CDLL(str(Path(folder) / "kernels.so"))
+
+
+@pytest.mark.parametrize("level", [None, *build.LEVELS])
 @pytest.mark.parametrize("name", sorted(ops.FAST_FORMS))
-def test_every_form_equals_the_plain_operation(name):
+def test_every_form_equals_the_plain_operation(name, level, monkeypatch):
+    """With the kernels of this machine, and with those of the wheel."""
+    if level is not None:
+        kernels = wheel_kernels(level)
+        monkeypatch.setattr(build, "library", lambda: kernels)
     arguments = examples()[name]
     operation = getattr(ops if hasattr(ops, name) else losses, name)
     expected = numbers(operation.plain, arguments)

@@ -12,7 +12,7 @@ from modeling_glintru.errors import RecipeError
 from modeling_glintru.kernels.step import CompiledStep
 from modeling_glintru.models.auto import MODELS
 from modeling_glintru.models.loading import load_model_folder
-from modeling_glintru.training.adapters import add_adapters, check_adapters, linear_layers, merge_adapters
+from modeling_glintru.training.start import add_adapters, check_adapters, linear_layers, merge_adapters
 
 from ..cli.conftest import demo, glintru  # noqa: F401 (fixtures)
 from ..model.helpers import random_history, small_model
@@ -110,6 +110,6 @@ def test_only_glintru():
 
 
 def test_without_peft(monkeypatch):
-    monkeypatch.setattr("modeling_glintru.training.adapters.find_spec", lambda name: None)
+    monkeypatch.setattr("modeling_glintru.training.start.find_spec", lambda name: None)
     with pytest.raises(RecipeError, match=r"pip install 'glintru\[peft\]'"):
         check_adapters(small_model())

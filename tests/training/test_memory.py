@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from modeling_glintru.training import GlintRUTrainer, ReturnFreedMemory
-from modeling_glintru.training import memory as memory_module
+from modeling_glintru.training import trainer as memory_module
 
 MIB = 2**20
 

@@ -22,7 +22,7 @@ from modeling_glintru.data.prepare import prepare
 from modeling_glintru.errors import RecipeError
 from modeling_glintru.models.auto import MODELS
 from modeling_glintru.models.losses import NextItemLoss
-from modeling_glintru.training.shares import ProcessShare, ShareCollator, device_batch_size
+from modeling_glintru.training.trainer import ProcessShare, ShareCollator, device_batch_size
 
 ROOT = Path(__file__).resolve().parents[2]
 

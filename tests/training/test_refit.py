@@ -213,7 +213,7 @@ class UpAfter(Interruptions):
     step, in_refit = 0, False
 
     def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step == self.step and (Path(args.output_dir).name == "refit") == self.in_refit:
+        if state.global_step == self.step and (Path(args.output_dir).parent.name == "refit") == self.in_refit:
             self.deadline = 0.0
         super().on_step_end(args, state, control, **kwargs)
 
@@ -289,7 +289,7 @@ def test_a_time_limit_in_the_refit_leaves_the_measured_model(source, whole, tmp_
 def test_a_signal_leaves_a_checkpoint_and_no_model(source, tmp_path, monkeypatch):
     class Signal(Interruptions):
         def on_step_end(self, args, state, control, **kwargs):
-            if Path(args.output_dir).name == "refit":
+            if Path(args.output_dir).parent.name == "refit":
                 self.signal = 15
             super().on_step_end(args, state, control, **kwargs)
 

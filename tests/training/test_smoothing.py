@@ -12,8 +12,7 @@ from datasets import Dataset
 
 from modeling_glintru.errors import RecipeError
 from modeling_glintru.recipe import load_recipe
-from modeling_glintru.training.cooccurrence import near_pairs
-from modeling_glintru.training.smoothing import NeighborSmoothing, neighbors
+from modeling_glintru.training.cooccurrence import NeighborSmoothing, near_pairs, neighbors
 
 from .test_cooccurrence import plain_counts
 

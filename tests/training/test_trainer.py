@@ -16,7 +16,7 @@ from modeling_glintru.errors import RecipeError
 from modeling_glintru.evaluation import ModelScorer, RankingMetrics, evaluate, target_ranks
 from modeling_glintru.recipe import TrainingRecipe, load_recipe
 from modeling_glintru.training import GlintRUTrainer, train
-from modeling_glintru.training.resume import RunTrainer
+from modeling_glintru.training.checkpoint import RunTrainer
 from modeling_glintru.training.run import training_arguments, use_bf16
 
 
@@ -92,11 +92,15 @@ def test_the_sampler(data, tmp_path):
         data_collator=SequenceCollator(32),
         train_dataset=windows,
     )
-    sampler = trainer._get_train_sampler()
+    loader = trainer.get_train_dataloader()
+    sampler = loader.batch_sampler.sampler
     assert isinstance(sampler, LengthBucketSampler)
     assert (sampler.batch_size, sampler.seed) == (16, 5)
-    assert not isinstance(trainer._get_train_sampler(data.dataset["train"]), LengthBucketSampler)
-    batches = list(trainer.get_train_dataloader())
+    batches = list(loader)
+    trainer.args.dataloader_drop_last = True
+    assert len(trainer.get_train_dataloader()) == len(windows) // 16 == len(batches) - (len(windows) % 16 > 0)
+    trainer.train_dataset = data.dataset["train"]  # without lengths
+    assert not isinstance(trainer.get_train_dataloader().sampler, LengthBucketSampler)
     targets = sum(int((batch["labels"] != -100).sum()) for batch in batches)
     assert targets == windows.num_targets
     assert 1 - targets / sum(batch["labels"].numel() for batch in batches) < 0.1  # little padding
@@ -137,9 +141,8 @@ def test_accumulation_equals_the_larger_batch(data, tmp_path, kind):
     """The loss is a mean over targets, not over windows: parts of unequal size must not count alike."""
     options = {"dropout": 0.0, "optim": "sgd", "learning_rate": 1.0, "max_grad_norm": 0.0, "kind": kind}
     if kind is GlintRUTrainer:  # buckets follow the batch size; take the order as it stands
-        options["kind"] = type("Ordered", (kind,), {"_get_train_sampler": lambda *_: None})
-    else:
-        options["train_sampling_strategy"] = "sequential"
+        options["kind"] = type("Ordered", (kind,), {"_batch_sampler": lambda self: None})
+    options["train_sampling_strategy"] = "sequential"
     whole = trained(data, tmp_path, per_device_train_batch_size=16, **options)
     parts = trained(data, tmp_path, per_device_train_batch_size=4, gradient_accumulation_steps=4, **options)
     start = trained(data, tmp_path, **{**options, "learning_rate": 0.0})
