@@ -28,9 +28,9 @@ from .data.splits import HOLD_OUT, SPLITS
 from .errors import GlintRUError, ModelFolderError, RecipeError, nearest_names
 from .models.auto import MODELS
 from .models.configuration_glintru import NextItemConfig
-from .models.head_glintru import INITIALISATIONS
 from .models.loading import local_folder
 from .models.losses import LossConfig, NextItemLoss
+from .models.new_items import INITIALISATIONS
 
 __all__ = [
     "ITEMS",

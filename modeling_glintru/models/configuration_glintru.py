@@ -1,5 +1,6 @@
 """Configuration of GLINT-RU (arXiv 2406.10244, KDD 2025)."""
 
+from importlib import import_module
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
@@ -25,6 +26,18 @@ _PIPELINE = {"impl": "pipeline_glintru.SequentialRecommendationPipeline", "pt": 
 
 class GlintRUError(ValueError):
     """Base of every error that this package raises on bad input."""
+
+
+def from_package(module: str) -> Any:
+    """A module of `modeling_glintru.models` that does not travel to the Hub.
+
+    Raises:
+        GlintRUError: The package is not installed.
+    """
+    try:
+        return import_module(f"modeling_glintru.models.{module}")
+    except ImportError as error:
+        raise GlintRUError("this needs the package: pip install glintru") from error
 
 
 UNKNOWN_GAP = -1.0  # the time to a request where it is not known

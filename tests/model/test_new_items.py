@@ -7,9 +7,9 @@ import torch
 
 from modeling_glintru import GlintRUError, GlintRUProcessor
 from modeling_glintru.models.auto import MODELS
-from modeling_glintru.models.head_glintru import neighbour_means
 from modeling_glintru.models.losses import NextItemLoss
 from modeling_glintru.models.modeling_sasrec import SASRecConfig
+from modeling_glintru.models.new_items import neighbour_means
 
 from .helpers import random_history, small_model
 
