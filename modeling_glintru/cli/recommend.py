@@ -13,7 +13,7 @@ from ..data.reading import ReadingOptions
 from ..errors import DataError
 from .histories import load_like_the_training
 from .interactive import recommend_interactively
-from .item_files import read_filters
+from .item_files import parse_item_id, read_filters
 from .options import DeviceOption, JsonOption, ModelArgument, OverwriteOption, parse_ids, with_options_of
 from .printing import print_recommendation
 from .recommend_all import recommend_everyone
@@ -133,7 +133,7 @@ def recommend(
     filters = read_filters(allowed, exclude, item_column, recommender.processor)
     if history is not None:
         names, gaps = [None], None
-        histories = [[recommender.processor.parse_item_id(text) for text in parse_ids(history, "--history")]]
+        histories = [[parse_item_id(recommender.processor, text) for text in parse_ids(history, "--history")]]
     else:
         assert users is not None
         interactions = load_like_the_training(model, users, reading, sys.stderr if as_json else sys.stdout)

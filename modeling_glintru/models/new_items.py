@@ -13,10 +13,40 @@ import torch
 from torch import Tensor, nn
 
 from .configuration_glintru import GlintRUError
+from .processing_glintru import as_list, checked_ids
 
-__all__ = ["INITIALISATIONS", "add_items", "neighbour_means"]
+__all__ = ["INITIALISATIONS", "add_ids", "add_items", "neighbour_means"]
 
 INITIALISATIONS = ("neighbours", "mean")  # of the embeddings of new items
+
+
+def add_ids(processor: Any, item_ids: Any, item_titles: Any = None) -> int:
+    """Adds those of the distinct raw ids that are not there yet, behind all others, which keep their indices.
+
+    Args:
+        processor: A `GlintRUProcessor`.
+        item_ids: Raw ids.
+        item_titles: Mapping from raw id to title.
+
+    Returns:
+        How many ids were new, which `model.add_items` wants to know.
+
+    Raises:
+        VocabularyError: Ids of another type, or the same new id twice.
+    """
+    given = processor._of_own_type(checked_ids(as_list(item_ids)))
+    new = [raw for raw in given if raw not in processor]
+    if not new:
+        return 0
+    titles = [*(processor.item_titles or [None] * len(processor)), *((item_titles or {}).get(raw) for raw in new)]
+    # Built anew and checked as a whole: a refused id leaves the processor as it was.
+    grown = type(processor)([*processor.item_ids, *new], titles)
+    counts = processor.item_counts
+    for name in ("_item_ids", "_index", "_item_titles"):
+        setattr(processor, name, getattr(grown, name))
+    processor.__dict__.pop("_sorted", None)
+    processor.item_counts = None if counts is None else np.concatenate([counts, np.zeros(len(new), np.int64)])
+    return len(new)
 
 
 @torch.no_grad()

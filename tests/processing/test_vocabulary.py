@@ -171,16 +171,6 @@ def test_both_lookups_of_integers_agree(ids, data):
     assert processor.encode_ids(np.array(column, np.int64)).tolist() == expected
 
 
-def test_parse_item_id():
-    strings, integers = GlintRUProcessor(["007"]), GlintRUProcessor([7])
-    assert strings.parse_item_id("007") == "007"
-    assert integers.parse_item_id("007") == 7
-    assert integers.parse_item_id(" -12 ") == -12
-    for text in ("seven", "1.0", "", "1_000", "-+5", "٣"):
-        with pytest.raises(VocabularyError, match="integers"):
-            integers.parse_item_id(text)
-
-
 def test_titles():
     assert GlintRUProcessor(["a", "b"]).title("a") is None
     processor = GlintRUProcessor(["a", "b"], ["Apple", None])
