@@ -12,10 +12,10 @@ import torch
 from transformers import Pipeline
 from transformers.utils import logging
 
-from .configuration_glintru import UNKNOWN_GAP, GlintRUError, check_knows_time
+from .configuration_glintru import UNKNOWN_GAP, GlintRUError, check_knows_time, from_package
 from .processing_glintru import as_list, padded
 
-__all__ = ["ItemSet", "SequentialRecommendationPipeline", "checked_gaps", "leaves_out_seen"]
+__all__ = ["SequentialRecommendationPipeline", "checked_gaps", "leaves_out_seen"]
 
 logger = logging.get_logger(__name__)
 
@@ -101,9 +101,9 @@ class SequentialRecommendationPipeline(Pipeline):
             inputs = list(inputs)
         return super().__call__(inputs, *args, **kwargs)
 
-    def item_set(self, item_ids: Any, unknown_items: str | None = None) -> ItemSet:
-        """Items for `allowed` or `exclude`, looked up once to be used again and again; see `ItemSet`."""
-        return ItemSet(self.feature_extractor, item_ids, unknown_items)
+    def item_set(self, item_ids: Any, unknown_items: str | None = None) -> Any:
+        """Items for `allowed` or `exclude`, looked up once to be used again; needs the package, see `ItemSet` there."""
+        return from_package("item_sets").ItemSet(self.feature_extractor, item_ids, unknown_items)
 
     def _sanitize_parameters(  # type: ignore[override]
         self,
@@ -173,15 +173,15 @@ class SequentialRecommendationPipeline(Pipeline):
         """bool (vocab_size,), by index: what may be recommended; None where everything may.
 
         Raises:
-            GlintRUError: The model knows no item of `allowed`; else as `ItemSet`.
+            GlintRUError: The model knows no item of `allowed`; else as `item_indices`.
         """
         if allowed is None and exclude is None:
             return None
         passing = np.full(self.feature_extractor.vocab_size, allowed is None)
         if allowed is not None:
-            passing[ItemSet.allowed(self.feature_extractor, allowed, "drop").indices] = True
+            passing[allowed_indices(self.feature_extractor, allowed, "drop")] = True
         if exclude is not None:
-            passing[ItemSet.of(self.feature_extractor, exclude, "drop").indices] = False
+            passing[item_indices(self.feature_extractor, exclude, "drop")] = False
         return passing
 
     def _forward(self, model_inputs: dict[str, Any], **parameters: Any) -> Any:  # type: ignore[override]
@@ -259,67 +259,41 @@ def _parsed(row: Any) -> dict[str, Any]:
     return {**parsed, "history": as_list(row["history"])}
 
 
-class ItemSet:
-    """Items for `allowed` or `exclude`, looked up once: an allow-list, a category, what is out of stock.
+def item_indices(processor: Any, items: Any, unknown_items: str | None = None) -> np.ndarray:
+    """Indices of the items of `allowed` or `exclude`, int64, 0 for those that the model does not know.
 
     Args:
         processor: The vocabulary.
-        item_ids: Raw ids, in a list, array, set or column; or a mask, booleans of shape (num_items,) in the order of
-            `processor.item_ids`, True for the items that are meant.
+        items: Raw ids, in a list, array, set or column; or a mask, booleans of shape (num_items,) in the order of
+            `processor.item_ids`, True for the items that are meant; or an `ItemSet`.
         unknown_items: `"drop"` or `"error"`, the processor's own policy by default.
-
-    Attributes:
-        processor: As given; indices mean nothing to another one.
-        indices: The known items' indices, int64, ascending, each once.
-        num_unknown_items: How many of the ids the model does not know.
 
     Raises:
         UnknownItemError: The policy is `"error"` and there are unknown items.
-        GlintRUError: Ids of another type than the vocabulary's, or a mask of another shape.
+        GlintRUError: Ids of another type than the vocabulary's, a mask of another shape, or a set of another processor.
     """
-
-    def __init__(self, processor: Any, item_ids: Any, unknown_items: str | None = None) -> None:
-        self.processor = processor
-        is_list = isinstance(item_ids, (list, tuple)) and isinstance(next(iter(item_ids), None), (bool, np.bool_))
-        mask = np.asarray(item_ids) if is_list or hasattr(item_ids, "__array__") else None
-        if mask is None or mask.dtype != bool:
-            found = processor.encode_ids(item_ids, unknown_items)
-        elif mask.shape != (len(processor),):
-            raise GlintRUError(
-                f"a mask of items has the shape ({len(processor)},), one boolean for each of processor.item_ids, but "
-                f"got {mask.shape}"
-            )
-        else:
-            found = np.flatnonzero(mask) + 1
-        self.indices = np.unique(found[found > 0])
-        self.num_unknown_items = int((found == 0).sum())
-
-    @classmethod
-    def of(cls, processor: Any, items: Any, unknown_items: str | None = None) -> ItemSet:
-        """The set itself, or one of ids or a mask.
-
-        Raises:
-            GlintRUError: The set is of another processor; else as the constructor.
-        """
-        found = items if isinstance(items, cls) else cls(processor, items, unknown_items)
-        if found.processor is not processor:
+    if hasattr(items, "num_unknown_items"):  # an ItemSet
+        if items.processor is not processor:
             raise GlintRUError("an ItemSet belongs to the recommender whose item_set made it: make it again")
-        return found
+        return items.indices
+    is_list = isinstance(items, (list, tuple)) and isinstance(next(iter(items), None), (bool, np.bool_))
+    mask = np.asarray(items) if is_list or hasattr(items, "__array__") else None
+    if mask is None or mask.dtype != bool:
+        return processor.encode_ids(items, unknown_items)
+    if mask.shape != (len(processor),):
+        raise GlintRUError(
+            f"a mask of items has the shape ({len(processor)},), one boolean for each of processor.item_ids, but "
+            f"got {mask.shape}"
+        )
+    return np.flatnonzero(mask) + 1
 
-    @classmethod
-    def allowed(cls, processor: Any, items: Any, unknown_items: str | None = None) -> ItemSet:
-        """The set of `allowed`, which is never empty.
 
-        Raises:
-            GlintRUError: The model knows none of the items; else as `of`.
-        """
-        found = cls.of(processor, items, unknown_items)
-        if not len(found.indices):
-            raise GlintRUError("allowed has no item that the model knows, so there is nothing to recommend")
-        return found
-
-    def __len__(self) -> int:
-        return len(self.indices)
+def allowed_indices(processor: Any, items: Any, unknown_items: str | None = None) -> np.ndarray:
+    """`item_indices` of `allowed`, known ones alone; a `GlintRUError` where the model knows none of them."""
+    found = item_indices(processor, items, unknown_items)
+    if not found.any():
+        raise GlintRUError("allowed has no item that the model knows, so there is nothing to recommend")
+    return found[found > 0]
 
 
 def leaves_out_seen(exclude_seen: bool | None, processor: Any) -> bool:

@@ -18,9 +18,9 @@ from ..errors import GlintRUError
 from ..kernels import build
 from ..kernels.calls import in_parallel
 from ..models.configuration_glintru import UNKNOWN_GAP, check_knows_time
+from ..models.item_sets import ItemFilter
 from ..models.pipeline_glintru import leaves_out_seen
 from ..models.processing_glintru import GlintRUProcessor, UnknownItemError
-from .item_filter import ItemFilter
 from .last_item import LastItemEncoder
 from .top_k import ExactIndex, check_k
 

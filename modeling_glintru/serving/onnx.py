@@ -19,11 +19,11 @@ from torch import Tensor, nn
 
 from ..errors import DataError, GlintRUError
 from ..models.auto import model_label
+from ..models.item_sets import ItemFilter
 from ..models.modeling_glintru import GlintRUForSequentialRecommendation
 from ..models.ops_glintru import FAST_FORMS, at
 from ..models.processing_glintru import GlintRUProcessor
 from ..models.state_glintru import GlintRUState, StateLayout
-from .item_filter import ItemFilter
 from .top_k import check_k
 
 __all__ = ["ADVICE", "export_onnx"]

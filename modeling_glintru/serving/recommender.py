@@ -13,10 +13,10 @@ from transformers import PreTrainedModel
 
 from ..errors import GlintRUError
 from ..machine import pick_device
+from ..models.item_sets import ItemFilter, ItemSet
 from ..models.loading import load_model_folder
-from ..models.pipeline_glintru import ItemSet, checked_gaps, leaves_out_seen
+from ..models.pipeline_glintru import checked_gaps, leaves_out_seen
 from ..models.processing_glintru import GlintRUProcessor
-from .item_filter import ItemFilter
 from .top_k import check_k
 
 __all__ = ["Recommendation", "Recommender"]

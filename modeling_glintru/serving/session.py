@@ -8,9 +8,9 @@ import torch
 from transformers import PreTrainedModel
 
 from ..errors import GlintRUError
+from ..models.item_sets import ItemFilter
 from ..models.pipeline_glintru import leaves_out_seen
 from ..models.processing_glintru import GlintRUProcessor
-from .item_filter import ItemFilter
 from .top_k import check_k
 
 __all__ = ["ClickSession"]

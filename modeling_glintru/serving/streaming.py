@@ -12,12 +12,12 @@ import torch
 
 from ..errors import GlintRUError, StateError, StoreError
 from ..machine import pick_device
+from ..models.item_sets import ItemFilter, ItemSet
 from ..models.loading import load_model_folder
-from ..models.pipeline_glintru import ItemSet, checked_gaps, leaves_out_seen
+from ..models.pipeline_glintru import checked_gaps, leaves_out_seen
 from ..models.processing_glintru import GlintRUProcessor
 from .advancing import StateAdvancer
 from .group_commit import GroupCommit
-from .item_filter import ItemFilter
 from .recommender import Recommendation
 from .seen_items import SeenItems
 from .sqlite_store import SQLiteStateStore

@@ -16,9 +16,8 @@ from modeling_glintru import GlintRUError, GlintRUProcessor, UnknownItemError
 from modeling_glintru.cli import app
 from modeling_glintru.hub.handler import EndpointHandler
 from modeling_glintru.kernels import build
-from modeling_glintru.models.pipeline_glintru import ItemSet
+from modeling_glintru.models.item_sets import ItemFilter, ItemSet
 from modeling_glintru.serving import Recommender, StreamingRecommender, offline
-from modeling_glintru.serving.item_filter import ItemFilter
 from modeling_glintru.serving.offline import UserHistories, recommend_all
 from modeling_glintru.serving.session import ClickSession
 

@@ -1,4 +1,4 @@
-"""What `allowed` and `exclude` leave to recommend."""
+"""Items for `allowed` and `exclude`, and what they leave to recommend. This file does not travel to the Hub."""
 
 from __future__ import annotations
 
@@ -9,11 +9,40 @@ from typing import Any
 
 import numpy as np
 
-from ..models.pipeline_glintru import ItemSet
+from .pipeline_glintru import allowed_indices, item_indices
 
-__all__ = ["ItemFilter"]
+__all__ = ["ItemFilter", "ItemSet"]
 
 CHUNK = 4096  # popular items that are looked at together: nearly always the first ones are enough
+
+
+class ItemSet:
+    """Items for `allowed` or `exclude`, looked up once: an allow-list, a category, what is out of stock.
+
+    Args:
+        processor: The vocabulary.
+        item_ids: Raw ids, in a list, array, set or column; or a mask, booleans of shape (num_items,) in the order of
+            `processor.item_ids`, True for the items that are meant.
+        unknown_items: `"drop"` or `"error"`, the processor's own policy by default.
+
+    Attributes:
+        processor: As given; indices mean nothing to another one.
+        indices: The known items' indices, int64, ascending, each once.
+        num_unknown_items: How many of the ids the model does not know.
+
+    Raises:
+        UnknownItemError: The policy is `"error"` and there are unknown items.
+        GlintRUError: Ids of another type than the vocabulary's, or a mask of another shape.
+    """
+
+    def __init__(self, processor: Any, item_ids: Any, unknown_items: str | None = None) -> None:
+        self.processor = processor
+        found = item_indices(processor, item_ids, unknown_items)
+        self.indices = np.unique(found[found > 0])
+        self.num_unknown_items = int((found == 0).sum())
+
+    def __len__(self) -> int:
+        return len(self.indices)
 
 
 @dataclass(frozen=True)
@@ -37,9 +66,9 @@ class ItemFilter:
         Raises:
             GlintRUError: The model knows no item of `allowed`; else as `ItemSet`.
         """
-        only = None if allowed is None else ItemSet.allowed(processor, allowed, unknown_items).indices
-        never = np.zeros(0, np.int64) if exclude is None else ItemSet.of(processor, exclude, unknown_items).indices
-        return cls(processor, only, never)
+        only = None if allowed is None else allowed_indices(processor, allowed, unknown_items)
+        never = np.zeros(0, np.int64) if exclude is None else item_indices(processor, exclude, unknown_items)
+        return cls(processor, None if only is None else np.unique(only), np.unique(never[never > 0]))
 
     def __bool__(self) -> bool:
         """Whether any item is left out."""
