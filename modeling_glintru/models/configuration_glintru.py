@@ -12,7 +12,6 @@ __all__ = ["GlintRUConfig", "GlintRUError", "NextItemConfig"]
 
 logger = logging.get_logger(__name__)
 
-
 # Keys that transformers itself may hand to a config beside its declared fields.
 _TRANSFORMERS_KEYS = frozenset(
     "architectures attn_implementation auto_map custom_pipelines experts_implementation model_type name_or_path "  # noqa: SIM905
@@ -29,24 +28,18 @@ class GlintRUError(ValueError):
     """Base of every error that this package raises on bad input."""
 
 
-def find_in_package(module: str) -> Any:
-    """A module of `modeling_glintru.models` that does not travel to the Hub; None without the package."""
-    try:
-        return import_module(f"modeling_glintru.models.{module}")
-    except ImportError:
-        return None
-
-
-def from_package(module: str) -> Any:
-    """As `find_in_package`, for what cannot do without.
+def from_package(module: str, required: bool = True) -> Any:
+    """A module of `modeling_glintru.models` that does not travel to the Hub.
 
     Raises:
-        GlintRUError: The package is not installed.
+        GlintRUError: The package is not installed, and the module is required; otherwise the result is None then.
     """
-    found = find_in_package(module)
-    if found is None:
-        raise GlintRUError("this needs the package: pip install glintru")
-    return found
+    try:
+        return import_module(f"modeling_glintru.models.{module}")
+    except ImportError as error:
+        if required:
+            raise GlintRUError("this needs the package: pip install glintru") from error
+        return None
 
 
 UNKNOWN_GAP = -1.0  # the time to a request where it is not known
@@ -108,7 +101,7 @@ class NextItemConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         unknown = {key for key in kwargs if key not in _TRANSFORMERS_KEYS and not key.startswith("_")}
-        if unknown and (old_configs := find_in_package("old_configs")):
+        if unknown and (old_configs := from_package("old_configs", required=False)):
             unknown -= old_configs.take_out_old_fields(kwargs)
         if unknown:
             names = ", ".join(map(repr, sorted(unknown)))

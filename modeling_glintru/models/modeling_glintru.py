@@ -540,9 +540,9 @@ class GlintRUModel(PrefixEncoder, GlintRUPreTrainedModel):
     def empty_state(self, users: int = 1) -> GlintRUState:
         """The states of users without items, in float32, or float64 where the weights are."""
         layout, fingerprint = self._state_identity()
-        weight = self.embed_items.weight
-        dtype = torch.promote_types(weight.dtype, torch.float32)
-        return GlintRUState.empty(layout, users, dtype, weight.device, fingerprint)
+        weight, size = self.embed_items.weight, sum(math.prod(shape) for shape in layout.shapes().values())
+        rows = weight.new_zeros(users, size, dtype=torch.promote_types(weight.dtype, torch.float32))
+        return GlintRUState.from_rows(layout, rows, weight.new_zeros(users, dtype=torch.int64), fingerprint)
 
 
 class GlintRUForSequentialRecommendation(NextItemHead, GlintRUPreTrainedModel):

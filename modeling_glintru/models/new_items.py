@@ -44,7 +44,6 @@ def add_ids(processor: Any, item_ids: Any, item_titles: Any = None) -> int:
     counts = processor.item_counts
     for name in ("_item_ids", "_index", "_item_titles"):
         setattr(processor, name, getattr(grown, name))
-    processor.__dict__.pop("_sorted", None)
     processor.item_counts = None if counts is None else np.concatenate([counts, np.zeros(len(new), np.int64)])
     return len(new)
 

@@ -185,14 +185,6 @@ class GlintRUState:
     tensors: dict[str, Tensor]
     fingerprint: str = ""
 
-    @classmethod
-    def empty(
-        cls, layout: StateLayout, users: int, dtype: torch.dtype, device: Any = None, fingerprint: str = ""
-    ) -> GlintRUState:
-        """The states of users without items: zeros."""
-        tensors = {n: torch.zeros(users, *shape, dtype=dtype, device=device) for n, shape in layout.shapes().items()}
-        return cls(layout, torch.zeros(users, dtype=torch.int64, device=device), tensors, fingerprint)
-
     def __len__(self) -> int:
         """The number of users."""
         return self.count.shape[0]
@@ -306,11 +298,7 @@ class GlintRUState:
             raise GlintRUError(f"the state is on {self.device} but the model on {device}: use .to({str(device)!r})")
 
     def check_storable(self) -> None:
-        """Checks that the state can be stored.
-
-        Raises:
-            GlintRUError: It is one of training mode.
-        """
+        """Refuses to store a state of training mode."""
         if not self.fingerprint:
             raise GlintRUError(
                 "a state of training mode cannot be stored, since its weights move: compute it after model.eval()"
