@@ -66,7 +66,7 @@ class EndpointHandler:
                 raise ValueError("inputs must be a list of raw item ids, an object, or a list of these")
             single = isinstance(inputs, Mapping) or not any(isinstance(one, (list, Mapping)) for one in inputs)
             with self.lock:  # two requests for one user would both start from the same state
-                answers = self._recommend([inputs] if single else inputs, parameters)
+                answers = self._recommend([inputs] if single else list(inputs), parameters)
             return answers[0] if single else answers
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(" ".join(str(error).split())) from error

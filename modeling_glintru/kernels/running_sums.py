@@ -15,7 +15,7 @@ CHUNK = 32
 
 def chunked_sums(x: Tensor, decay: float, before: Tensor | None = None) -> Tensor:
     """The operation `decayed_sums`: each chunk as one product, and the sums at the ends of the chunks as another."""
-    at_once = decayed_sums.plain
+    at_once = decayed_sums.plain  # type: ignore[attr-defined]
     batch, length, size = x.shape
     parts = F.pad(x, (0, 0, 0, -length % CHUNK)).view(batch, -1, CHUNK, size)
     ends = decay_matrix(torch.arange(CHUNK - 1, -1, -1, device=x.device), decay, x.dtype) @ parts

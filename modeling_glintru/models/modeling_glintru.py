@@ -219,7 +219,7 @@ class GlintRUMovingAverage(Part):
     """`norm(x + dropout(a * average(x) + b * x))`, with a and b for each channel; not in the paper.
 
     The average over items s ≤ t has weights proportional to `decay^(t - s)`. Where data is sparse the experts over-fit,
-    and a filter helps that keeps the slow part of a history and lets each channel decide how much of the rest it wants
+    and this filter helps: it passes the slow part of a history, and each channel learns how much of the rest it wants
     (BSARec, Shin et al., AAAI 2024: there over the whole history in the frequency domain, here causal).
     """
 

@@ -119,10 +119,13 @@ class SequentialRecommendationPipeline(Pipeline):
             raise GlintRUError(f"top_k must be between 1 and the number of items ({most}), got {top_k!r}")
         if return_state:
             self._require_states()
-        passing = self._passing(allowed, exclude)  # looked up once, not for each batch
-        before = {"exclude_seen": exclude_seen, "unknown_items": unknown_items, "return_state": return_state}
-        before = {key: value for key, value in {**before, "passing": passing}.items() if value is not None}
-        return before, {}, {"top_k": top_k} if top_k else {}
+        before: dict[str, Any] = {
+            "exclude_seen": exclude_seen,
+            "unknown_items": unknown_items,
+            "return_state": return_state,
+            "passing": self._passing(allowed, exclude),  # looked up once, not for each batch
+        }
+        return {key: value for key, value in before.items() if value is not None}, {}, {"top_k": top_k} if top_k else {}
 
     # ------------------------------------------------------------------ in batches of our own: states have no padding
 

@@ -173,7 +173,7 @@ class GlintRUProcessor(FeatureExtractionMixin):
         self._item_ids: tuple[Any, ...] = tuple(ids)
         self._index: dict[Any, int] = dict(zip(ids, range(1, len(ids) + 1), strict=True))
         if len(self._index) < len(ids):
-            # The dictionary keeps the last place of an id: the first place that differs holds a duplicate.
+            # The dictionary holds the last place of an id: the first place that differs holds a duplicate.
             twice = next(raw for place, raw in enumerate(ids, start=1) if self._index[raw] != place)
             raise VocabularyError(f"Every item id may occur once in a vocabulary, but {twice!r} occurs more than once.")
         if self.id_type == "integer" and (min(ids) < INT64.min or max(ids) > INT64.max):

@@ -68,7 +68,8 @@ class LastItemEncoder:
         older = (counts - 1).clamp_min(0)
         if self.tables is None:
             x = self._block_input(input_ids)
-            tensors, newest = {}, at(x, counts - 1)
+            tensors: dict[str, Tensor] = {}
+            newest = at(x, counts - 1)
             for part in block.parts().values():
                 tensors |= state_after(part, x, older)
         else:
