@@ -7,7 +7,7 @@ import itertools
 from typing import Any
 
 from ..models.configuration_glintru import GlintRUError
-from .item_files import read_filters
+from .item_files import parse_item_id, read_filters
 
 CHOICES = 20  # how many titles are offered at most
 
@@ -63,7 +63,7 @@ class TitleIndex:
     def find(self, text: str) -> list[Any]:
         """The raw ids that are meant: one where it is sure, up to `CHOICES + 1` to choose from, or none."""
         try:
-            raw = self.processor.parse_item_id(text)
+            raw = parse_item_id(self.processor, text)
         except GlintRUError:  # the ids are integers and this is a title
             raw = None
         if raw is not None and raw in self.processor:

@@ -1,12 +1,13 @@
-"""`--allowed FILE` and `--exclude FILE`: lists of items for filters."""
+"""`--allowed FILE` and `--exclude FILE`: lists of items for filters; and item ids that are typed."""
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
-from ..errors import DataError
+from ..errors import DataError, GlintRUError
 
 
 def read_filters(allowed: str | None, exclude: str | None, item_column: str | None, processor: Any) -> dict[str, Any]:
@@ -68,3 +69,16 @@ def _read_ids(option: str, file: str, item_column: str | None) -> Any:
     given = item_column if item_column in [base_name(name) for name in table.names] else None
     column = recognise_column(table.names, "item", table.source, given)
     return read_ids(table.load([column])[column].drop_nulls(), table)
+
+
+def parse_item_id(processor: Any, text: str) -> Any:
+    """A raw id that was typed as text, in the type of the vocabulary's ids; the item need not be known.
+
+    Raises:
+        GlintRUError: The ids are integers and the text is none.
+    """
+    if processor.id_type == "string":
+        return text
+    if not re.fullmatch(r"\s*[+-]?[0-9]{1,19}\s*", text):
+        raise GlintRUError(f"The item ids of this model are integers, but got {text!r}.")
+    return int(text)

@@ -12,7 +12,7 @@ import typer
 from ..data.reading import ReadingOptions
 from ..errors import DataError
 from .interactive import recommend_interactively
-from .item_files import read_filters
+from .item_files import parse_item_id, read_filters
 from .options import (
     DeviceOption,
     JsonOption,
@@ -144,7 +144,7 @@ def recommend(
     filters = read_filters(allowed, exclude, item_column, recommender.processor)
     if history is not None:
         names, gaps = [None], None
-        histories = [[recommender.processor.parse_item_id(text) for text in parse_ids(history, "--history")]]
+        histories = [[parse_item_id(recommender.processor, text) for text in parse_ids(history, "--history")]]
     else:
         assert users is not None
         interactions = load_like_the_training(model, users, reading)

@@ -6,28 +6,24 @@ Needs torch, transformers and safetensors only; the model and its code come from
 from __future__ import annotations
 
 import base64
-import binascii
 from collections import OrderedDict
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 from transformers import pipeline
 
 TASK: Any = "sequential-recommendation"  # not among the tasks that the signature of `pipeline` names
 PARAMETERS = ("top_k", "exclude_seen", "allowed", "exclude", "unknown_items", "return_state")
-KEYS = ("history", "state", "allowed", "exclude", "time_gap", "user", "events")
-MAX_USERS = 100_000  # kept in memory, 5 kB each at hidden_size 64; the one not heard of for longest goes first
+MAX_USERS = 100_000  # held in memory, 5 kB each at hidden_size 64; the one not heard of for longest goes first
 
 
-@dataclass
-class User:
-    """What is kept of a user: the state, the ids already seen, and the events already counted."""
+class User(NamedTuple):
+    """A user: the state, the ids already seen, and the ids of the events already counted."""
 
     state: bytes | None = None
-    seen: list[Any] = field(default_factory=list)
-    events: set[Any] = field(default_factory=set)
+    seen: Sequence[Any] = ()
+    events: frozenset[Any] = frozenset()
 
 
 class EndpointHandler:
@@ -35,18 +31,14 @@ class EndpointHandler:
 
     `inputs` is one request, or a list of requests; a request is a list of raw item ids, oldest first, or an object:
 
-    - `history`: raw item ids. With `state` only those that came after it.
-    - `state`: what an earlier answer gave with `return_state`, base64 text: the client keeps it.
-    - `user`: any id: the state is kept here between requests, in memory (lost on restart, at most MAX_USERS users), and
-      `history`, or `events`, is only what is new.
+    - `history`, `allowed`, `exclude`, `time_gap`: as of `SequentialRecommendationPipeline`, whose options `parameters`
+      holds.
+    - `state`: what an earlier answer gave with `return_state`, base64 text: the client stores it, and `history` is only
+      what is new.
+    - `user`: any id: the state is stored here between requests, in memory (lost on restart, at most MAX_USERS users),
+      and `history`, or `events`, is only what is new.
     - `events`: instead of `history`, objects `{"item": id, "id": event id}`; an event id that came before for this user
       is not counted again.
-    - `allowed`: raw item ids: nothing else is recommended.
-    - `exclude`: raw item ids that are not to be recommended.
-    - `time_gap`: for models with `use_time_gaps`, the time from the last item to now.
-
-    `parameters`: `top_k`, `exclude_seen`, `allowed`, `exclude`, `unknown_items`, `return_state`, see
-    `SequentialRecommendationPipeline`.
 
     Args:
         path: The folder of the repository.
@@ -58,109 +50,79 @@ class EndpointHandler:
         self.lock = Lock()
 
     def __call__(self, data: Mapping[str, Any]) -> Any:
-        """One answer for one request, a list for a list.
-
-        An answer is `{"items": [...], "num_unknown_items": int, "cold_start": bool}`, with `"state"`, a text, on
-        request. `cold_start` says that no item of the user is known: the items are the most popular ones then.
+        """One answer of the pipeline for one request, a list for a list; a `"state"` is base64 text.
 
         Raises:
             ValueError: The request is not understood; nothing of it was counted.
         """
         try:
-            return self._answer(data)
+            if not isinstance(data, Mapping) or "inputs" not in data:
+                raise ValueError('a request is an object {"inputs": ..., "parameters": {...}}')
+            inputs, parameters = data["inputs"], data.get("parameters") or {}
+            unknown = [key for key in parameters if key not in PARAMETERS]
+            if unknown:
+                raise ValueError(f"there is no parameter {unknown[0]!r}; there are {', '.join(PARAMETERS)}")
+            if not isinstance(inputs, (list, Mapping)):
+                raise ValueError("inputs must be a list of raw item ids, an object, or a list of these")
+            single = isinstance(inputs, Mapping) or not any(isinstance(one, (list, Mapping)) for one in inputs)
+            with self.lock:  # two requests for one user would both start from the same state
+                answers = self._recommend([inputs] if single else list(inputs), parameters)
+            return answers[0] if single else answers
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(" ".join(str(error).split())) from error
 
-    def _answer(self, data: Mapping[str, Any]) -> Any:
-        if not isinstance(data, Mapping) or "inputs" not in data:
-            raise ValueError('a request is an object {"inputs": ..., "parameters": {...}}')
-        parameters = data.get("parameters") or {}
-        unknown = [key for key in parameters if key not in PARAMETERS]
-        if unknown:
-            raise ValueError(f"there is no parameter {unknown[0]!r}; there are {', '.join(PARAMETERS)}")
-        inputs = data["inputs"]
-        if not isinstance(inputs, (list, Mapping)):
-            raise ValueError("inputs must be a list of raw item ids, an object, or a list of these")
-        single = isinstance(inputs, Mapping) or not any(isinstance(one, (list, Mapping)) for one in inputs)
-        requests = [_request(one) for one in ([inputs] if single else inputs)]
-        with self.lock:  # two requests for one user would both start from the same state
-            answers = self._recommend(requests, parameters)
-        return answers[0] if single else answers
-
-    def _recommend(self, requests: list[dict[str, Any]], parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
-        names = [request["user"] for request in requests if request["user"] is not None]
-        if len(set(names)) < len(names):
+    def _recommend(self, requests: list[Any], parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
+        rows = [_row(one) for one in requests]
+        names, events = [row.pop("user", None) for row in rows], [row.pop("events", None) for row in rows]
+        known = [name for name in names if name is not None]
+        if len(set(known)) < len(known):
             raise ValueError("a user may be in a batch once: put all new events of one user in one request")
-        keeps = parameters.get("return_state", False)
-        exclude_seen = parameters.get("exclude_seen")
-        if exclude_seen is None:
-            exclude_seen = not self.pipe.feature_extractor.recommend_seen
-        rows, users = [], []
-        for request in requests:
-            user = None if request["user"] is None else self.users.get(request["user"], User())
-            users.append(user)
-            rows.append(_row(request, user, exclude_seen))
-        # The pipeline checks all of it before anything is kept.
-        answers = self.pipe(rows, **{**parameters, "return_state": keeps or bool(names)})
-        for request, row, user, answer in zip(requests, rows, users, answers, strict=True):
+        leaves_out, users = parameters.get("exclude_seen"), [self.users.get(name, User()) for name in names]
+        if leaves_out is None:
+            leaves_out = not self.pipe.feature_extractor.recommend_seen
+        counted = [set(user.events) for user in users]
+        for row, name, user, new, numbers in zip(rows, names, users, events, counted, strict=True):
+            for event in new or ():
+                if event.get("id") not in numbers:
+                    row["history"].append(event["item"])
+                    numbers |= {event.get("id")} - {None}
+            if name is not None:
+                row["state"] = user.state
+                row["exclude"] = [*(user.seen if leaves_out else ()), *(row.get("exclude") or ())]
+        # The pipeline checks all of it before anything is stored.
+        wanted = parameters.get("return_state", False)
+        answers = self.pipe(rows, **{**parameters, "return_state": wanted or bool(known)})
+        for row, name, user, numbers, answer in zip(rows, names, users, counted, answers, strict=True):
             state = answer.pop("state", None)
-            if keeps:
+            if wanted:
                 answer["state"] = base64.b64encode(state).decode()
-            if user is not None:
-                seen = [*user.seen, *row["history"]]
-                self.users[request["user"]] = User(state, seen, user.events | request["event_ids"])
-                self.users.move_to_end(request["user"])
+            if name is not None:
+                self.users[name] = User(state, [*user.seen, *row["history"]], frozenset(numbers))
+                self.users.move_to_end(name)
         while len(self.users) > MAX_USERS:
             self.users.popitem(last=False)
         return answers
 
 
-def _request(one: Any) -> dict[str, Any]:
-    """A request in any form, with all keys."""
-    if not isinstance(one, Mapping):
-        one = {"history": one}
-    unknown = [key for key in one if key not in KEYS]
-    if unknown:
-        raise ValueError(f"a request has no {unknown[0]!r}; its keys are {', '.join(KEYS)}")
-    if "history" in one and "events" in one:
-        raise ValueError("give either history or events")
-    if one.get("user") is not None and one.get("state") is not None:
+def _row(one: Any) -> dict[str, Any]:
+    """A request in any form as the pipeline takes it, still with `user` and `events`; the pipeline checks the rest."""
+    row = dict(one) if isinstance(one, Mapping) else {"history": one}
+    user, events = row.get("user"), row.get("events", [])
+    if not isinstance(user, (str, int, type(None))):
+        raise ValueError(f"user must be a text or an integer, got {user!r}")
+    if user is not None and row.get("state") is not None:
         raise ValueError("give either user, whose state is kept here, or state")
-    if not isinstance(one.get("user"), (str, int, type(None))):
-        raise ValueError(f"user must be a text or an integer, got {one['user']!r}")
-    if "events" in one and one.get("user") is None:
-        raise ValueError("events are counted for a user: give user")
-    state = one.get("state")
-    if state is not None:
-        try:
-            state = base64.b64decode(state, validate=True)
-        except (binascii.Error, TypeError, ValueError):
-            raise ValueError("state is not the base64 text that an answer gave") from None
-    events = one.get("events", [])
-    if not isinstance(events, list) or not all(_is_event(event) for event in events):
+    if "events" in row and ("history" in row or user is None):
+        raise ValueError("events are counted for a user: give user, and give either history or events")
+    if not isinstance(events, list) or not all(map(_is_event, events)):
         raise ValueError('events must be a list of {"item": id, "id": text or integer}')
-    history = one.get("history", [])
-    return {"history": history, "events": events, "state": state, "user": one.get("user"), "event_ids": set(),
-            "allowed": one.get("allowed"), "exclude": one.get("exclude"), "time_gap": one.get("time_gap")}  # fmt: skip
+    if row.get("state") is not None:
+        try:
+            row["state"] = base64.b64decode(row["state"], validate=True)
+        except (TypeError, ValueError):
+            raise ValueError("state is not the base64 text that an answer gave") from None
+    return {**row, "history": row.get("history", [])}
 
 
 def _is_event(event: Any) -> bool:
     return isinstance(event, Mapping) and "item" in event and isinstance(event.get("id"), (str, int, type(None)))
-
-
-def _row(request: dict[str, Any], user: User | None, exclude_seen: bool) -> dict[str, Any]:
-    """What the pipeline gets; notes the ids of the events that are counted now."""
-    if user is None:
-        return {key: request[key] for key in ("history", "state", "allowed", "exclude", "time_gap")}
-    history = list(request["history"])
-    for event in request["events"]:
-        number = event.get("id")
-        if number is not None and (number in user.events or number in request["event_ids"]):
-            continue
-        history.append(event["item"])
-        if number is not None:
-            request["event_ids"].add(number)
-    seen = user.seen if exclude_seen else []
-    exclude = [*seen, *(request["exclude"] or ())]
-    rest = {key: request[key] for key in ("allowed", "time_gap")}
-    return {"history": history, "state": user.state, "exclude": exclude, **rest}

@@ -1,8 +1,8 @@
 """Fast forms of the operations in `models/ops_glintru.py`. Nothing here travels to the Hub, and models never import it.
 
-`c/` holds the kernels in C, `build` compiles them and `calls` calls them. `recurrence`, `block`, `scan` and `softmax`
-each give `FORMS`: by the name of an operation, the condition under which a form serves, and the form. `step` is the
-whole model's step by one click.
+`c/` holds the kernels in C, `build` compiles them and `calls` calls them. `recurrence`, `block`, `scan`, `softmax` and
+`running_sums` each give `FORMS`: by the name of an operation, the condition under which a form serves, and the form.
+`step` is the whole model's step by one click.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from . import block, recurrence, scan, softmax
+from . import block, recurrence, running_sums, scan, softmax
 
 __all__ = ["register"]
 
@@ -27,6 +27,6 @@ def register(table: dict[str, list[tuple[Callable[..., bool], Callable[..., Any]
     if signatures != SIGNATURES:
         return
     form: Any
-    for forms in (recurrence.FORMS, block.FORMS, scan.FORMS, scan.CHUNKED, softmax.FORMS):
+    for forms in (recurrence.FORMS, block.FORMS, scan.FORMS, scan.CHUNKED, softmax.FORMS, running_sums.FORMS):
         for name, form in forms.items():
             table.setdefault(name, []).append(form)

@@ -1,5 +1,7 @@
 """Configuration of GLINT-RU (arXiv 2406.10244, KDD 2025)."""
 
+from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
@@ -9,7 +11,6 @@ from transformers.utils import logging
 __all__ = ["GlintRUConfig", "GlintRUError", "NextItemConfig"]
 
 logger = logging.get_logger(__name__)
-
 
 # Keys that transformers itself may hand to a config beside its declared fields.
 _TRANSFORMERS_KEYS = frozenset(
@@ -27,6 +28,20 @@ class GlintRUError(ValueError):
     """Base of every error that this package raises on bad input."""
 
 
+def from_package(module: str, required: bool = True) -> Any:
+    """A module of `modeling_glintru.models` that does not travel to the Hub.
+
+    Raises:
+        GlintRUError: The package is not installed, and the module is required; otherwise the result is None then.
+    """
+    try:
+        return import_module(f"modeling_glintru.models.{module}")
+    except ImportError as error:
+        if required:
+            raise GlintRUError("this needs the package: pip install glintru") from error
+        return None
+
+
 UNKNOWN_GAP = -1.0  # the time to a request where it is not known
 
 
@@ -40,31 +55,26 @@ def check_knows_time(model: Any) -> None:
         raise GlintRUError("time gaps are for models with use_time_gaps=True, and this one was made without")
 
 
+def check_fields(config: Any, names: tuple[str, ...], said: str, allowed: Callable[[Any], bool]) -> None:
+    """Refuses a config in which the value of one of these fields is not allowed; `said` tells what is."""
+    for name in names:
+        if not allowed(getattr(config, name)):
+            raise GlintRUError(f"{name} must be {said}, got {getattr(config, name)}")
+
+
 def at_least_one(config: Any, *names: str) -> None:
     """Each named field is 1 or more."""
-    for name in names:
-        if getattr(config, name) < 1:
-            raise GlintRUError(f"{name} must be at least 1, got {getattr(config, name)}")
+    check_fields(config, names, "at least 1", lambda value: value >= 1)
 
 
 def rates(config: Any, *names: str) -> None:
     """Each named field is in [0, 1)."""
-    for name in names:
-        if not 0 <= getattr(config, name) < 1:
-            raise GlintRUError(f"{name} must be at least 0 and below 1, got {getattr(config, name)}")
+    check_fields(config, names, "at least 0 and below 1", lambda value: 0 <= value < 1)
 
 
 def above_zero(config: Any, *names: str) -> None:
     """Each named field is positive and finite."""
-    for name in names:
-        if not 0 < getattr(config, name) < float("inf"):
-            raise GlintRUError(f"{name} must be above 0 and finite, got {getattr(config, name)}")
-
-
-def one_of(config: Any, name: str, allowed: tuple[str, ...]) -> None:
-    """The field is one of the allowed names."""
-    if getattr(config, name) not in allowed:
-        raise GlintRUError(f"{name} must be one of {', '.join(allowed)}; got {getattr(config, name)!r}")
+    check_fields(config, names, "above 0 and finite", lambda value: 0 < value < float("inf"))
 
 
 def heads_divide(config: Any) -> None:
@@ -73,41 +83,6 @@ def heads_divide(config: Any) -> None:
         raise GlintRUError(
             f"hidden_size must be a multiple of num_attention_heads, got {config.hidden_size} and "
             f"{config.num_attention_heads}"
-        )
-
-
-# Fields of older configs, with their defaults: how a model was trained is not in its config any more.
-_OLD_FIELDS: dict[str, Any] = {
-    "loss": "cross_entropy",
-    "num_negatives": 256,
-    "negative_sampling": "uniform",
-    "popularity_exponent": 1.0,
-    "in_batch_share": 0.5,
-    "gbce_t": 0.75,
-    "label_smoothing": 0.0,
-    "r_drop_alpha": 0.0,
-    "seen_items_in_softmax": True,
-    "time_gap_masking": 0.1,
-    "padding_in_softmax": False,
-    "padding_mode": "masked",
-}
-
-
-def _take_out_old_fields(fields: dict[str, Any]) -> None:
-    """Removes old fields; what they say is not needed to score, but a training would go on with another loss."""
-    old = {name: fields.pop(name) for name in _OLD_FIELDS if name in fields}
-    if old.get("padding_mode", "masked") != "masked":
-        raise GlintRUError(
-            "padding_mode 'official', the authors' padding leak, is not a way to run a model any more: set "
-            "padding_mode to 'masked' in config.json; modeling_glintru.hub.official computes the leak"
-        )
-    of_loss = {
-        name: value for name, value in old.items() if value != _OLD_FIELDS[name] and name != "padding_in_softmax"
-    }
-    if of_loss:
-        logger.warning_once(
-            f"This config says how its model was trained, {of_loss}; that is a loss now, not a part of the model. To "
-            "train on with it, set model.training_loss = NextItemLoss(...)."
         )
 
 
@@ -125,11 +100,12 @@ class NextItemConfig(PreTrainedConfig):
     use_time_gaps: bool = False
 
     def __post_init__(self, **kwargs: Any) -> None:
-        _take_out_old_fields(kwargs)
-        unknown = sorted(k for k in kwargs if k not in _TRANSFORMERS_KEYS and not k.startswith("_"))
+        unknown = {key for key in kwargs if key not in _TRANSFORMERS_KEYS and not key.startswith("_")}
+        if unknown and (old_configs := from_package("old_configs", required=False)):
+            unknown -= old_configs.take_out_old_fields(kwargs)
         if unknown:
-            names = ", ".join(map(repr, unknown))
-            logger.warning(f"{type(self).__name__} does not know {names}: kept as attributes, but not used.")
+            names = ", ".join(map(repr, sorted(unknown)))
+            logger.warning(f"{type(self).__name__} does not know {names}: set as attributes, but not used.")
         super().__post_init__(**kwargs)
 
     def to_dict(self) -> dict[str, Any]:
@@ -179,18 +155,18 @@ class GlintRUConfig(NextItemConfig):
         use_block_gate (`bool`, defaults to `True`): The GELU gate on the mixed experts.
         use_gated_mlp (`bool`, defaults to `True`): The gated MLP at the end of the block (section 3.5).
         average_share (`float`, defaults to 0.0): Share of a moving average of the block's input in what the MLP reads,
-            the rest being that of the experts; 0 (off, as published) to below 1. Helps most on small or sparse data.
+            the rest being that of the experts; 0 (off, as published) to below 1. Helps on small or sparse data.
         average_decay (`float`, defaults to 0.9): What an item's weight in that average is multiplied by for each item
             after it; 0 to below 1.
         state_space_share (`float`, defaults to 0.0): Share of a selective state space (Mamba's) over the block's input
-            in what the MLP reads; 0 is off, as published. With `average_share` below 1. Helps where histories are long.
+            in what the MLP reads; 0 is off, as published. Helps where histories are long.
         use_embedding_norm (`bool`, defaults to `False`): A layer normalisation between the embeddings' dropout and the
             first block; not in the paper. A state space wants it.
         temperature (`float`, defaults to 1.0): Scores are divided by it in the loss and in `logits`; above 0.
-        normalize_scores (`bool`, defaults to `False`): Scores are cosines instead of inner products: representation and
-            item embedding are divided by their lengths first. Needs a small temperature, 0.05 to 0.1.
+        normalize_scores (`bool`, defaults to `False`): Scores are cosines instead of inner products of representation
+            and item embedding. Needs a small temperature, 0.05 to 0.1.
         use_time_gaps (`bool`, defaults to `False`): Whether the scores also depend on the time from the last item to
-            the request, where it is given (`time_gaps`); without it they are as if this were off. See `TimeGaps`.
+            the request, where `time_gaps` gives it. See `TimeGaps`.
 
     Raises:
         huggingface_hub.errors.StrictDataclassError: A field has a wrong type or a value that is not allowed; the

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, cast
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.utils import ModelOutput, can_return_tuple
 
-from .configuration_glintru import UNKNOWN_GAP, GlintRUError, check_knows_time
-from .ops_glintru import cross_entropy, unit
+from .configuration_glintru import UNKNOWN_GAP, GlintRUError, check_knows_time, from_package
+from .ops_glintru import at, cross_entropy, full_precision, unit
 from .pipeline_glintru import SequentialRecommendationPipeline  # noqa: F401 (its file is saved with the model)
 from .state_glintru import GlintRUState
 
-__all__ = ["INITIALISATIONS", "EncoderOutput", "NextItemHead", "PrefixEncoder", "SequentialRecommendationOutput"]
+__all__ = ["EncoderOutput", "NextItemHead", "PrefixEncoder", "SequentialRecommendationOutput"]
 
-INITIALISATIONS = ("neighbours", "mean")  # of the embeddings of new items
 HIDDEN_SHARE = 0.1  # of the gaps, in training
 NUM_GAPS = 64  # no gap, less than one unit, and a doubling each: enough for microseconds in 64 bits
 
@@ -49,9 +46,7 @@ class SequentialRecommendationOutput(ModelOutput):
             `return_all_logits`. Index 0 (padding) and excluded items are -inf; a row without items scores 0 everywhere.
             `None` in a training step (`model.train()` and `labels`) that does not set `return_all_logits`: the loss
             does not need them, and with millions of items they would cost more than all the rest.
-        last_hidden_state: (batch, length, hidden_size), see `EncoderOutput`.
-        hidden_states: See `EncoderOutput`.
-        state: See `EncoderOutput`.
+        last_hidden_state, hidden_states, state: See `EncoderOutput`.
     """
 
     loss: Tensor | None = None
@@ -114,12 +109,8 @@ def is_last_item(mask: Tensor) -> Tensor:
 
 def last_item(hidden: Tensor, mask: Tensor) -> Tensor:
     """The representation at the last item of each row, zeros where there is none. (batch, hidden_size)."""
-    if hidden.shape[1] == 0:
-        return hidden.new_zeros(hidden.shape[0], hidden.shape[2])
-    positions = torch.arange(1, mask.shape[1] + 1, device=mask.device)
-    last = (mask * positions).amax(1)
-    picked = hidden.gather(1, (last - 1).clamp_min(0)[:, None, None].expand(-1, 1, hidden.shape[2])).squeeze(1)
-    return torch.where((last > 0)[:, None], picked, torch.zeros((), dtype=picked.dtype, device=picked.device))
+    places = mask * torch.arange(1, mask.shape[1] + 1, device=mask.device)
+    return at(hidden, F.pad(places, (1, 0)).amax(1) - 1)
 
 
 def gaps_of_positions(time_gaps: Tensor, mask: Tensor) -> Tensor:
@@ -161,9 +152,11 @@ class PrefixEncoder:
     def advance(
         self, embeds: Tensor, mask: Tensor | None, state: GlintRUState | None
     ) -> tuple[list[Tensor], GlintRUState]:
-        """As `encode`, for rows that go on from `state` (`None`: that begin), and the state after them.
+        """The hidden states, as `encode` gives them, of rows that go on from a state, and the state after the rows.
 
-        Every row has its items before its padding, and may have none.
+        Args:
+            embeds, mask: As of `encode`; every row has its items before its padding, and may have none.
+            state: `None` where the rows begin here.
         """
         raise GlintRUError(f"{type(self).__name__} has no streaming state: state= and use_cache= are for GLINT-RU")
 
@@ -256,40 +249,11 @@ class NextItemHead:
     def set_input_embeddings(self, value: nn.Module) -> None:
         self.model.embed_items = cast(nn.Embedding, value)
 
-    @torch.no_grad()
     def add_items(
-        self,
-        num_new: int,
-        init: str | Tensor = "mean",
-        histories: Iterable[Sequence[int]] | None = None,
+        self, num_new: int, init: str | Tensor = "mean", histories: Iterable[Sequence[int]] | None = None
     ) -> None:
-        """Makes room for items that were added to the processor: their rows come after those that are there.
-
-        Rows of old items and representations of histories stay bit for bit, and with them the scores of old items (to
-        the last bit, which the kernel of the matrix product may choose by the number of items).
-
-        Args:
-            num_new: How many; `processor.add_items` gives the number.
-            init: Where the new embeddings begin: `"neighbours"`, the mean of the known items that stand directly
-                before and after the item in `histories` (of all known items where there is none); `"mean"`, the mean
-                of all known items; or the embeddings themselves, (num_new, hidden_size).
-            histories: For `"neighbours"`: item indices of the grown vocabulary, oldest first.
-
-        Raises:
-            GlintRUError: `num_new` below 0, an unknown `init` or one of another shape, or histories are missing.
-
-        Example:
-            >>> model.add_items(processor.add_items(["sku-17", "sku-18"]))
-        """
-        if num_new < 0:
-            raise GlintRUError(f"num_new must be at least 0, got {num_new}")
-        embedding = self.get_input_embeddings()
-        rows = new_rows(embedding.weight, num_new, init, histories)
-        if num_new == 0:
-            return
-        # A new parameter: one whose data was exchanged would have the old shape for a graph that is still alive.
-        embedding.weight = nn.Parameter(torch.cat([embedding.weight, rows]), embedding.weight.requires_grad)
-        self.config.vocab_size = embedding.num_embeddings = len(embedding.weight)
+        """Makes room for new items, behind those that are there; needs the package, see `models/new_items.py`."""
+        from_package("new_items").add_items(self, num_new, init, histories)
 
     @property
     def num_passes(self) -> int:
@@ -316,18 +280,13 @@ class NextItemHead:
     ) -> SequentialRecommendationOutput:
         """
         Args:
-            input_ids: (batch, length) int64 item indices in time order; 0 is padding, on either side.
-            attention_mask: (batch, length), 1 at items. Optional: index 0 is padding.
+            input_ids, attention_mask, inputs_embeds, output_hidden_states: As of `PrefixEncoder.forward`.
             labels: (batch, length) int64; `labels[:, t]` is the item that follows position t. -100 is ignored, nothing
                 is shifted inside.
             exclude_item_ids: (batch, any) int64 items whose `logits` become -inf, padded with 0.
-            inputs_embeds: (batch, length, hidden_size) instead of `input_ids`.
-            output_hidden_states: Whether to return the output of every block.
             return_all_logits: Whether `logits` is for all positions instead of the last real item.
             num_items_in_batch: Divisor of the summed loss; the number of labels when not given.
-            state: GLINT-RU only: the `GlintRUState` that the rows go on from, see `PrefixEncoder.forward`. A row
-                without items is scored as its state is.
-            use_cache: GLINT-RU only: whether to return the state after the rows; yes by default with `state`.
+            state, use_cache: GLINT-RU only: as of `PrefixEncoder.forward`. A row without items is scored as its state.
             time_gaps: With `use_time_gaps`: times in the unit of the training data, from each item to what follows it,
                 the next item or the request, (batch, length); or from each row's last item to the request, (batch,).
                 Negative where not known.
@@ -337,17 +296,22 @@ class NextItemHead:
                 knows nothing of time.
         """
         carried: dict[str, Any] = {} if state is None and not use_cache else {"state": state, "use_cache": True}
-        outputs = self.model(
-            input_ids, attention_mask, inputs_embeds, output_hidden_states, return_dict=True, **carried
-        )
+        inputs = (input_ids, attention_mask, inputs_embeds, output_hidden_states)
+        options: dict[str, Any] = {**carried, "return_dict": True}
+        outputs = self.model(*inputs, **options)
         hidden = outputs.last_hidden_state
         mask = item_mask(input_ids, attention_mask, hidden)
-        asked = hidden
-        if time_gaps is not None and (return_all_logits or labels is not None):
-            asked = self.at_time(hidden, gaps_of_positions(time_gaps, mask))
-        logits = None
+
+        def with_gaps(hidden: Tensor) -> Tensor:
+            return hidden if time_gaps is None else self.at_time(hidden, gaps_of_positions(time_gaps, mask))
+
+        loss = logits = None
+        everywhere = with_gaps(hidden) if return_all_logits or labels is not None else hidden
+        if labels is not None:
+            passes = [everywhere, *(with_gaps(self.model(*inputs, **options)[0]) for _ in range(1, self.num_passes))]
+            loss = self._loss(passes, labels, mask, num_items_in_batch, input_ids)
         if return_all_logits:
-            logits = self._logits(asked, exclude_item_ids)
+            logits = self._logits(everywhere, exclude_item_ids)
         elif labels is None or not self.training:
             last = last_item(hidden, mask)
             if carried:
@@ -355,13 +319,6 @@ class NextItemHead:
             if time_gaps is not None:
                 last = self.at_time(last, gaps_of_requests(time_gaps, mask))
             logits = self._logits(last, exclude_item_ids)
-        loss = None
-        if labels is not None:
-            passes = [asked]
-            for _ in range(1, self.num_passes):
-                again = self.model(input_ids, attention_mask, inputs_embeds, return_dict=True, **carried)[0]
-                passes.append(again if time_gaps is None else self.at_time(again, gaps_of_positions(time_gaps, mask)))
-            loss = self._loss(passes, labels, mask, num_items_in_batch, input_ids)
         return SequentialRecommendationOutput(
             loss=loss,
             logits=logits,
@@ -388,8 +345,7 @@ class NextItemHead:
         return hidden / self.config.temperature
 
     def _logits(self, hidden: Tensor, exclude_item_ids: Tensor | None) -> Tensor:
-        # Scores in bf16 would tie: autocast stops here.
-        with nullcontext() if hidden.is_meta else torch.autocast(hidden.device.type, enabled=False):
+        with full_precision(hidden):  # scores in bfloat16 would tie
             logits = self.query_vectors(hidden) @ self.item_vectors().T
         hidden_items = torch.zeros_like(logits, dtype=torch.bool)
         hidden_items[..., 0] = True
@@ -421,7 +377,7 @@ class NextItemHead:
                 raise GlintRUError("seen_items_in_softmax=False needs input_ids: from inputs_embeds no item is known")
             row, position = chosen.nonzero(as_tuple=True)
             before = torch.arange(mask.shape[1], device=mask.device) <= position[:, None]
-            seen = seen_items(input_ids[row].long(), mask[row] & before, targets)
+            seen = torch.where(mask[row] & before, input_ids[row].long(), targets[:, None])
         loss = self._summed_loss([hidden[chosen] for hidden in passes], targets, seen)
         if num_items_in_batch is None:
             num_items_in_batch = max(1, targets.numel())
@@ -437,63 +393,6 @@ class NextItemHead:
         if self.config.normalize_scores:
             hidden, weight = unit(hidden), unit(weight)
         return cross_entropy(hidden, weight, targets, float(self.config.temperature), 0.0, None)
-
-
-def seen_items(items: Tensor, seen: Tensor, targets: Tensor) -> Tensor:
-    """Items that leave the softmax of their target: (targets, length) int64, the target itself where there is none.
-
-    Args:
-        items: (targets, length) int64 items of each target's row.
-        seen: (targets, length) bool, which of them the target follows.
-        targets: (targets,) int64 item indices.
-    """
-    return torch.where(seen, items, targets[:, None])
-
-
-def neighbour_means(weight: Tensor, histories: Iterable[Sequence[int]], num_new: int) -> Tensor:
-    """For each new item the mean embedding of the known items that stand directly before and after it.
-
-    Args:
-        weight: (known, size) embeddings; index 0 is padding, and the new items have the indices from `known` on.
-        histories: Item indices, oldest first. An item counts as often as it is a neighbour.
-        num_new: How many new items there are.
-
-    Returns:
-        (num_new, size) in the dtype of `weight`. An item without a known neighbour gets the mean of all known items.
-    """
-    known = len(weight)
-    new, beside = [], []
-    for history in histories:
-        items = np.asarray(history, np.int64)
-        for here, there in ((items[1:], items[:-1]), (items[:-1], items[1:])):
-            pairs = (here >= known) & (there > 0) & (there < known)
-            new.append(here[pairs] - known)
-            beside.append(there[pairs])
-    places = torch.from_numpy(np.concatenate([*new, np.zeros(0, np.int64)])).to(weight.device)
-    neighbours = torch.from_numpy(np.concatenate([*beside, np.zeros(0, np.int64)])).to(weight.device)
-    counts = torch.bincount(places, minlength=num_new)[:num_new, None]
-    sums = torch.zeros(num_new, weight.shape[1], device=weight.device)
-    for part, rows in zip(places.split(2**16), neighbours.split(2**16), strict=True):
-        sums.index_add_(0, part, weight[rows].float())
-    means = torch.where(counts > 0, sums / counts.clamp_min(1), weight[1:].float().mean(0))
-    return means.to(weight.dtype)
-
-
-def new_rows(weight: Tensor, num_new: int, init: str | Tensor, histories: Iterable[Sequence[int]] | None) -> Tensor:
-    """(num_new, size) embeddings of new items; arguments and errors as `NextItemHead.add_items`."""
-    if isinstance(init, Tensor):
-        if init.shape != (num_new, weight.shape[1]):
-            raise GlintRUError(
-                f"init must have one row for each new item, {(num_new, weight.shape[1])}, got {tuple(init.shape)}"
-            )
-        if not init.isfinite().all():
-            raise GlintRUError("init holds numbers that are not finite")
-        return init.detach().to(weight)
-    if init not in INITIALISATIONS:
-        raise GlintRUError(f"init must be one of {', '.join(INITIALISATIONS)}, or a tensor; got {init!r}")
-    if init == "neighbours" and histories is None:
-        raise GlintRUError("init 'neighbours' needs histories=, in which the new items have neighbours; or take 'mean'")
-    return neighbour_means(weight, histories if init == "neighbours" and histories is not None else [], num_new)
 
 
 # ---------------------------------------------------------------------- the time of the request

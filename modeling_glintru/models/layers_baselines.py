@@ -85,6 +85,12 @@ def at_least_zero(config: Any, *names: str) -> None:
             raise GlintRUError(f"{name} must be at least 0, got {getattr(config, name)}")
 
 
+def one_of(config: Any, name: str, allowed: tuple[str, ...]) -> None:
+    """The field is one of the allowed names."""
+    if getattr(config, name) not in allowed:
+        raise GlintRUError(f"{name} must be one of {', '.join(allowed)}; got {getattr(config, name)!r}")
+
+
 def check_length(length: int, longest: int) -> None:
     """A model with positions reads no more items than it has positions.
 

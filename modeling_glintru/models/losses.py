@@ -133,7 +133,7 @@ class NextItemLoss:
             model: The recommender: its `temperature` and `normalize_scores`, and its item embeddings.
             passes: For each pass (in eval mode one) representations, (targets, hidden_size).
             targets: (targets,) int64 item indices.
-            seen: (targets, any) int64 items that do not compete, see `head_glintru.seen_items`.
+            seen: (targets, any) int64 items that do not compete with the target, filled up with the target itself.
 
         Raises:
             GlintRUError: Counts are missing, or of another vocabulary.

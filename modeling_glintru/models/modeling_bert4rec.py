@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 from transformers import initialization as init
 
 from .configuration_glintru import GlintRUError, NextItemConfig, above_zero, at_least_one, heads_divide, rates
-from .head_glintru import SequentialRecommendationOutput, check_indices, is_last_item, item_mask, seen_items
+from .head_glintru import SequentialRecommendationOutput, check_indices, is_last_item, item_mask
 from .layers_baselines import FeedForward, SelfAttention, at_least_zero
 from .ops_glintru import Dropout
 from .whole_history_baselines import WholeHistoryEncoder, WholeHistoryHead
@@ -207,7 +207,7 @@ class BERT4RecForSequentialRecommendation(WholeHistoryHead, BERT4RecPreTrainedMo
         if self.training_loss is not None and self.training_loss.wants_seen_items:
             # Here these are all items of the row that are not masked.
             row = masked.nonzero(as_tuple=True)[0]
-            seen = seen_items(window[row], ((window != 0) & ~masked)[row], targets)
+            seen = torch.where(((window != 0) & ~masked)[row], window[row], targets[:, None])
         loss = self._summed_loss(passes, targets, seen) / max(1, targets.numel())
         return SequentialRecommendationOutput(loss=loss)
 

@@ -1,19 +1,16 @@
-"""GLINT-RU (arXiv 2406.10244, KDD 2025) as a `PreTrainedModel`: its block, computed for every prefix in one pass.
+"""GLINT-RU (arXiv 2406.10244, KDD 2025) as a `PreTrainedModel`: every prefix of a history in one pass.
 
 For the prefix that ends at t, everything to the right of t is absent. Only the values AT t differ from those of the
 longer sequence: below, `edge` is a value at the last position of a prefix, `interior` the value once the right
 neighbour is there.
 
-A block is a list of parts. A part says which tensors it keeps of a user's history (`keeps`), computes its output
-at every position, from the beginning or after a history (`forward`), and can take items in without an output
-(`absorb`). Streaming, the representation of the last item alone, and the export are made of these.
+A block is a list of parts. A part declares its state tensors (`has_state`), and its `forward` computes the output at
+every position, from the beginning or after a history, and the state after the rows.
 """
 
 from __future__ import annotations
 
 import math
-from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -28,63 +25,24 @@ from .head_glintru import NextItemHead, PrefixEncoder
 from .ops_glintru import (
     Dropout,
     add_norm,
+    at,
     at_least_float32,
     attention_parts,
     autocast_once,
-    decay_matrix,
     decayed_sums,
-    features,
+    full_precision,
     gated_pairs,
     gelu_gate,
     gru_prefix_states,
     gru_states,
     gru_step,
-    heads_of,
     linear_attention,
-    pairs,
     prefix_convolution,
     selective_scan,
 )
-from .state_glintru import GlintRUState, StateLayout, fingerprint_of, keeps
+from .state_glintru import GlintRUState, StateLayout, fingerprint_of, has_state
 
-__all__ = [
-    "GlintRUForSequentialRecommendation",
-    "GlintRUModel",
-    "GlintRUPreTrainedModel",
-]
-
-
-@dataclass(frozen=True)
-class Past:
-    """The histories that a batch of new items goes on from.
-
-    Args:
-        tensors: What a part of the block keeps, by name, see `keeps`; each (batch, …).
-        count: (batch,) int64, items of each history; the tensors are zeros where it is 0.
-    """
-
-    tensors: dict[str, Tensor]
-    count: Tensor
-
-    def has_items(self, like: Tensor) -> Tensor:
-        """(batch, 1), which is 1 where there is a history, in the dtype of `like`."""
-        return (self.count > 0)[:, None].to(like.dtype)
-
-
-def at(x: Tensor, index: Tensor, fallback: Tensor | None = None) -> Tensor:
-    """`x` (batch, length, …) at one position of each row, and `fallback` (or zeros) where the index is negative."""
-    if x.shape[1] == 0:
-        return x.new_zeros(x.shape[0], *x.shape[2:]) if fallback is None else fallback
-    where = index.clamp(0, x.shape[1] - 1).view(-1, 1, *[1] * (x.dim() - 2)).expand(-1, 1, *x.shape[2:])
-    found, inside = x.gather(1, where).squeeze(1), (index >= 0).view(-1, *[1] * (x.dim() - 2))
-    if fallback is None:
-        return found * inside.to(found.dtype)
-    return torch.where(inside, found.to(fallback.dtype), fallback)
-
-
-def before(counts: Tensor, length: int, like: Tensor) -> Tensor:
-    """(batch, length, 1): 1 at the first `counts` (batch,) positions of each row, in the dtype of `like`."""
-    return (torch.arange(length, device=counts.device) < counts[:, None])[..., None].to(like.dtype)
+__all__ = ["GlintRUForSequentialRecommendation", "GlintRUModel", "GlintRUPreTrainedModel"]
 
 
 def is_plain(layer: nn.Module) -> bool:
@@ -104,10 +62,10 @@ def joined(layers: list[nn.Linear], x: Tensor) -> Tensor:
 
 
 class Part(nn.Module):
-    """One part of a block; every part has these two."""
+    """One part of a block."""
 
     def forward(
-        self, x: Tensor, reads: Tensor, mask: Tensor | None, past: Past | None = None, num_items: Tensor | None = None
+        self, x: Tensor, reads: Tensor, mask: Tensor | None, past: dict[str, Tensor], num_items: Tensor | None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """
         Args:
@@ -115,17 +73,14 @@ class Part(nn.Module):
             reads: The same in the dtype of the products, see `autocast_once`.
             mask: (batch, length, 1) in x's dtype, 0 at padding, which is at the ends of a row (after the items where
                 there is a `past` or `num_items`); `None` where there is none.
-            past: The histories that the rows go on from; `None` where they begin here.
+            past: The state of the histories that the rows go on from: the tensors that the parts of the block declare,
+                (batch, …) each, and `count`, (batch,) int64, the items of each history. Empty where rows begin here.
             num_items: (batch,) int64, items of each row, where the state after them is wanted.
 
         Returns:
-            (batch, length, size), and the tensors that it keeps after the rows (empty without `num_items`).
+            (batch, length, size), and the state tensors after the rows, by name (none without `num_items`).
         """
         raise NotImplementedError
-
-    def absorb(self, x: Tensor, num_items: Tensor) -> dict[str, Tensor]:
-        """The tensors of `state_shapes` after the first `num_items` (batch,) items of rows that begin here."""
-        return self(x, autocast_once(x), before(num_items, x.shape[1], x), None, num_items)[1]
 
 
 class TemporalConvolution(nn.Conv1d):
@@ -144,7 +99,7 @@ class TemporalConvolution(nn.Conv1d):
         maps = self.weight.permute(2, 0, 1).flatten(0, 1)
         if not is_plain(projection):
             return F.linear(projection(x), maps)
-        with torch.autocast(x.device.type, enabled=False) if not x.is_meta else nullcontext():
+        with full_precision(x):
             weight, bias = maps @ projection.weight, maps @ projection.bias
         return F.linear(x, weight, bias)
 
@@ -153,18 +108,18 @@ class TemporalConvolution(nn.Conv1d):
         return F.linear(pairs, self.weight[:, :, :2].transpose(1, 2).flatten(1), self.bias)
 
 
-@keeps(
+@has_state("gru", bit=1, on=lambda config: config.use_gru, shapes=lambda d, heads: {"hidden": (d,)})
+@has_state(
     "convolutions",
     bit=2,
     on=lambda config: config.use_gru and config.use_temporal_convolutions,
-    shapes=lambda size, heads: {"edge": (size,), "after": (size,)},
+    shapes=lambda d, heads: {"edge": (d,), "after": (d,)},
 )
-@keeps("gru", bit=1, on=lambda config: config.use_gru, shapes=lambda size, heads: {"hidden": (size,)})
 class GlintRUSelectiveGRU(Part):
     """Dense selective GRU expert (paper section 3.3): convolution, GRU, selective gate, convolution.
 
-    Kept of a history are `hidden`, the recurrent state (with convolutions the one before the last item, whose interior
-    value still lacks its right neighbour), `edge`, the last item's edge value, and `after`, what it gives to the next.
+    Its state is `hidden`, the recurrent state (with convolutions the one before the last item, whose interior value
+    still lacks its right neighbour), `edge`, the last item's edge value, and `after`, what it gives to the next.
     """
 
     def __init__(self, config: GlintRUConfig) -> None:
@@ -179,70 +134,51 @@ class GlintRUSelectiveGRU(Part):
         self.dropout = Dropout(config.hidden_dropout)
         self.conv_out = TemporalConvolution(size) if convolutions else None
 
-    def _gated(self, x: Tensor, states: Tensor) -> Tensor:
-        """The projected states, gated by what the recurrence read [δ₂(c) ⊗ Φ(h)]."""
+    def _gated(self, c: Tensor, states: Tensor) -> Tensor:
+        """Y = δ₂(c) ⊗ Φ(h): the projected states, gated by what the recurrence read."""
         out = self.out_proj(states)
-        return out if self.gate is None else self.dropout(self.gate(x)) * out
+        return out if self.gate is None else self.dropout(self.gate(c)) * out
 
-    def forward(self, x, reads, mask, past=None, num_items=None):
+    def forward(self, x, reads, mask, past, num_items):
+        old = past.get("hidden")
         if self.conv_in is None or self.conv_out is None:
-            u = self.in_proj(reads)
-            u = u if mask is None else u * mask
-            states = gru_states(self.gru, u, None if past is None else past.tensors["hidden"])
-            new = {} if num_items is None else {"hidden": at(states, num_items - 1, _old(past, "hidden"))}
-            return self._gated(u, states), new
-        taps = self.conv_in.taps(self.in_proj, reads)
-        start = value = None  # of the last item of the history, which has its right neighbour now
-        if past is not None:
-            has_items, to_previous = past.has_items(taps), taps[:, 0].chunk(3, dim=-1)[2]
-            interior = (past.tensors["edge"].to(taps.dtype) + to_previous) * has_items
-            start = gru_step(self.gru, interior, past.tensors["hidden"]) * has_items
+            c = self.in_proj(reads)  # U
+            c = c if mask is None else c * mask
+            states = gru_states(self.gru, c, old)  # G
+            new = {} if num_items is None else {"hidden": at(states, num_items - 1, old)}
+            return self._gated(c, states), new
+        taps = self.conv_in.taps(self.in_proj, reads)  # U, through each tap of the convolution
+        start = value = None  # G and Y of the history's last item, which has its right neighbour now
+        if past:
+            has_items = (past["count"] > 0)[:, None].to(taps.dtype)
+            interior = (past["edge"].to(taps.dtype) + taps[:, 0].chunk(3, dim=-1)[2]) * has_items
+            start = gru_step(self.gru, interior, past["hidden"]) * has_items
             value = self._gated(interior, start) * has_items
-        after = None if past is None else past.tensors["after"]
-        inputs = prefix_convolution(taps, self.conv_in.bias, mask, after)
-        states = gru_prefix_states(self.gru, inputs, start)
+        c = prefix_convolution(taps, self.conv_in.bias, mask, past.get("after"))  # C₁, interior and edge
+        states = gru_prefix_states(self.gru, c, start)  # G
         out = self.out_proj(states)
-        if self.gate is None:
-            pair = pairs(out, mask, value)
-        else:
-            pair = gated_pairs(self.gate(inputs), out, mask, self.dropout.rate(), value)
-        new = {} if num_items is None else self._left(taps, inputs[1], states[0], num_items, past, start)
-        return self.conv_out.of_pairs(pair), new
-
-    def _left(self, taps, edge, states, num_items, past, start) -> dict[str, Tensor]:
-        """The state after the rows; a row without items leaves it as it was."""
-        last, hidden = num_items - 1, at(states, num_items - 2, start)
-        if past is not None:
-            old = past.tensors["hidden"]
+        gate, rate = (torch.ones_like(out), 0.0) if self.gate is None else (self.gate(c), self.dropout.rate())
+        recurrent = self.conv_out.of_pairs(gated_pairs(gate, out, mask, rate, value))  # R
+        if num_items is None:
+            return recurrent, {}
+        hidden = at(states[0], num_items - 2, start)
+        if old is not None:  # a row without items leaves its state as it was
             hidden = torch.where((num_items > 0)[:, None], hidden.to(old.dtype), old)
-        after = taps.chunk(3, dim=-1)[0]
-        return {
-            "hidden": hidden,
-            "edge": at(edge, last, _old(past, "edge")),
-            "after": at(after, last, _old(past, "after")),
-        }
-
-    def absorb(self, x, num_items):
-        if self.conv_in is None:
-            states = gru_states(self.gru, self.in_proj(x)) if x.shape[1] else x
-            return {"hidden": at(states, num_items - 1)}
-        taps = self.conv_in.taps(self.in_proj, x)
-        # Nobody reads the positions from the last item on, so no mask is needed.
-        inputs = prefix_convolution(taps, self.conv_in.bias, None)
-        states = gru_states(self.gru, inputs[0, :, :-1]) if x.shape[1] > 1 else x[:, :0]
-        return self._left(taps, inputs[1], states, num_items, None, None)
+        edge = at(c[1], num_items - 1, past.get("edge"))
+        after = at(taps.chunk(3, dim=-1)[0], num_items - 1, past.get("after"))
+        return recurrent, {"hidden": hidden, "edge": edge, "after": after}
 
 
-@keeps(
+@has_state(
     "attention",
     bit=0,
     on=lambda config: config.use_linear_attention,
-    shapes=lambda size, heads: {"attention": (heads, size // heads, size // heads)},
+    shapes=lambda d, heads: {"attention": (heads, d // heads, d // heads)},
 )
 class GlintRULinearAttention(Part):
     """Linear-attention expert (paper section 3.4): L2-normalised ELU features, no softmax, a running sum.
 
-    Kept of a history is the sum `Σ k vᵀ` of each head.
+    Its state is the sum `Σ k vᵀ` of each head.
     """
 
     def __init__(self, config: GlintRUConfig) -> None:
@@ -256,39 +192,34 @@ class GlintRULinearAttention(Part):
         self.dropout = Dropout(config.attention_dropout)
         self.norm = nn.LayerNorm(size, eps=config.layer_norm_eps)
 
-    def forward(self, x, reads, mask, past=None, num_items=None):
+    def forward(self, x, reads, mask, past, num_items):
         qkv = joined([self.q_proj, self.k_proj, self.v_proj], reads)
-        context = linear_attention(qkv, mask, self.num_heads)
+        context = linear_attention(qkv, mask, self.num_heads)  # C
         new: dict[str, Tensor] = {}
-        if past is not None or num_items is not None:
+        if past or num_items is not None:
             query, key, value = attention_parts(qkv, self.num_heads)
-            if past is not None:
-                earlier = query @ past.tensors["attention"].to(query.dtype) * query.shape[-1] ** -0.5
+            if past:
+                earlier = query @ past["attention"].to(query.dtype) * query.shape[-1] ** -0.5
                 context = context + earlier.transpose(1, 2).flatten(2).to(context.dtype)
             if num_items is not None:
                 key, value = at_least_float32(key), at_least_float32(value)
                 total = key.transpose(-1, -2) @ (value if mask is None else value * mask[:, None])
-                new["attention"] = total if past is None else past.tensors["attention"] + total
-        return add_norm(self.o_proj(context), x, self.norm, self.dropout.rate()), new
-
-    def absorb(self, x, num_items):
-        key, value = joined([self.k_proj, self.v_proj], x).chunk(2, dim=-1)
-        key, value = (heads_of(part, self.num_heads) for part in (key, value * before(num_items, x.shape[1], x)))
-        return {"attention": features(key).transpose(-1, -2) @ value}
+                new["attention"] = past["attention"] + total if past else total
+        return add_norm(self.o_proj(context), x, self.norm, self.dropout.rate()), new  # A
 
 
-@keeps(
+@has_state(
     "average",
     bit=3,
     on=lambda config: config.average_share > 0,
-    shapes=lambda size, heads: {"average": (size,)},
+    shapes=lambda d, heads: {"average": (d,)},
     settings=lambda config: (float(config.average_share), float(config.average_decay)),
 )
 class GlintRUMovingAverage(Part):
     """`norm(x + dropout(a * average(x) + b * x))`, with a and b for each channel; not in the paper.
 
     The average over items s ≤ t has weights proportional to `decay^(t - s)`. Where data is sparse the experts over-fit,
-    and a filter helps that keeps the slow part of a history and lets each channel decide how much of the rest it wants
+    and this filter helps: it passes the slow part of a history, and each channel learns how much of the rest it wants
     (BSARec, Shin et al., AAAI 2024: there over the whole history in the frequency domain, here causal).
     """
 
@@ -301,25 +232,19 @@ class GlintRUMovingAverage(Part):
         self.dropout = Dropout(config.hidden_dropout)
         self.norm = nn.LayerNorm(size, eps=config.layer_norm_eps)
 
-    def forward(self, x, reads, mask, past=None, num_items=None):
-        masked = x if mask is None else x * mask
-        # A running sum in bfloat16 would drift.
-        with torch.autocast(x.device.type, enabled=False) if not x.is_meta else nullcontext():
-            sums = decayed_sums(masked, self.decay, None if past is None else past.tensors["average"])
+    def forward(self, x, reads, mask, past, num_items):
+        with full_precision(x):
+            sums = decayed_sums(x if mask is None else x * mask, self.decay, past.get("average"))
         counts = torch.arange(1, x.shape[1] + 1, device=x.device)[None, :, None]
-        if past is not None:
-            counts = counts + past.count[:, None, None]
+        if past:
+            counts = counts + past["count"][:, None, None]
         elif mask is not None:  # padding may stand before the items
             counts = mask.cumsum(1)
         # The weights' sum, a geometric series; a position without an item has no average, and nobody reads it.
         weights = (1 - self.decay ** counts.to(x.dtype).clamp_min(1)) / (1 - self.decay)
         mixed = self.average_weight * (sums / weights) + self.item_weight * x
-        new = {} if num_items is None else {"average": at(sums, num_items - 1, _old(past, "average"))}
+        new = {} if num_items is None else {"average": at(sums, num_items - 1, past.get("average"))}
         return add_norm(mixed, x, self.norm, self.dropout.rate()), new
-
-    def absorb(self, x, num_items):
-        age = num_items[:, None] - 1 - torch.arange(x.shape[1], device=x.device)
-        return {"average": (decay_matrix(age, self.decay, x.dtype)[:, None] @ x)[:, 0]}
 
 
 EXPAND, STATE_SIZE, TAPS = 2, 16, 4  # as in Mamba
@@ -383,25 +308,24 @@ class SelectiveStateSpace(nn.Module):
         step = F.softplus(at_least_float32(self.step_proj(step)))
         if mask is not None:
             step = step * mask  # the state does not move at padding
-        # bf16 would lose the small steps.
-        with torch.autocast(x.device.type, enabled=False) if not x.is_meta else nullcontext():
+        with full_precision(x):  # bfloat16 would lose the small steps
             u, a_log, b, c = (at_least_float32(part) for part in (u, self.a_log, b, c))
             y, state = selective_scan(step, u, -a_log.exp(), b, c, state)
             y = y + self.skip * u
         return self.out_proj(y.to(gate.dtype) * F.silu(gate)), reads, state
 
 
-@keeps(
+@has_state(
     "state_space",
     bit=4,
     on=lambda config: config.state_space_share > 0,
-    shapes=lambda size, heads: {"taps": (EXPAND * size, TAPS - 1), "space": (EXPAND * size, STATE_SIZE)},
+    shapes=lambda d, heads: {"taps": (EXPAND * d, TAPS - 1), "space": (EXPAND * d, STATE_SIZE)},
     settings=lambda config: float(config.state_space_share),
 )
 class GlintRUStateSpace(Part):
     """`norm(x + dropout(state space of x))`; not in the paper. Helps where histories are long.
 
-    Kept of a history are `taps`, what the convolution read last, and `space`, the state h.
+    Its state is `taps`, what the convolution read last, and `space`, h.
     """
 
     def __init__(self, config: GlintRUConfig) -> None:
@@ -410,17 +334,13 @@ class GlintRUStateSpace(Part):
         self.dropout = Dropout(config.hidden_dropout)
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
-    def forward(self, x, reads, mask, past=None, num_items=None):
-        out, read, state = self.mixer(x, mask, _old(past, "taps"), _old(past, "space"))
+    def forward(self, x, reads, mask, past, num_items):
+        out, read, state = self.mixer(x, mask, past.get("taps"), past.get("space"))
         new: dict[str, Tensor] = {}
         if num_items is not None:
             last = num_items[:, None] + torch.arange(self.mixer.taps - 1, device=x.device)
             new = {"taps": read.gather(2, last[:, None].expand(-1, read.shape[1], -1)), "space": state}
         return add_norm(out, x, self.norm, self.dropout.rate()), new
-
-
-def _old(past: Past | None, name: str) -> Tensor | None:
-    return None if past is None else past.tensors[name]
 
 
 class GlintRUGatedMLP(nn.Module):
@@ -434,6 +354,7 @@ class GlintRUGatedMLP(nn.Module):
         self.out_proj = nn.Linear(size, size)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(batch, length, size) in and out."""
         reads = autocast_once(x)
         return self.out_proj(gelu_gate(self.value_proj(reads), self.gate_proj(reads)))
 
@@ -464,7 +385,7 @@ class GlintRUBlock(GradientCheckpointingLayer):
         return {name: part for name, part in found.items() if part is not None}
 
     def _mixed(self, reads: Tensor, recurrent: Tensor | None, attended: Tensor | None) -> Tensor:
-        """The experts with the weights α, under the gate of the block."""
+        """M ⊙ GELU(X W2 + b2): the experts with the weights α, under the gate of the block."""
         if recurrent is not None and attended is not None:
             shares = attended.new_full((2,), 0.5) if self.mixing_logits is None else self.mixing_logits.softmax(0)
             if self.gate_proj is not None:
@@ -475,32 +396,29 @@ class GlintRUBlock(GradientCheckpointingLayer):
         return mixed if self.gate_proj is None else gelu_gate(mixed, self.gate_proj(reads))
 
     def forward(
-        self, x: Tensor, mask: Tensor | None = None, past: Past | None = None, num_items: Tensor | None = None
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        past: dict[str, Tensor] | None = None,
+        num_items: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Arguments and results as of `Part.forward`; at t, the block's output for the prefix that ends at t."""
         reads = autocast_once(x)
         out: dict[str, Tensor] = {}
         new: dict[str, Tensor] = {}
         for name, part in self.parts().items():
-            out[name], kept = part(x, reads, mask, past, num_items)
-            new |= kept
+            out[name], state = part(x, reads, mask, past or {}, num_items)
+            new |= state
         mixed = self.mix_proj(self._mixed(reads, out.get("recurrence"), out.get("attention")))
-        z = add_norm(mixed, x, self.norm, self.dropout.rate())
+        z = add_norm(mixed, x, self.norm, self.dropout.rate())  # Z
         if self.average is not None:
             z = torch.lerp(z, out["average"], self.average_share / (1 - self.state_space_share))
         if self.state_space is not None:
             z = torch.lerp(z, out["state_space"], self.state_space_share)
         if self.mlp is not None:
-            z = add_norm(self.mlp(z), z, self.norm, self.dropout.rate())
+            z = add_norm(self.mlp(z), z, self.norm, self.dropout.rate())  # O
         # Gradients stop at the border between two calls.
         return z, {name: tensor.detach() for name, tensor in new.items()}
-
-    def absorb(self, x: Tensor, num_items: Tensor) -> dict[str, Tensor]:
-        """The state after the first `num_items` (batch,) items of rows that begin here, without their outputs."""
-        new: dict[str, Tensor] = {}
-        for part in self.parts().values():
-            new |= part.absorb(x, num_items)
-        return new
 
 
 # ---------------------------------------------------------------------- the model
@@ -513,7 +431,7 @@ class GlintRUPreTrainedModel(PreTrainedModel):
     main_input_name = "input_ids"
     supports_gradient_checkpointing = True
     _no_split_modules = ["GlintRUBlock"]  # noqa: RUF012
-    state_class = GlintRUState  # so that remote code can reach `load` and `from_bytes`
+    state_class = GlintRUState  # so that users of remote code can reach `from_bytes`
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -563,16 +481,13 @@ class GlintRUModel(PrefixEncoder, GlintRUPreTrainedModel):
         return x if self.norm is None else self.norm(x)
 
     def encode(self, embeds: Tensor, mask: Tensor | None) -> list[Tensor]:
-        """What the first block reads, and the output of every block."""
-        states = [self.block_input(embeds)]
-        for layer in self.layers:
-            states.append(layer(states[-1], mask)[0])
-        return states
+        """What the first block reads, and the output of every block; see `PrefixEncoder.encode`."""
+        return self.through_blocks(embeds, mask)[0]
 
     def advance(
         self, embeds: Tensor, mask: Tensor | None, state: GlintRUState | None
     ) -> tuple[list[Tensor], GlintRUState]:
-        """As `encode`, for rows that go on from `state`, with items before padding; see `PrefixEncoder`."""
+        """The hidden states of rows that go on from `state`, and the state after them; see `PrefixEncoder.advance`."""
         batch, length = embeds.shape[:2]
         old = self.empty_state(batch) if state is None else state
         if not isinstance(old, GlintRUState):
@@ -583,21 +498,27 @@ class GlintRUModel(PrefixEncoder, GlintRUPreTrainedModel):
             return [embeds], old
         if torch.is_grad_enabled() and old.representation.is_inference():
             old = old.clone()
-        kept, old = old.dtype, old.to(dtype=torch.promote_types(embeds.dtype, torch.float32))
+        dtype, old = old.dtype, old.to(dtype=torch.promote_types(embeds.dtype, torch.float32))
         num_items = old.count.new_full((batch,), length) if mask is None else mask.sum((1, 2), dtype=torch.int64)
         hidden, tensors = self.through_blocks(embeds, mask, None if state is None else old, num_items)
         tensors["representation"] = at(hidden[-1], num_items - 1, old.representation).detach()
         new = GlintRUState(old.layout, old.count + num_items, tensors, "" if self.training else old.fingerprint)
-        return hidden, new.to(dtype=kept)
+        return hidden, new.to(dtype=dtype)
 
     def through_blocks(
-        self, embeds: Tensor, mask: Tensor | None, old: GlintRUState | None, num_items: Tensor
+        self, embeds: Tensor, mask: Tensor | None, old: GlintRUState | None = None, num_items: Tensor | None = None
     ) -> tuple[list[Tensor], dict[str, Tensor]]:
-        """As `encode`, and the tensors of a state after the rows but the representation; `old` is None for new rows."""
+        """The hidden states, and with `num_items` the tensors of the state after the rows but its representation.
+
+        Args:
+            embeds, mask: As of `PrefixEncoder.encode`.
+            old: The state that the rows go on from; `None` where they begin here.
+            num_items: (batch,) int64, items of each row.
+        """
         hidden = [self.block_input(embeds)]
         tensors: dict[str, Tensor] = {}
         for index, layer in enumerate(self.layers):
-            past = None if old is None else Past(old.layer(index), old.count)
+            past = None if old is None else {**old.layer(index), "count": old.count}
             out, new = layer(hidden[-1], mask, past, num_items)
             hidden.append(out)
             tensors |= {f"layers.{index}.{name}": at_least_float32(tensor) for name, tensor in new.items()}
@@ -619,9 +540,9 @@ class GlintRUModel(PrefixEncoder, GlintRUPreTrainedModel):
     def empty_state(self, users: int = 1) -> GlintRUState:
         """The states of users without items, in float32, or float64 where the weights are."""
         layout, fingerprint = self._state_identity()
-        weight = self.embed_items.weight
-        dtype = torch.promote_types(weight.dtype, torch.float32)
-        return GlintRUState.empty(layout, users, dtype, weight.device, fingerprint)
+        weight, size = self.embed_items.weight, sum(math.prod(shape) for shape in layout.shapes().values())
+        rows = weight.new_zeros(users, size, dtype=torch.promote_types(weight.dtype, torch.float32))
+        return GlintRUState.from_rows(layout, rows, weight.new_zeros(users, dtype=torch.int64), fingerprint)
 
 
 class GlintRUForSequentialRecommendation(NextItemHead, GlintRUPreTrainedModel):

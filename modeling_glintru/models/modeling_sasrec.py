@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
 
-from .configuration_glintru import NextItemConfig, above_zero, at_least_one, heads_divide, one_of, rates
+from .configuration_glintru import NextItemConfig, above_zero, at_least_one, heads_divide, rates
 from .head_glintru import NextItemHead, PrefixEncoder
-from .layers_baselines import at_least_zero, positions_from_newest, through
+from .layers_baselines import at_least_zero, one_of, positions_from_newest, through
 from .ops_glintru import Dropout
 
 __all__ = ["SASRecConfig", "SASRecForSequentialRecommendation", "SASRecModel"]

@@ -8,6 +8,7 @@ this file was loaded from the Hub as remote code.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import wraps
 from importlib import import_module
 from typing import Any
@@ -56,6 +57,22 @@ def autocast_once(x: Tensor) -> Tensor:
     """`x` in the dtype of the products that read it: one cast instead of one for each of them."""
     kind = x.device.type
     return x.to(torch.get_autocast_dtype(kind)) if not x.is_meta and torch.is_autocast_enabled(kind) else x
+
+
+def full_precision(x: Tensor) -> Any:
+    """A context without autocast, for what bfloat16 would lose."""
+    return nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
+
+
+def at(x: Tensor, index: Tensor, fallback: Tensor | None = None) -> Tensor:
+    """`x` (batch, length, …) at one position of each row, and `fallback` (or zeros) where the index is negative."""
+    if fallback is None:
+        fallback = x.new_zeros(x.shape[0], *x.shape[2:])
+    if x.shape[1] == 0:
+        return fallback
+    rest = [1] * (x.dim() - 2)
+    found = x.gather(1, index.clamp(0, x.shape[1] - 1).view(-1, 1, *rest).expand(-1, 1, *x.shape[2:])).squeeze(1)
+    return torch.where((index >= 0).view(-1, *rest), found.to(fallback.dtype), fallback)
 
 
 def shift_in(first: Tensor | None, x: Tensor) -> Tensor:
@@ -128,9 +145,6 @@ def gelu_gate(a: Tensor, gate: Tensor, b: Tensor | None = None, shares: Tensor |
 def linear_attention(qkv: Tensor, mask: Tensor | None, num_heads: int) -> Tensor:
     """Causal linear attention: `out[t] = q[t] · Σ_{s ≤ t} k[s] v[s]ᵀ / √(d / heads)` in each head (section 3.4).
 
-    In chunks, so that the cost is linear in the length: within a chunk positions read each other directly, earlier
-    chunks through their running sum.
-
     Args:
         qkv: (batch, length, 3 d): queries, keys and values, before their features are taken.
         mask: (batch, length, 1), 0 at padding, whose values count nothing; `None` where there is none.
@@ -147,21 +161,20 @@ def linear_attention(qkv: Tensor, mask: Tensor | None, num_heads: int) -> Tensor
 
 
 def causal_linear_attention(query: Tensor, key: Tensor, value: Tensor, chunk: int = 32) -> Tensor:
-    """`out[t] = query[t] · Σ_{s ≤ t} key[s] value[s]ᵀ`; all (batch, heads, length, features)."""
-    batch, heads, length, size = query.shape
-    symbolic = isinstance(length, torch.SymInt)  # an exported graph serves any length: no choice may depend on it
-    if not symbolic:
+    """`out[t] = query[t] · Σ_{s ≤ t} key[s] value[s]ᵀ`; all (batch, heads, length, features).
+
+    In chunks, so that the cost is linear in the length: within a chunk positions read each other directly, earlier
+    chunks through their running sum.
+    """
+    length = query.shape[2]
+    if not isinstance(length, torch.SymInt):  # an exported graph serves any length: no choice may depend on it
         chunk = max(1, min(chunk, length))
-    # (batch · heads · chunks, chunk, features)
-    query, key, value = (F.pad(x, (0, 0, 0, -length % chunk)).reshape(-1, chunk, size) for x in (query, key, value))
-    causal = torch.ones(chunk, chunk, dtype=query.dtype, device=query.device).tril()
-    out = torch.bmm(torch.bmm(query, key.transpose(1, 2)) * causal, value)
-    if symbolic or length > chunk:
-        sums = torch.bmm(key.transpose(1, 2), value).view(batch * heads, -1, size, size)
-        running = at_least_float32(sums).cumsum(1)[:, :-1]
-        before = F.pad(running, (0, 0, 0, 0, 1, 0)).to(query.dtype).flatten(0, 1)
-        out = torch.baddbmm(out, query, before)
-    return out.view(batch, heads, -1, size)[:, :, :length]
+    # (batch, heads, chunks, chunk, features)
+    query, key, value = (F.pad(x, (0, 0, 0, -length % chunk)).unflatten(2, (-1, chunk)) for x in (query, key, value))
+    out = (query @ key.transpose(-1, -2)).tril() @ value
+    running = at_least_float32(key.transpose(-1, -2) @ value).cumsum(2)[:, :, :-1]
+    before = F.pad(running, (0, 0, 0, 0, 1, 0)).to(query.dtype)
+    return (out + query @ before).flatten(2, 3)[:, :, :length]
 
 
 # ---------------------------------------------------------------------- the recurrence of every prefix
@@ -237,12 +250,7 @@ def gated_pairs(gate: Tensor, value: Tensor, mask: Tensor | None, p: float, befo
     Returns:
         (batch, length, 2 d).
     """
-    return pairs((dropout(gate, p) if p else gate) * value, mask, before)
-
-
-def pairs(values: Tensor, mask: Tensor | None, before: Tensor | None = None) -> Tensor:
-    """The interior value before each position and its edge value: (2, batch, length, d) to (batch, length, 2 d)."""
-    interior, edge = values
+    interior, edge = (dropout(gate, p) if p else gate) * value
     if mask is not None:
         interior = (interior * mask).to(edge.dtype)
     return torch.cat((shift_in(before, interior), edge), dim=-1)
@@ -256,8 +264,9 @@ def decay_matrix(age: Tensor, decay: float, dtype: torch.dtype) -> Tensor:
     return torch.where(age >= 0, decay ** age.clamp_min(0).to(dtype), 0.0)
 
 
+@operation
 def decayed_sums(x: Tensor, decay: float, before: Tensor | None = None) -> Tensor:
-    """`y[t] = Σ_{s ≤ t} decay^(t - s) x[s]` in chunks, so that the cost is linear in the length.
+    """`y[t] = Σ_{s ≤ t} decay^(t - s) x[s]`, as one product with a (length, length) matrix.
 
     Args:
         x: (batch, length, size).
@@ -267,22 +276,11 @@ def decayed_sums(x: Tensor, decay: float, before: Tensor | None = None) -> Tenso
     Returns:
         (batch, length, size).
     """
-
-    def at_once(x: Tensor, decay: float, before: Tensor | None) -> Tensor:
-        steps = torch.arange(x.shape[-2], device=x.device)
-        sums = decay_matrix(steps[:, None] - steps, decay, x.dtype) @ x
-        if before is None:
-            return sums
-        return sums + (decay ** (steps + 1).to(x.dtype))[:, None] * before[..., None, :].to(x.dtype)
-
-    batch, length, size = x.shape
-    if isinstance(length, torch.SymInt):  # in an export the number of chunks would be fixed to that of the example
-        return at_once(x, decay, before)
-    chunk = 32
-    parts = F.pad(x, (0, 0, 0, -length % chunk)).view(batch, -1, chunk, size)
-    ends = decay_matrix(torch.arange(chunk - 1, -1, -1, device=x.device), decay, x.dtype) @ parts
-    carried = shift_in(before, at_once(ends, decay**chunk, before))
-    return at_once(parts, decay, carried).view(batch, -1, size)[:, :length]
+    steps = torch.arange(x.shape[-2], device=x.device)
+    sums = decay_matrix(steps[:, None] - steps, decay, x.dtype) @ x
+    if before is None:
+        return sums
+    return sums + (decay ** (steps + 1).to(x.dtype))[:, None] * before[..., None, :].to(x.dtype)
 
 
 @torch.compiler.disable

@@ -1,14 +1,9 @@
-"""`pipeline("sequential-recommendation")`: raw item ids in; raw ids, titles and scores out.
-
-This file travels to the Hub as remote code, hence its few imports.
-"""
+"""`pipeline("sequential-recommendation")`: raw item ids in; raw ids, titles and scores out."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from itertools import chain, islice
+from itertools import islice
 from numbers import Real
 from typing import Any
 
@@ -17,10 +12,10 @@ import torch
 from transformers import Pipeline
 from transformers.utils import logging
 
-from .configuration_glintru import UNKNOWN_GAP, GlintRUError, check_knows_time
-from .processing_glintru import as_list
+from .configuration_glintru import UNKNOWN_GAP, GlintRUError, check_knows_time, from_package
+from .processing_glintru import as_list, padded
 
-__all__ = ["ItemFilter", "ItemSet", "SequentialRecommendationPipeline", "checked_gaps", "leaves_out_seen"]
+__all__ = ["SequentialRecommendationPipeline", "checked_gaps", "leaves_out_seen"]
 
 logger = logging.get_logger(__name__)
 
@@ -79,7 +74,7 @@ class SequentialRecommendationPipeline(Pipeline):
                   training data.
             top_k: Items each, 10 by default, at most the number of items. Filters may leave fewer.
             exclude_seen: Whether the items of `history` are left out; by default unless the processor says
-                `recommend_seen`. What a state has absorbed is not known by name: name it in `exclude`.
+                `recommend_seen`. A state does not hold the names of its items: name them in `exclude`.
             allowed, exclude: As the keys of a history, for all of them; where a history has its own, both hold. Ids
                 that the model does not know are left out of both.
             unknown_items: `"drop"` or `"error"`, the processor's own policy by default.
@@ -106,9 +101,9 @@ class SequentialRecommendationPipeline(Pipeline):
             inputs = list(inputs)
         return super().__call__(inputs, *args, **kwargs)
 
-    def item_set(self, item_ids: Any, unknown_items: str | None = None) -> ItemSet:
-        """Items for `allowed` or `exclude`, looked up once to be used again and again; see `ItemSet`."""
-        return ItemSet(self.feature_extractor, item_ids, unknown_items)
+    def item_set(self, item_ids: Any, unknown_items: str | None = None) -> Any:
+        """Items for `allowed` or `exclude`, looked up once to be used again; needs the package, see `ItemSet` there."""
+        return from_package("item_sets").ItemSet(self.feature_extractor, item_ids, unknown_items)
 
     def _sanitize_parameters(  # type: ignore[override]
         self,
@@ -128,9 +123,8 @@ class SequentialRecommendationPipeline(Pipeline):
             "exclude_seen": exclude_seen,
             "unknown_items": unknown_items,
             "return_state": return_state,
+            "passing": self._passing(allowed, exclude),  # looked up once, not for each batch
         }
-        for name, items in (("allowed", allowed), ("exclude", exclude)):  # looked up once, not for each batch
-            before[name] = None if items is None else ItemSet.of(self.feature_extractor, items, "drop")
         return {key: value for key, value in before.items() if value is not None}, {}, {"top_k": top_k} if top_k else {}
 
     # ------------------------------------------------------------------ in batches of our own: states have no padding
@@ -155,42 +149,43 @@ class SequentialRecommendationPipeline(Pipeline):
         self,
         batch: list[Any],
         exclude_seen: bool | None = None,
-        allowed: ItemSet | None = None,
-        exclude: ItemSet | None = None,
         unknown_items: str | None = None,
         return_state: bool = False,
+        passing: np.ndarray | None = None,
     ) -> dict[str, Any]:
         """A batch of histories as tensors; `state` is None where no state is read or wanted."""
-        rows = [_parsed(row) for row in batch]
-        histories = [row["history"] for row in rows]
-        processor = self.feature_extractor
-        flat = processor.encode_ids(list(chain.from_iterable(histories)), unknown_items)
-        ends = np.cumsum([len(history) for history in histories])
-        items = [part[part > 0] for part in np.split(flat, ends[:-1])]
-        everyone = ItemFilter.of(processor, allowed, exclude)
-        filters = [self._filter(row, everyone) for row in rows]
-        seen = items if leaves_out_seen(exclude_seen, processor) else [items[0][:0]] * len(items)
+        rows, processor = [_parsed(row) for row in batch], self.feature_extractor
+        items, unknown = processor.encode_histories([row["history"] for row in rows], unknown_items)
         going_on = [row["state"] is not None for row in rows]
         state = self._merged([row["state"] for row in rows]) if return_state or any(going_on) else None
         read = [part if on else part[-processor.max_length :] for part, on in zip(items, going_on, strict=True)]
-        unknown = [len(history) - len(part) for history, part in zip(histories, items, strict=True)]
+        seen = items if leaves_out_seen(exclude_seen, processor) else [items[0][:0]] * len(items)
         counts = torch.tensor([*map(len, items)]) + (0 if state is None else state.count)  # items known of each user
-        inputs = {"input_ids": _padded(read), "exclude_item_ids": _padded(seen)}
+        inputs = {"input_ids": torch.from_numpy(padded(read)), "exclude_item_ids": torch.from_numpy(padded(seen))}
         gaps = [row["time_gap"] for row in rows]
         if any(gap is not None for gap in gaps):
             inputs["time_gaps"] = checked_gaps(gaps, len(rows), self.model)
-        answers = {"filters": filters, "cold": (counts == 0).tolist(), "num_unknown_items": unknown}
+        filters = []
+        for row in rows:
+            own = self._passing(row["allowed"], row["exclude"])
+            filters.append(passing if own is None else own if passing is None else own & passing)
+        answers = {"filters": filters, "cold": (counts == 0).tolist(), "num_unknown_items": unknown.tolist()}
         return {"inputs": inputs, "state": state, "return_state": return_state, **answers}
 
-    def _filter(self, row: dict[str, Any], everyone: ItemFilter) -> ItemFilter:
-        """What is left to recommend after one history: its own filters and those of the call hold together."""
-        if row["allowed"] is None and row["exclude"] is None:
-            return everyone
-        own = ItemFilter.of(self.feature_extractor, row["allowed"], row["exclude"], "drop")
-        only = everyone.only if own.only is None else own.only
-        if own.only is not None and everyone.only is not None:
-            only = np.intersect1d(own.only, everyone.only)
-        return ItemFilter(self.feature_extractor, only, np.concatenate((own.never, everyone.never)))
+    def _passing(self, allowed: Any, exclude: Any) -> np.ndarray | None:
+        """bool (vocab_size,), by index: what may be recommended; None where everything may.
+
+        Raises:
+            GlintRUError: The model knows no item of `allowed`; else as `item_indices`.
+        """
+        if allowed is None and exclude is None:
+            return None
+        passing = np.full(self.feature_extractor.vocab_size, allowed is None)
+        if allowed is not None:
+            passing[allowed_indices(self.feature_extractor, allowed, "drop")] = True
+        if exclude is not None:
+            passing[item_indices(self.feature_extractor, exclude, "drop")] = False
+        return passing
 
     def _forward(self, model_inputs: dict[str, Any], **parameters: Any) -> Any:  # type: ignore[override]
         inputs, state = model_inputs.pop("inputs"), model_inputs.pop("state")
@@ -202,12 +197,14 @@ class SequentialRecommendationPipeline(Pipeline):
         processor, logits = self.feature_extractor, model_outputs["logits"]
         filters, cold, unknown = (model_outputs[key] for key in ("filters", "cold", "num_unknown_items"))
         with torch.inference_mode():
-            for row, passes in zip(logits, filters, strict=True):
-                if passes:
-                    row[torch.from_numpy(~passes.passing)] = -torch.inf
+            for row, passing in zip(logits, filters, strict=True):
+                if passing is not None:
+                    row[torch.from_numpy(~passing)] = -torch.inf
         found = processor.decode_top_k(logits, min(top_k, len(processor)))
         for place in np.flatnonzero(cold):
-            found[place] = [processor.listed(n, 0.0) for n in filters[place].most_popular(top_k).tolist()]
+            popular, passing = processor.popular_items, filters[place]
+            popular = popular if passing is None else popular[passing[popular]]
+            found[place] = [processor.listed(n, 0.0) for n in popular[:top_k].tolist()]
         keys = ("items", "num_unknown_items", "cold_start")
         answers = [dict(zip(keys, row, strict=True)) for row in zip(found, unknown, cold, strict=True)]
         if model_outputs["return_state"]:
@@ -251,7 +248,7 @@ def _short(value: Any) -> str:
 
 
 def _parsed(row: Any) -> dict[str, Any]:
-    """A history in either form, as lists and a state."""
+    """A history in either form, with all keys."""
     if not isinstance(row, Mapping):
         row = {"history": row}
     unknown = [key for key in row if key not in KEYS]
@@ -265,147 +262,41 @@ def _parsed(row: Any) -> dict[str, Any]:
     return {**parsed, "history": as_list(row["history"])}
 
 
-def _padded(rows: list[np.ndarray]) -> torch.Tensor:
-    """(rows, longest) int64, at least one column, with 0 on the right."""
-    padded = np.zeros((len(rows), max(1, *map(len, rows))), np.int64)
-    for target, row in zip(padded, rows, strict=True):
-        target[: len(row)] = row
-    return torch.from_numpy(padded)
-
-
-# ---------------------------------------------------------------------- which items may be recommended
-
-CHUNK = 4096  # popular items that are looked at together: nearly always the first ones are enough
-
-
-class ItemSet:
-    """Items for `allowed` or `exclude`, looked up once: an allow-list, a category, what is out of stock.
+def item_indices(processor: Any, items: Any, unknown_items: str | None = None) -> np.ndarray:
+    """Indices of the items of `allowed` or `exclude`, int64, 0 for those that the model does not know.
 
     Args:
         processor: The vocabulary.
-        item_ids: Raw ids, in a list, array, set or column; or a mask, booleans of shape (num_items,) in the order of
-            `processor.item_ids`, True for the items that are meant.
+        items: Raw ids, in a list, array, set or column; or a mask, booleans of shape (num_items,) in the order of
+            `processor.item_ids`, True for the items that are meant; or an `ItemSet`.
         unknown_items: `"drop"` or `"error"`, the processor's own policy by default.
-
-    Attributes:
-        processor: As given; indices mean nothing to another one.
-        indices: The known items' indices, int64, ascending, each once.
-        num_unknown_items: How many of the ids the model does not know.
 
     Raises:
         UnknownItemError: The policy is `"error"` and there are unknown items.
-        GlintRUError: Ids of another type than the vocabulary's, or a mask of another shape.
+        GlintRUError: Ids of another type than the vocabulary's, a mask of another shape, or a set of another processor.
     """
-
-    def __init__(self, processor: Any, item_ids: Any, unknown_items: str | None = None) -> None:
-        self.processor = processor
-        mask = _as_mask(item_ids)
-        if mask is None:
-            found = processor.encode_ids(item_ids, unknown_items)
-        elif mask.shape != (len(processor),):
-            raise GlintRUError(
-                f"a mask of items has the shape ({len(processor)},), one boolean for each of processor.item_ids, but "
-                f"got {mask.shape}"
-            )
-        else:
-            found = np.flatnonzero(mask) + 1
-        self.indices = np.unique(found[found > 0])
-        self.num_unknown_items = int((found == 0).sum())
-
-    @classmethod
-    def of(cls, processor: Any, items: Any, unknown_items: str | None = None) -> ItemSet:
-        """The set itself, or one of ids or a mask.
-
-        Raises:
-            GlintRUError: The set is of another processor; else as the constructor.
-        """
-        found = items if isinstance(items, cls) else cls(processor, items, unknown_items)
-        if found.processor is not processor:
+    if hasattr(items, "num_unknown_items"):  # an ItemSet
+        if items.processor is not processor:
             raise GlintRUError("an ItemSet belongs to the recommender whose item_set made it: make it again")
-        return found
+        return items.indices
+    is_list = isinstance(items, (list, tuple)) and isinstance(next(iter(items), None), (bool, np.bool_))
+    mask = np.asarray(items) if is_list or hasattr(items, "__array__") else None
+    if mask is None or mask.dtype != bool:
+        return processor.encode_ids(items, unknown_items)
+    if mask.shape != (len(processor),):
+        raise GlintRUError(
+            f"a mask of items has the shape ({len(processor)},), one boolean for each of processor.item_ids, but "
+            f"got {mask.shape}"
+        )
+    return np.flatnonzero(mask) + 1
 
-    def __len__(self) -> int:
-        return len(self.indices)
 
-
-def _as_mask(items: Any) -> np.ndarray | None:
-    """Booleans as an array; None for anything else."""
-    is_list = isinstance(items, (list, tuple)) and len(items) > 0 and isinstance(items[0], (bool, np.bool_))
-    array = np.asarray(items) if is_list or hasattr(items, "__array__") else None
-    return array if array is not None and array.dtype == bool else None
-
-
-@dataclass(frozen=True)
-class ItemFilter:
-    """What `allowed` and `exclude` of a call leave to recommend.
-
-    Args:
-        processor: The vocabulary.
-        only: Indices of the items that are allowed, None for all.
-        never: Indices of the items that are left out.
-    """
-
-    processor: Any
-    only: np.ndarray | None
-    never: np.ndarray
-
-    @classmethod
-    def of(cls, processor: Any, allowed: Any, exclude: Any, unknown_items: str | None = None) -> ItemFilter:
-        """From raw ids, masks, or objects of `ItemSet`; None for no filter.
-
-        Raises:
-            GlintRUError: The model knows no item of `allowed`; else as `ItemSet`.
-        """
-        only = None if allowed is None else ItemSet.of(processor, allowed, unknown_items).indices
-        if only is not None and not len(only):
-            raise GlintRUError("allowed has no item that the model knows, so there is nothing to recommend")
-        never = np.zeros(0, np.int64) if exclude is None else ItemSet.of(processor, exclude, unknown_items).indices
-        return cls(processor, only, never)
-
-    def __bool__(self) -> bool:
-        """Whether any item is left out."""
-        return self.only is not None or len(self.never) > 0
-
-    @cached_property
-    def passing(self) -> np.ndarray:
-        """bool (vocab_size,), by index: what may be recommended. Padding may not."""
-        passing = np.full(self.processor.vocab_size, self.only is None)
-        if self.only is not None:
-            passing[self.only] = True
-        passing[self.never] = False
-        passing[0] = False
-        return passing
-
-    def most_popular(self, top_k: int, hidden: Sequence[int] | np.ndarray = (), order: Any = None) -> np.ndarray:
-        """What a user gets of whom no item is known.
-
-        Args:
-            top_k: Items at most.
-            hidden: Indices of further items that are left out.
-            order: All indices, the most popular first; by default the processor's `popular_items`.
-
-        Returns:
-            Indices, int64, up to `top_k`.
-        """
-        if order is None:
-            order = self.processor.popular_items
-            if self.processor.item_counts is None:
-                logger.warning_once(
-                    "This model was saved without item counts, so users of whom no item is known get the items in the "
-                    "order of the vocabulary; set processor.item_counts and save it again, or train again."
-                )
-        passing = self.passing
-        if len(hidden):
-            passing = passing.copy()
-            passing[hidden] = False
-        found, number = [np.zeros(0, np.int64)], 0
-        for start in range(0, len(order), CHUNK):
-            part = order[start : start + CHUNK]
-            found.append(part[passing[part]])
-            number += len(found[-1])
-            if number >= top_k:
-                break
-        return np.concatenate(found)[:top_k]
+def allowed_indices(processor: Any, items: Any, unknown_items: str | None = None) -> np.ndarray:
+    """`item_indices` of `allowed`, known ones alone; a `GlintRUError` where the model knows none of them."""
+    found = item_indices(processor, items, unknown_items)
+    if not found.any():
+        raise GlintRUError("allowed has no item that the model knows, so there is nothing to recommend")
+    return found[found > 0]
 
 
 def leaves_out_seen(exclude_seen: bool | None, processor: Any) -> bool:
@@ -426,15 +317,12 @@ def leaves_out_seen(exclude_seen: bool | None, processor: Any) -> bool:
 
 
 def checked_gaps(gaps: Sequence[float | None], count: int, model: Any) -> torch.Tensor:
-    """The times from users' last items to now, as a model takes them.
+    """The times from users' last items to now, as a model takes them: float32 (count,), `UNKNOWN_GAP` for None.
 
     Args:
         gaps: One a user, in the unit of the training data; None where not known.
         count: Users.
         model: The recommender.
-
-    Returns:
-        float32 (count,), `UNKNOWN_GAP` for None.
 
     Raises:
         GlintRUError: The model knows nothing of time, or there is not one number of at least 0 a user.
@@ -444,11 +332,9 @@ def checked_gaps(gaps: Sequence[float | None], count: int, model: Any) -> torch.
         raise GlintRUError(f"time gaps must be a list of numbers, one a user, got {gaps!r}")
     values = []
     for gap in gaps:
-        if gap is None:
-            gap = UNKNOWN_GAP
-        elif isinstance(gap, bool) or not isinstance(gap, Real) or not 0 <= gap < float("inf"):
+        if gap is not None and (isinstance(gap, bool) or not isinstance(gap, Real) or not 0 <= gap < float("inf")):
             raise GlintRUError(f"a time gap must be a number of at least 0, or None where not known, got {gap!r}")
-        values.append(float(gap))
+        values.append(UNKNOWN_GAP if gap is None else float(gap))
     if len(values) != count:
         raise GlintRUError(f"there must be one time gap a user, got {len(values)} for {count} users")
     return torch.tensor(values, dtype=torch.float32)

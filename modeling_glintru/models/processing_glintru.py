@@ -2,14 +2,12 @@
 
 A model without its item ids is of no use, so the ids are saved beside the weights: `preprocessor_config.json` holds the
 settings, `item_vocabulary.safetensors` the ids, the titles and the training counts (both optional) as flat arrays.
-This file travels to the Hub as remote code, hence its few imports.
 """
 
 from __future__ import annotations
 
 import operator
 import os
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import chain, pairwise, repeat
@@ -23,20 +21,16 @@ from safetensors.numpy import save
 from transformers.feature_extraction_utils import BatchFeature, FeatureExtractionMixin
 from transformers.utils import cached_file, logging
 
-from .configuration_glintru import GlintRUError
+from .configuration_glintru import GlintRUError, from_package
 
 logger = logging.get_logger(__name__)
 
 __all__ = ["VOCABULARY_FILE", "GlintRUProcessor", "UnknownItemError", "VocabularyError", "VocabularyFileError"]
 
 VOCABULARY_FILE = "item_vocabulary.safetensors"
-FORMAT_VERSION = "1"
-UNKNOWN_POLICIES = ("drop", "error")
-PADDING_SIDES = ("left", "right")
-PADDINGS = (True, False, "longest", "max_length")
-TENSOR_TYPES = ("pt", "np", None)
+UNKNOWN_POLICIES, PADDING_SIDES = ("drop", "error"), ("left", "right")
+PADDINGS, TENSOR_TYPES = (True, False, "longest", "max_length"), ("pt", "np", None)
 INT64 = np.iinfo(np.int64)
-
 # What `cached_file` and the base class both take, so that settings and vocabulary come from the same revision.
 HUB_ARGUMENTS = ("cache_dir", "force_download", "proxies", "subfolder", "token", "local_files_only", "revision")
 # Written into the settings file for others to read, recomputed here.
@@ -44,7 +38,7 @@ BOOKKEEPING = {"auto_map", "feature_extractor_type", "id_type", "num_items", "pa
 
 
 class VocabularyError(GlintRUError):
-    """Item ids that cannot form a vocabulary, or that do not fit to this one."""
+    """Item ids that cannot form a vocabulary, or that do not fit this one."""
 
 
 class UnknownItemError(VocabularyError):
@@ -68,6 +62,15 @@ def as_list(values: Any) -> list[Any]:
     return list(values)
 
 
+def as_rows(histories: Any) -> list[list[Any]]:
+    """A list of histories from one history or a batch."""
+    values = as_list(histories)
+    single = [value is None or isinstance(value, (str, bytes, int, float, np.generic)) for value in values]
+    if any(single) and not all(single):
+        raise VocabularyError("Give one history (a list of item ids) or a list of histories, not a mix of both.")
+    return [values] if all(single) else [as_list(value) for value in values]
+
+
 def checked_ids(values: list[Any]) -> list[Any]:
     """The ids as plain `str` or plain `int`, all of one type."""
     types = set(map(type, values))
@@ -77,13 +80,13 @@ def checked_ids(values: list[Any]) -> list[Any]:
         if not issubclass(kind, (str, int, np.integer)) or issubclass(kind, bool):
             wrong = next(value for value in values if type(value) is kind)
             raise VocabularyError(f"An item id is a string or an integer, but got {wrong!r} ({kind.__name__}).")
-    if all(issubclass(kind, str) for kind in types):
-        return [str.__str__(value) for value in values]
-    if any(issubclass(kind, str) for kind in types):
-        text = next(value for value in values if isinstance(value, str))
+    texts = [value for value in values if isinstance(value, str)]
+    if not texts:
+        return [operator.index(value) for value in values]
+    if len(texts) < len(values):
         number = next(value for value in values if not isinstance(value, str))
-        raise VocabularyError(f"Item ids are either all strings or all integers, but got {text!r} and {number!r}.")
-    return [operator.index(value) for value in values]
+        raise VocabularyError(f"Item ids are either all strings or all integers, but got {texts[0]!r} and {number!r}.")
+    return [str.__str__(value) for value in values]
 
 
 def checked_choice(name: str, value: Any, allowed: tuple[Any, ...]) -> Any:
@@ -93,22 +96,21 @@ def checked_choice(name: str, value: Any, allowed: tuple[Any, ...]) -> Any:
     return value
 
 
-def checked_max_length(value: Any) -> int:
-    """The value as a positive `int`."""
+def checked_positive(name: str, value: Any) -> int:
+    """The value as an `int` of at least 1."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise GlintRUError(f"max_length must be a positive integer, but got {value!r}.")
+        raise GlintRUError(f"{name} must be a positive integer, but got {value!r}.")
     return int(value)
 
 
-def as_rows(histories: Any) -> list[list[Any]]:
-    """A list of histories from one history or a batch."""
-    values = as_list(histories)
-    single = [value is None or isinstance(value, (str, bytes, int, float, np.generic)) for value in values]
-    if all(single):
-        return [values]
-    if any(single):
-        raise VocabularyError("Give one history (a list of item ids) or a list of histories, not a mix of both.")
-    return [as_list(value) for value in values]
+def padded(rows: Sequence[np.ndarray], width: int = 0, side: str = "right") -> np.ndarray:
+    """int64 (rows, width) with 0 on a side of each row; by default as wide as the longest row, at least one column."""
+    width = width or max(1, *map(len, rows))
+    table = np.zeros((len(rows), width), np.int64)
+    for target, row in zip(table, rows, strict=True):
+        start = 0 if side == "right" else width - len(row)
+        target[start : start + len(row)] = row
+    return table
 
 
 class GlintRUProcessor(FeatureExtractionMixin):
@@ -117,15 +119,11 @@ class GlintRUProcessor(FeatureExtractionMixin):
     Index 0 is padding; `item_ids[i]` has index `i + 1`, so a model for this processor has `vocab_size = len(self) + 1`.
     Ids are strings or integers (int64 range), all of one type, and come back exactly as they went in.
 
-    Measured with 1,000,000 items on one core (peak memory above that of the imports): integer ids load in 0.3 s and
-    145 MB from a file of 8 MB, string ids of ten characters in 0.6 s and 165 MB from 18 MB, with titles of 19
-    characters in 0.9 s and 260 MB from 46 MB. Saving takes up to 0.6 s.
-
     Args:
         item_ids: The distinct raw ids in index order: any sequence, array or column of strings or of integers.
         item_titles: Titles for people to read: one per item in the order of `item_ids` (None where unknown), or a
             mapping from raw id to title, which may know more or fewer items than the vocabulary.
-        max_length: How many of the newest items of a history are kept.
+        max_length: How many of the newest items of a history are read.
         unknown_items: What happens to an item outside the vocabulary: `"drop"` leaves it out and counts it, `"error"`
             refuses the history.
         padding_side: `"right"` or `"left"`. The model's scores are the same either way.
@@ -165,7 +163,7 @@ class GlintRUProcessor(FeatureExtractionMixin):
         unexpected = sorted(set(kwargs) - BOOKKEEPING)
         if unexpected:
             logger.warning(f"GlintRUProcessor does not know these settings and leaves them out: {unexpected}.")
-        self.max_length = checked_max_length(max_length)
+        self.max_length = checked_positive("max_length", max_length)
         self.unknown_items = checked_choice("unknown_items", unknown_items, UNKNOWN_POLICIES)
         self.padding_side = checked_choice("padding_side", padding_side, PADDING_SIDES)
         self.recommend_seen = checked_choice("recommend_seen", recommend_seen, (True, False))
@@ -175,7 +173,7 @@ class GlintRUProcessor(FeatureExtractionMixin):
         self._item_ids: tuple[Any, ...] = tuple(ids)
         self._index: dict[Any, int] = dict(zip(ids, range(1, len(ids) + 1), strict=True))
         if len(self._index) < len(ids):
-            # The dictionary keeps the last place of an id: the first place that differs holds a duplicate.
+            # The dictionary holds the last place of an id: the first place that differs holds a duplicate.
             twice = next(raw for place, raw in enumerate(ids, start=1) if self._index[raw] != place)
             raise VocabularyError(f"Every item id may occur once in a vocabulary, but {twice!r} occurs more than once.")
         if self.id_type == "integer" and (min(ids) < INT64.min or max(ids) > INT64.max):
@@ -213,21 +211,22 @@ class GlintRUProcessor(FeatureExtractionMixin):
         self.__dict__.pop("popular_items", None)
         if isinstance(counts, Mapping):
             counts = [counts.get(raw, 0) for raw in self._item_ids]
-        if counts is None:
-            self._item_counts: np.ndarray | None = None
-            return
-        array = np.asarray(counts)
-        if array.shape != (len(self),) or array.dtype.kind not in "iu" or array.min() < 0:
+        array = None if counts is None else np.asarray(counts)
+        if array is not None and (array.shape != (len(self),) or array.dtype.kind not in "iu" or array.min() < 0):
             raise VocabularyError(
                 f"item_counts must be {len(self)} integers of 0 or more, one for each item, but got {array.dtype} of "
                 f"shape {array.shape}."
             )
-        self._item_counts = array.astype(np.int64)
+        self._item_counts = None if array is None else array.astype(np.int64)
 
     @cached_property
     def popular_items(self) -> np.ndarray:
         """int64 (n,): all indices, the most often counted first, ties in the order of the vocabulary."""
         if self._item_counts is None:
+            logger.warning_once(
+                "This model was saved without item counts, so users of whom no item is known get the items in the "
+                "order of the vocabulary; set processor.item_counts and save it again, or train again."
+            )
             return np.arange(1, self.vocab_size)
         return np.argsort(-self._item_counts, kind="stable") + 1
 
@@ -248,7 +247,7 @@ class GlintRUProcessor(FeatureExtractionMixin):
             UnknownItemError: The vocabulary does not hold it.
             VocabularyError: It is not of the vocabulary's type.
         """
-        return self._index[self._known(raw_id)]
+        return int(self.encode_ids([raw_id], "error")[0])
 
     def raw_id(self, index: int) -> Any:
         """The raw id at an index from 1 to n.
@@ -270,52 +269,18 @@ class GlintRUProcessor(FeatureExtractionMixin):
         index = self.index_of(raw_id)
         return None if self._item_titles is None else self._item_titles[index - 1]
 
-    def parse_item_id(self, text: str) -> Any:
-        """A raw id typed as text (on a command line, in a URL), in the type of this vocabulary.
-
-        The item need not be known: that is up to the policy for unknown items.
-
-        Raises:
-            VocabularyError: The ids are integers and the text is none.
-        """
-        if self.id_type == "string":
-            return text
-        if not re.fullmatch(r"\s*[+-]?[0-9]{1,19}\s*", text):
-            raise VocabularyError(f"The item ids of this model are integers, but got {text!r}.")
-        return int(text)
-
     def add_items(self, item_ids: Any, item_titles: Any = None) -> int:
-        """Adds those of the distinct raw ids that are not there yet, behind all others, which keep their indices.
-
-        `item_titles` maps raw ids to titles. Gives how many ids were new, which `model.add_items` wants to know.
-
-        Raises:
-            VocabularyError: Ids of another type, or the same new id twice.
-        """
-        given = self._of_own_type(checked_ids(as_list(item_ids)))
-        new = [raw for raw in given if raw not in self._index]
-        if not new:
-            return 0
-        titles = [*(self._item_titles or [None] * len(self)), *((item_titles or {}).get(raw) for raw in new)]
-        # Built anew and checked as a whole: a refused id leaves the processor as it was.
-        grown = type(self)([*self._item_ids, *new], titles)
-        self._item_ids, self._index, self._item_titles = grown._item_ids, grown._index, grown._item_titles
-        for outdated in ("_sorted", "popular_items"):
-            self.__dict__.pop(outdated, None)
-        if self._item_counts is not None:
-            self._item_counts = np.concatenate([self._item_counts, np.zeros(len(new), np.int64)])
-        return len(new)
+        """Adds new items behind those that are there; needs the package, see `models/new_items.py`."""
+        return from_package("new_items").add_ids(self, item_ids, item_titles)
 
     # ------------------------------------------------------------------ histories -> indices
 
     def encode_ids(self, raw_ids: Any, unknown_items: str | None = None) -> np.ndarray:
-        """Indices of a whole column of raw ids, without a Python loop.
+        """Indices of a whole column of raw ids.
 
         Args:
-            raw_ids: A list, a NumPy array, a torch tensor, or a polars, pandas or pyarrow column. Integer columns are
-                looked up by binary search, others in a hash table. Measured on one core with 1,000,000 items and
-                10,000,000 ids in random order: 4 s for integers, 9 s for strings (where ids repeat much, encode the
-                distinct ones).
+            raw_ids: A list, a NumPy array, a torch tensor, or a polars, pandas or pyarrow column. Where ids repeat
+                much, encode the distinct ones: 1,000,000 ids take about a second.
             unknown_items: `"drop"` writes 0 in the place of an unknown item, so that the result stays aligned with
                 the column; `"error"` refuses. The processor's own policy by default.
 
@@ -326,15 +291,31 @@ class GlintRUProcessor(FeatureExtractionMixin):
             UnknownItemError: The policy is `"error"` and there are unknown items; names up to five.
             VocabularyError: The column is not of the vocabulary's type.
         """
-        policy = self._policy(unknown_items)
-        array = np.asarray(raw_ids) if hasattr(raw_ids, "__array__") else None
-        # uint64 takes the other path: NumPy would compare it with int64 as floats, which are not exact.
-        if array is not None and array.dtype.kind in "iu" and array.dtype != np.uint64 and self.id_type == "integer":
-            indices = self._search(array.ravel())
-            if policy == "error" and not indices.all():
-                self._refuse_unknown(array.ravel()[indices == 0].tolist())
-            return indices
-        return self._encode_list(as_list(raw_ids), policy)
+        policy = self.unknown_items if unknown_items is None else unknown_items
+        checked_choice("unknown_items", policy, UNKNOWN_POLICIES)
+        values = self._of_own_type(checked_ids(as_list(raw_ids)))
+        indices = np.fromiter(map(self._index.get, values, repeat(0)), np.int64, count=len(values))
+        if policy == "error" and not indices.all():
+            names = list(dict.fromkeys(values[place] for place in np.flatnonzero(indices == 0)))
+            shown = ", ".join(map(repr, names[:5])) + (", ..." if len(names) > 5 else "")
+            raise UnknownItemError(
+                f"{len(names)} item id(s) are not among the model's {len(self)} items: {shown} "
+                "(unknown_items='drop' leaves them out)."
+            )
+        return indices
+
+    def encode_histories(
+        self, histories: Sequence[list[Any]], unknown_items: str | None = None
+    ) -> tuple[list[np.ndarray], np.ndarray]:
+        """The indices of the known items of each history, and how many items of each are unknown, (histories,) int64.
+
+        Raises:
+            UnknownItemError, VocabularyError: As `encode_ids`.
+        """
+        lengths = np.array([len(history) for history in histories], np.int64)
+        indices = self.encode_ids(list(chain.from_iterable(histories)), unknown_items)
+        known = [part[part > 0] for part in np.split(indices, np.cumsum(lengths)[:-1])]
+        return known, lengths - [len(part) for part in known]
 
     def __call__(
         self,
@@ -347,12 +328,12 @@ class GlintRUProcessor(FeatureExtractionMixin):
     ) -> BatchFeature:
         """Encodes one history or a batch of histories, oldest item first.
 
-        Unknown items are left out before the newest `max_length` items are kept.
+        Unknown items are left out before the newest `max_length` items are taken.
 
         Args:
             histories: One history (a sequence of raw ids) or a list of histories. A history may be empty.
             return_tensors: `"pt"`, `"np"`, or None for lists.
-            max_length: Newest items kept, the processor's own by default.
+            max_length: Newest items taken, the processor's own by default.
             unknown_items: `"drop"` or `"error"`, the processor's own by default.
             padding: True (or `"longest"`) pads to the longest history of the batch, at least one column; `"max_length"`
                 to `max_length`; False leaves the rows as they are, as lists.
@@ -363,25 +344,20 @@ class GlintRUProcessor(FeatureExtractionMixin):
             `num_unknown_items` (B,) int64.
 
         Raises:
-            UnknownItemError: The policy is `"error"` and there are unknown items; names up to five.
-            VocabularyError: Ids of another type than the vocabulary's, or histories in another shape.
+            UnknownItemError, VocabularyError: As `encode_ids`; or histories in another shape.
         """
-        limit = self.max_length if max_length is None else checked_max_length(max_length)
+        limit = self.max_length if max_length is None else checked_positive("max_length", max_length)
         checked_choice("padding", padding, PADDINGS)
         checked_choice("return_tensors", return_tensors, TENSOR_TYPES)
-        rows = as_rows(histories)
-        flat = self._encode_list(list(chain.from_iterable(rows)), self._policy(unknown_items))
-        ends = np.cumsum([len(row) for row in rows])
-        encoded = [part[part > 0] for part in np.split(flat, ends[:-1])]
-        num_unknown = np.array([len(row) - len(known) for row, known in zip(rows, encoded, strict=True)], np.int64)
+        encoded, num_unknown = self.encode_histories(as_rows(histories), unknown_items)
         encoded = [known[-limit:] for known in encoded]
         if padding is False:
             ids = [known.tolist() for known in encoded]
             data: dict[str, Any] = {"input_ids": ids, "attention_mask": [[1] * len(row) for row in ids]}
             return_tensors = None
         else:
-            width = limit if padding == "max_length" else max(1, *(len(known) for known in encoded))
-            data = self._padded(encoded, width)
+            input_ids = padded(encoded, limit if padding == "max_length" else 0, self.padding_side)
+            data = {"input_ids": input_ids, "attention_mask": (input_ids > 0).astype(np.int64)}
         if return_num_unknown_items:
             data["num_unknown_items"] = num_unknown
         elif num_unknown.any():
@@ -390,31 +366,12 @@ class GlintRUProcessor(FeatureExtractionMixin):
             data = {key: value if isinstance(value, list) else value.tolist() for key, value in data.items()}
         return BatchFeature(data, tensor_type=return_tensors)
 
-    def _padded(self, encoded: list[np.ndarray], width: int) -> dict[str, Any]:
-        input_ids = np.zeros((len(encoded), width), np.int64)
-        for row, known in zip(input_ids, encoded, strict=True):
-            start = 0 if self.padding_side == "right" else width - len(known)
-            row[start : start + len(known)] = known
-        return {"input_ids": input_ids, "attention_mask": (input_ids > 0).astype(np.int64)}
-
-    def _encode_list(self, values: list[Any], policy: str) -> np.ndarray:
-        values = self._of_own_type(checked_ids(values))
-        indices = np.fromiter(map(self._index.get, values, repeat(0)), np.int64, count=len(values))
-        if policy == "error" and not indices.all():
-            self._refuse_unknown([values[place] for place in np.flatnonzero(indices == 0)])
-        return indices
-
-    @cached_property
-    def _sorted(self) -> tuple[np.ndarray, np.ndarray]:
-        """Integer ids in ascending order, and the index of each (a grown vocabulary is not in order)."""
-        ids = np.array(self._item_ids, np.int64)
-        order = np.argsort(ids)
-        return ids[order], order + 1
-
-    def _search(self, column: np.ndarray) -> np.ndarray:
-        ids, indices = self._sorted
-        places = np.searchsorted(ids, column).clip(max=len(ids) - 1)
-        return np.where(ids[places] == column, indices[places], 0)
+    def _of_own_type(self, values: list[Any]) -> list[Any]:
+        if values and isinstance(values[0], str) != (self.id_type == "string"):
+            raise VocabularyError(
+                f"The item ids of this model are {self.id_type}s, but got {values[0]!r} ({type(values[0]).__name__})."
+            )
+        return values
 
     # ------------------------------------------------------------------ indices -> items
 
@@ -450,8 +407,7 @@ class GlintRUProcessor(FeatureExtractionMixin):
         Raises:
             GlintRUError: Scores of another vocabulary, or a `top_k` below 1.
         """
-        if isinstance(top_k, bool) or not isinstance(top_k, (int, np.integer)) or top_k < 1:
-            raise GlintRUError(f"top_k must be a positive integer, but got {top_k!r}.")
+        top_k = checked_positive("top_k", top_k)
         scores = torch.atleast_2d(torch.as_tensor(logits).detach()).float()
         if scores.ndim != 2 or scores.shape[-1] != self.vocab_size:
             raise GlintRUError(
@@ -459,7 +415,7 @@ class GlintRUProcessor(FeatureExtractionMixin):
                 f"{tuple(scores.shape)}: are this model and this processor of the same folder?"
             )
         scores = scores[:, 1:].masked_fill(scores[:, 1:].isnan(), -torch.inf)
-        best, places = scores.topk(min(int(top_k), len(self)), dim=-1)
+        best, places = scores.topk(min(top_k, len(self)), dim=-1)
         return [
             [self.listed(place + 1, score) for place, score in zip(*row, strict=True) if score > -torch.inf]
             for row in zip(places.tolist(), best.tolist(), strict=True)
@@ -476,20 +432,13 @@ class GlintRUProcessor(FeatureExtractionMixin):
 
     def to_dict(self) -> dict[str, Any]:
         """The settings, without the vocabulary (which has its own file)."""
-        settings: dict[str, Any] = {
-            "feature_extractor_type": type(self).__name__,
-            "id_type": self.id_type,
-            "max_length": self.max_length,
-            "num_items": len(self),
-            "padding_side": self.padding_side,
-            "padding_value": self.padding_value,
-            # AutoProcessor finds the local class by this name, even in a folder without a model.
-            "processor_class": type(self).__name__,
-            "recommend_seen": self.recommend_seen,
-            "unknown_items": self.unknown_items,
-        }
+        names = ("id_type", "max_length", "padding_side", "padding_value", "recommend_seen", "unknown_items")
+        own = type(self).__name__
+        # AutoProcessor finds the local class by `processor_class`, even in a folder without a model.
+        settings = {"feature_extractor_type": own, "processor_class": own, "num_items": len(self)}
+        settings |= {name: getattr(self, name) for name in names}
         if self._auto_class is not None:
-            name = f"{type(self).__module__.split('.')[-1]}.{type(self).__name__}"
+            name = f"{type(self).__module__.split('.')[-1]}.{own}"
             settings["auto_map"] = {"AutoFeatureExtractor": name, "AutoProcessor": name}
         return settings
 
@@ -546,51 +495,22 @@ class GlintRUProcessor(FeatureExtractionMixin):
             raise VocabularyFileError(
                 f"The item vocabulary ({VOCABULARY_FILE}) of {name!r} is missing; weights are of no use without it."
             ) from error
-        item_ids, item_titles, item_counts = read_vocabulary(str(file))
-        if settings.get("num_items", len(item_ids)) != len(item_ids):
+        found = read_vocabulary(str(file))
+        number = len(found["item_ids"])
+        if settings.get("num_items", number) != number:
             raise VocabularyFileError(
                 f"The settings of {name!r} speak of {settings['num_items']} items, but its {VOCABULARY_FILE} holds "
-                f"{len(item_ids)}: the two files are not from the same save."
+                f"{number}: the two files are not from the same save."
             )
-        found = {"item_ids": item_ids, "item_titles": item_titles, "item_counts": item_counts}
         return {**settings, **found}, rest
-
-    # ------------------------------------------------------------------ checks
-
-    def _policy(self, unknown_items: str | None) -> str:
-        if unknown_items is None:
-            return self.unknown_items
-        return checked_choice("unknown_items", unknown_items, UNKNOWN_POLICIES)
-
-    def _of_own_type(self, values: list[Any]) -> list[Any]:
-        if values and isinstance(values[0], str) != (self.id_type == "string"):
-            raise VocabularyError(
-                f"The item ids of this model are {self.id_type}s, but got {values[0]!r} ({type(values[0]).__name__})."
-            )
-        return values
-
-    def _known(self, raw_id: Any) -> Any:
-        (value,) = self._of_own_type(checked_ids([raw_id]))
-        if value not in self._index:
-            self._refuse_unknown([value])
-        return value
-
-    def _refuse_unknown(self, unknown: list[Any]) -> None:
-        names = list(dict.fromkeys(unknown))
-        shown = ", ".join(repr(name) for name in names[:5]) + (", ..." if len(names) > 5 else "")
-        raise UnknownItemError(
-            f"{len(names)} item id(s) are not among the model's {len(self)} items: {shown} "
-            "(unknown_items='drop' leaves them out)."
-        )
 
     def _aligned_titles(self, titles: Any) -> tuple[str | None, ...] | None:
         if titles is None:
             return None
         if isinstance(titles, Mapping):
             self._of_own_type(checked_ids(list(titles)))
-            aligned = [titles.get(raw) for raw in self._item_ids]
-        else:
-            aligned = as_list(titles)
+            titles = [titles.get(raw) for raw in self._item_ids]
+        aligned = as_list(titles)
         if len(aligned) != len(self):
             raise VocabularyError(
                 f"There are {len(self)} items but {len(aligned)} titles; give one (or None) for each."
@@ -622,15 +542,14 @@ def vocabulary_bytes(
         tensors["titles.present"] = np.array([title is not None for title in item_titles], np.uint8)
     if item_counts is not None:
         tensors["item_counts"] = item_counts
-    return save(tensors, metadata={"format": "np", "version": FORMAT_VERSION})
+    return save(tensors, metadata={"format": "np", "version": "1"})
 
 
 def _packed(name: str, texts: Sequence[str]) -> dict[str, np.ndarray]:
     """Texts as one run of UTF-8 bytes and the n + 1 places where they begin and end."""
     # surrogatepass: Python strings may hold half a surrogate pair, and an id is never changed.
     encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
-    offsets = np.zeros(len(encoded) + 1, np.int64)
-    np.cumsum([len(text) for text in encoded], out=offsets[1:])
+    offsets = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
     return {f"{name}.bytes": np.frombuffer(b"".join(encoded), np.uint8), f"{name}.offsets": offsets}
 
 
@@ -638,12 +557,11 @@ def _unpacked(tensors: dict[str, np.ndarray], name: str) -> list[str]:
     text, offsets = tensors[f"{name}.bytes"].tobytes(), tensors[f"{name}.offsets"]
     if len(offsets) < 1 or offsets[0] != 0 or offsets[-1] != len(text) or (np.diff(offsets) < 0).any():
         raise ValueError("offsets do not fit to the bytes")
-    places = offsets.tolist()
-    return [text[a:b].decode("utf-8", "surrogatepass") for a, b in pairwise(places)]
+    return [text[a:b].decode("utf-8", "surrogatepass") for a, b in pairwise(offsets.tolist())]
 
 
-def read_vocabulary(file: str) -> tuple[list[Any], list[str | None] | None, np.ndarray | None]:
-    """Ids, titles and training counts (None without any) of a file that `vocabulary_bytes` made.
+def read_vocabulary(file: str) -> dict[str, Any]:
+    """`item_ids`, `item_titles` and `item_counts` (None without any) of a file that `vocabulary_bytes` made.
 
     Raises:
         VocabularyFileError: The file is damaged or of another kind.
@@ -655,11 +573,11 @@ def read_vocabulary(file: str) -> tuple[list[Any], list[str | None] | None, np.n
         counts = tensors.get("item_counts")
         if counts is not None and (counts.shape != (len(item_ids),) or counts.dtype != np.int64 or counts.min() < 0):
             raise ValueError("counts do not fit to the ids")
-        if "titles.bytes" not in tensors:
-            return item_ids, None, counts
-        titles = _unpacked(tensors, "titles")
-        present = tensors["titles.present"].tolist()
-        return item_ids, [title if here else None for title, here in zip(titles, present, strict=True)], counts
+        titles: list[str | None] | None = None
+        if "titles.bytes" in tensors:
+            present = tensors["titles.present"].tolist()
+            titles = [t if here else None for t, here in zip(_unpacked(tensors, "titles"), present, strict=True)]
+        return {"item_ids": item_ids, "item_titles": titles, "item_counts": counts}
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise VocabularyFileError(
             f"The item vocabulary {file!r} is damaged or of another kind; save it again."

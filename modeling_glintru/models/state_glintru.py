@@ -1,13 +1,12 @@
-"""What GLINT-RU keeps of a history so that it can go on without it: a batch of user states of a fixed size.
+"""The state of a user: a few numbers that stand for a whole history, however long it is.
 
-Which tensors these are, each part of the block says (`keeps`, in `modeling_glintru.py`). With them the next item is
-absorbed exactly, at a cost that does not depend on the history.
+With the state of a history the next item is added exactly, and at a cost that does not depend on the history. Which
+tensors a state has, each part of the block declares with `has_state`, in `modeling_glintru.py`.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Sequence
@@ -16,69 +15,54 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from .configuration_glintru import GlintRUError
+from .configuration_glintru import GlintRUError, from_package
 
-__all__ = ["GlintRUState", "StateLayout", "fingerprint_of", "keeps"]
+__all__ = ["GlintRUState", "StateLayout", "fingerprint_of", "has_state"]
 
-MAGIC = b"GLRU"
-VERSION = 1
+MAGIC, VERSION = b"GLRU", 1
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)  # their index is what the bytes hold
-# Magic, version, dtype, layers, hidden size, heads, parts, fingerprint, items absorbed; then the checksum of it all.
+# Magic, version, dtype, layers, hidden size, heads, parts, fingerprint, number of items; then the checksum of it all.
 HEADER = struct.Struct("<4sBBHIHB8sQ")
 COUNT, CHECKSUM = struct.Struct("<Q"), struct.Struct("<I")
 
 
 @dataclass(frozen=True)
-class KeptPart:
-    """What one part of a block keeps of a history, see `keeps`."""
+class StatePart:
+    """What one part of a block adds to a state.
+
+    Args:
+        bit: Its place among the parts in the header of a state's bytes; never used again for another part.
+        on: From a config to whether its model has the part.
+        shapes: From hidden size and number of heads to the shape of each tensor by name, for one user.
+        settings: From a config to the plain numbers that the state depends on beside the weights.
+    """
 
     bit: int
     on: Callable[[Any], bool]
     shapes: Callable[[int, int], dict[str, tuple[int, ...]]]
-    settings: Callable[[Any], Any] | None
+    settings: Callable[[Any], Any] | None = None
 
 
-KEPT: dict[str, KeptPart] = {}  # in the order of the tensors in a state's bytes
+STATE_PARTS: dict[str, StatePart] = {}  # in the order of the tensors in a state's bytes
 
 
-def keeps(
-    name: str,
-    *,
-    bit: int,
-    on: Callable[[Any], bool],
-    shapes: Callable[[int, int], dict[str, tuple[int, ...]]],
-    settings: Callable[[Any], Any] | None = None,
-) -> Callable[[type], type]:
-    """Says what a part of the block keeps of a history, so that it can go on without it.
-
-    Args:
-        name: Of the part, in files of states.
-        bit: Its place among the parts in the header of a state's bytes; never used again for another part.
-        on: Whether a model with a config has the part.
-        shapes: From hidden size and number of heads to the shapes of the tensors, by name, for one user.
-        settings: What the numbers depend on beside the weights, as plain numbers.
-    """
-
-    def mark(part: type) -> type:
-        KEPT[name] = KeptPart(bit, on, shapes, settings)
-        return part
-
-    return mark
+def has_state(name: str, **declared: Any) -> Callable[[type], type]:
+    """Declares, on the class of a part, the state that the part has: its name, and the fields of a `StatePart`."""
+    STATE_PARTS[name] = StatePart(**declared)
+    return lambda part: part
 
 
 @dataclass(frozen=True)
 class StateLayout:
-    """The names and sizes of a state's tensors.
+    """Names and shapes of the tensors of a state.
 
     Args:
         num_layers: Blocks.
         hidden_size: d.
         num_heads: Heads of the linear attention.
-        parts: Names of the parts that are on, see `keeps`.
+        parts: Names of the parts that are on, see `has_state`.
     """
 
     num_layers: int
@@ -88,36 +72,28 @@ class StateLayout:
 
     @classmethod
     def of(cls, config: Any) -> StateLayout:
-        """The layout that a model with this config reads and writes."""
-        parts = tuple(name for name, kept in KEPT.items() if kept.on(config))
+        """The layout of the states of a model with this config."""
+        parts = tuple(name for name, part in STATE_PARTS.items() if part.on(config))
         return cls(config.num_hidden_layers, config.hidden_size, config.num_attention_heads, parts)
 
     def layer_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shape for each name of one block, for one user."""
+        """The shape of each tensor of one block by name, for one user."""
         shapes: dict[str, tuple[int, ...]] = {}
         for name in self.parts:
-            shapes |= KEPT[name].shapes(self.hidden_size, self.num_heads)
+            shapes |= STATE_PARTS[name].shapes(self.hidden_size, self.num_heads)
         return shapes
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shape for each tensor's name, for one user, in the order of the bytes."""
-        layers = {
-            f"layers.{layer}.{name}": shape
-            for layer in range(self.num_layers)
-            for name, shape in self.layer_shapes().items()
-        }
+        """The shape of each tensor by name, for one user, in the order of the bytes."""
+        block = self.layer_shapes().items()
+        layers = {f"layers.{layer}.{name}": shape for layer in range(self.num_layers) for name, shape in block}
         return {**layers, "representation": (self.hidden_size,)}
 
     def facts(self) -> dict[str, Any]:
-        """As plain values by name, with a yes or no for each part that there is."""
+        """The layout as plain values by name: the sizes, and for each part of `STATE_PARTS` whether it is on."""
         sizes = {"num_layers": self.num_layers, "hidden_size": self.hidden_size, "num_heads": self.num_heads}
-        return {**sizes, **{name: name in self.parts for name in sorted(KEPT, key=lambda name: KEPT[name].bit)}}
-
-    @classmethod
-    def from_facts(cls, facts: dict[str, Any]) -> StateLayout:
-        """The layout that gave these `facts`; parts that they do not name are off."""
-        layers, size, heads = (int(facts[name]) for name in ("num_layers", "hidden_size", "num_heads"))
-        return cls(layers, size, heads, tuple(name for name in KEPT if facts.get(name)))
+        names = sorted(STATE_PARTS, key=lambda name: STATE_PARTS[name].bit)
+        return {**sizes, **{name: name in self.parts for name in names}}
 
 
 def fingerprint_of(model: Any, layout: StateLayout) -> str:
@@ -127,7 +103,7 @@ def fingerprint_of(model: Any, layout: StateLayout) -> str:
     text = f"StateLayout({', '.join(f'{name}={facts[name]}' for name in first)})"
     digest = hashlib.blake2b(text.encode(), digest_size=8)
     for name in layout.parts:
-        if settings := KEPT[name].settings:
+        if settings := STATE_PARTS[name].settings:
             digest.update(repr(settings(model.config)).encode())
     for name, parameter in sorted(model.named_parameters()):
         digest.update(f"{name}{tuple(parameter.shape)}".encode())
@@ -135,15 +111,24 @@ def fingerprint_of(model: Any, layout: StateLayout) -> str:
     return digest.hexdigest()
 
 
+# ---------------------------------------------------------------------- the bytes of a state
+
+
 def state_kind(layout: StateLayout, dtype: torch.dtype, fingerprint: str) -> bytes:
-    """The header of `GlintRUState.to_bytes` without the count: equal for states that can be in one batch."""
-    parts = sum(1 << KEPT[name].bit for name in layout.parts)
+    """The header of a state's bytes without the count: equal for states that can be in one batch."""
+    parts = sum(1 << STATE_PARTS[name].bit for name in layout.parts)
     sizes = (layout.num_layers, layout.hidden_size, layout.num_heads, parts, bytes.fromhex(fingerprint))
     return HEADER.pack(MAGIC, VERSION, DTYPES.index(dtype), *sizes, 0)[: -COUNT.size]
 
 
 def pack_states(kind: bytes, counts: Iterable[int], rows: Any) -> list[bytes]:
-    """The strings of `GlintRUState.to_bytes` for contiguous NumPy rows of the dtype (or the bytes) of `kind`."""
+    """The strings of `GlintRUState.to_bytes`.
+
+    Args:
+        kind: From `state_kind`.
+        counts: Items of each user's history.
+        rows: Contiguous NumPy array, for each user the numbers of the state in the dtype of `kind`, or their bytes.
+    """
     blobs = []
     for count, row in zip(counts, rows, strict=True):
         header, body = kind + COUNT.pack(count), row.tobytes()
@@ -152,7 +137,11 @@ def pack_states(kind: bytes, counts: Iterable[int], rows: Any) -> list[bytes]:
 
 
 def unpack_states(blobs: Sequence[bytes]) -> tuple[bytes, list[int], bytearray]:
-    """The `state_kind` that all strings share, their counts, and their numbers end to end; errors as `from_bytes`."""
+    """The `state_kind` that all strings share, their counts, and their numbers end to end.
+
+    Raises:
+        GlintRUError: As `GlintRUState.from_bytes`.
+    """
     start = HEADER.size + CHECKSUM.size
     counts: list[int] = []
     kind = b""
@@ -172,13 +161,16 @@ def unpack_states(blobs: Sequence[bytes]) -> tuple[bytes, list[int], bytearray]:
     return kind, counts, bytearray().join(memoryview(blob)[start:] for blob in blobs)
 
 
+# ---------------------------------------------------------------------- a batch of states
+
+
 @dataclass(frozen=True)
 class GlintRUState:
-    """A batch of user states; never changed in place.
+    """The states of a batch of users; never changed in place.
 
     Args:
-        layout: Names and sizes.
-        count: (users,) int64, the items that each user's state has absorbed.
+        layout: Names and shapes.
+        count: (users,) int64, the number of items in each user's history.
         tensors: `layers.0.hidden`, …: (users, …) of one floating dtype, as `layout.shapes()`; `representation` is the
             last item's `last_hidden_state`, zeros before the first item.
         fingerprint: Of the weights that computed it; empty for a state of training mode, whose weights move.
@@ -193,16 +185,8 @@ class GlintRUState:
     tensors: dict[str, Tensor]
     fingerprint: str = ""
 
-    @classmethod
-    def empty(
-        cls, layout: StateLayout, users: int, dtype: torch.dtype, device: Any = None, fingerprint: str = ""
-    ) -> GlintRUState:
-        """The states of users without items: zeros."""
-        tensors = {n: torch.zeros(users, *shape, dtype=dtype, device=device) for n, shape in layout.shapes().items()}
-        return cls(layout, torch.zeros(users, dtype=torch.int64, device=device), tensors, fingerprint)
-
     def __len__(self) -> int:
-        """How many users it holds."""
+        """The number of users."""
         return self.count.shape[0]
 
     @property
@@ -220,7 +204,7 @@ class GlintRUState:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all tensors, the counts among them."""
+        """Bytes of all tensors and of the counts."""
         return sum(x.nbytes for x in (self.count, *self.tensors.values()))
 
     def layer(self, index: int) -> dict[str, Tensor]:
@@ -237,17 +221,11 @@ class GlintRUState:
         Raises:
             GlintRUError: An index is outside [-len, len), or `indices` is not a list of integers.
         """
-        try:
-            index = torch.as_tensor(indices, device=self.device)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise GlintRUError(f"indices must be integers, got {indices!r}") from error
+        index, users = torch.as_tensor(indices, device=self.device), len(self)
         if index.numel() == 0:
             index = index.long()
         if index.dim() != 1 or index.dtype not in (torch.int64, torch.int32):
-            raise GlintRUError(
-                f"indices must be one-dimensional integers, got shape {tuple(index.shape)}, {index.dtype}"
-            )
-        users = len(self)
+            raise GlintRUError(f"indices must be one-dimensional integers, got {tuple(index.shape)}, {index.dtype}")
         outside = index[(index < -users) | (index >= users)]
         if outside.numel():
             raise GlintRUError(f"index {int(outside[0])} is out of range for a state of {users} users")
@@ -274,7 +252,7 @@ class GlintRUState:
         return GlintRUState(first.layout, torch.cat([state.count for state in states]), tensors, first.fingerprint)
 
     def to(self, device: Any = None, dtype: torch.dtype | None = None) -> GlintRUState:
-        """The same states elsewhere or in another floating dtype; `to(torch.float16)` works too.
+        """The same states on another device or in another floating dtype; `to(torch.float16)` works too.
 
         Raises:
             GlintRUError: The dtype is none of float32, float64, float16 and bfloat16, or a number does not fit it.
@@ -295,10 +273,10 @@ class GlintRUState:
         return self._map(Tensor.clone)
 
     def check(self, layout: StateLayout, fingerprint: str, users: int, device: torch.device) -> None:
-        """Whether a model can go on from here.
+        """Checks that a model can go on from here.
 
         Args:
-            layout, fingerprint: The model's; a fingerprint is compared only where both have one.
+            layout, fingerprint: The model's; the fingerprints are compared where both are known.
             users: Rows of the batch.
             device: The model's.
 
@@ -317,61 +295,23 @@ class GlintRUState:
         if len(self) != users:
             raise GlintRUError(f"the state holds {len(self)} users but the batch has {users} rows")
         if self.device != device:
-            raise GlintRUError(
-                f"the state is on {self.device} but the model on {device}: use state.to({str(device)!r})"
-            )
+            raise GlintRUError(f"the state is on {self.device} but the model on {device}: use .to({str(device)!r})")
 
-    def _require_fingerprint(self) -> None:
+    def check_storable(self) -> None:
+        """Refuses to store a state of training mode."""
         if not self.fingerprint:
             raise GlintRUError(
                 "a state of training mode cannot be stored, since its weights move: compute it after model.eval()"
             )
 
-    # ------------------------------------------------------------------ a file of many users
-
     def save(self, path: str | Path) -> None:
-        """Writes all users to one safetensors file.
-
-        Raises:
-            GlintRUError: The file cannot be written, or the state is one of training mode.
-        """
-        self._require_fingerprint()
-        tensors = {name: x.detach().cpu().contiguous() for name, x in {"count": self.count, **self.tensors}.items()}
-        facts = {"version": str(VERSION), "fingerprint": self.fingerprint, "layout": json.dumps(self.layout.facts())}
-        try:
-            save_file(tensors, str(path), {"format": "glintru-state", **facts})
-        except (OSError, SafetensorError) as error:
-            raise GlintRUError(f"the state cannot be written to {path}: {error}") from error
+        """Writes all users to one safetensors file; needs the package, see `models/state_files.py`."""
+        from_package("state_files").save_state(self, path)
 
     @classmethod
     def load(cls, path: str | Path, device: Any = "cpu") -> GlintRUState:
-        """Reads what `save` wrote.
-
-        Raises:
-            GlintRUError: The file is missing, damaged, of another version, or not a state.
-        """
-        try:
-            with safe_open(str(path), "pt", device=str(device)) as file:
-                facts = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        except (OSError, SafetensorError) as error:
-            raise GlintRUError(f"no state can be read from {path}: {error}") from error
-        if facts.get("format") != "glintru-state":
-            raise GlintRUError(f"{path} is not a file of GLINT-RU states")
-        if facts.get("version") != str(VERSION):
-            raise GlintRUError(f"{path} has version {facts.get('version')}, this package reads version {VERSION}")
-        try:
-            layout, count = StateLayout.from_facts(json.loads(facts["layout"])), tensors.pop("count")
-            found = {name: tuple(x.shape) for name, x in tensors.items()}
-            good = found == {name: (len(count), *shape) for name, shape in layout.shapes().items()}
-            state = cls(layout, count, tensors, facts["fingerprint"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise GlintRUError(f"{path} is damaged: {error!r}") from error
-        if not good:
-            raise GlintRUError(f"{path} is damaged: its tensors do not have the shapes that it declares")
-        return state
-
-    # ------------------------------------------------------------------ bytes of one user
+        """Reads what `save` wrote; needs the package, see `models/state_files.py`."""
+        return from_package("state_files").load_state(cls, path, device)
 
     def to_bytes(self) -> list[bytes]:
         """One string for each user: a header with version, sizes, fingerprint, count and checksum, then the numbers.
@@ -379,14 +319,14 @@ class GlintRUState:
         Raises:
             GlintRUError: The state is one of training mode.
         """
-        self._require_fingerprint()
+        self.check_storable()
         rows = torch.cat([self.tensors[name].detach().flatten(1) for name in self.layout.shapes()], dim=1)
         numbers = rows.cpu().contiguous().view(torch.uint8).numpy()
         return pack_states(state_kind(self.layout, self.dtype, self.fingerprint), self.count.tolist(), numbers)
 
     @classmethod
     def from_bytes(cls, blobs: bytes | Iterable[bytes]) -> GlintRUState:
-        """The batch of the users whose `to_bytes` strings are given (on the CPU), or of one user.
+        """The states of the users whose `to_bytes` strings are given, or of one user; on the CPU.
 
         Raises:
             GlintRUError: No string, one that is truncated, altered or of another version, or strings of different
@@ -396,11 +336,15 @@ class GlintRUState:
         if not blobs:
             raise GlintRUError("from_bytes needs at least one state")
         _, counts, numbers = unpack_states(blobs)
-        _, _, dtype, layers, size, heads, parts, fingerprint, _ = HEADER.unpack_from(blobs[0])
-        layout = StateLayout(layers, size, heads, tuple(name for name, kept in KEPT.items() if parts >> kept.bit & 1))
+        _, _, dtype, layers, size, heads, bits, fingerprint, _ = HEADER.unpack_from(blobs[0])
+        layout = StateLayout(layers, size, heads, tuple(n for n, part in STATE_PARTS.items() if bits >> part.bit & 1))
+        rows = torch.frombuffer(numbers, dtype=DTYPES[dtype]).view(len(blobs), -1)
+        return cls.from_rows(layout, rows, torch.tensor(counts, dtype=torch.int64), fingerprint.hex())
+
+    @classmethod
+    def from_rows(cls, layout: StateLayout, rows: Tensor, count: Tensor, fingerprint: str) -> GlintRUState:
+        """The states whose numbers are the (users, numbers) rows, in the order of the bytes; `count` is (users,)."""
         shapes = layout.shapes()
-        body = torch.frombuffer(numbers, dtype=DTYPES[dtype])
-        widths = [torch.Size(shape).numel() for shape in shapes.values()]
-        pieces = body.view(len(blobs), sum(widths)).split(widths, dim=1)
-        tensors = {name: x.reshape(len(blobs), *shape) for (name, shape), x in zip(shapes.items(), pieces, strict=True)}
-        return cls(layout, torch.tensor(counts, dtype=torch.int64), tensors, fingerprint.hex())
+        pieces = rows.split([torch.Size(shape).numel() for shape in shapes.values()], dim=1)
+        tensors = {name: x.reshape(len(rows), *shape) for (name, shape), x in zip(shapes.items(), pieces, strict=True)}
+        return cls(layout, count, tensors, fingerprint)

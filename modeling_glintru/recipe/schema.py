@@ -27,8 +27,8 @@ from ..data.splits import HOLD_OUT, SPLITS
 from ..errors import GlintRUError, RecipeError, nearest_names
 from ..models.auto import MODELS
 from ..models.configuration_glintru import NextItemConfig
-from ..models.head_glintru import INITIALISATIONS
 from ..models.losses import LossConfig, NextItemLoss
+from ..models.new_items import INITIALISATIONS
 from .reading import at_least, from_mapping, one_of, section, typed, typed_section
 
 __all__ = ["ITEMS", "DataRecipe", "EvaluationRecipe", "FineTuningRecipe", "GivenSplit", "Recipe", "TrainingRecipe"]

@@ -1,6 +1,6 @@
 """Weights and histories to items."""
 
-from ..models.pipeline_glintru import ItemSet
+from ..models.item_sets import ItemSet
 from .recommender import Recommendation, Recommender
 from .sqlite_store import SQLiteStateStore
 from .store import Event, MemoryStateStore, UserStateStore

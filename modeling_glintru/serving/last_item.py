@@ -1,9 +1,9 @@
 """The representation of whole histories, without those of their prefixes.
 
-A recommendation needs the last position alone. All but the last block of GLINT-RU are run as they are; the last one is
-run as a stream would: it absorbs all items but the newest without an output, and one step adds the newest. Where the
-last block is the first one, what it reads are rows of the item table, whose products with the weights are computed once
-for each item and then only looked up (`ItemTables`).
+A recommendation needs the last position alone. All but the last block of GLINT-RU are run as they are. Of the last one,
+the state after all items but the newest is computed without their outputs, and one step adds the newest, as in a
+stream. Where the last block is the first one, what it reads are rows of the item table, whose products with the weights
+are computed once for each item and then only looked up (`ItemTables`).
 """
 
 from __future__ import annotations
@@ -20,8 +20,23 @@ from ..kernels.block import HEAD_SIZES
 from ..kernels.calls import ROWS, call, packed
 from ..kernels.recurrence import can_scan
 from ..models.head_glintru import last_item
-from ..models.modeling_glintru import GlintRUBlock, GlintRUModel, Past, at, joined
-from ..models.ops_glintru import features, heads_of
+from ..models.modeling_glintru import (
+    GlintRUBlock,
+    GlintRULinearAttention,
+    GlintRUModel,
+    GlintRUMovingAverage,
+    GlintRUSelectiveGRU,
+    joined,
+)
+from ..models.ops_glintru import (
+    at,
+    autocast_once,
+    decay_matrix,
+    features,
+    gru_states,
+    heads_of,
+    prefix_convolution,
+)
 
 __all__ = ["ItemTables", "LastItemEncoder"]
 
@@ -60,11 +75,14 @@ class LastItemEncoder:
         older = (counts - 1).clamp_min(0)
         if self.tables is None:
             x = self._block_input(input_ids)
-            tensors, newest = block.absorb(x, older), at(x, counts - 1)
+            tensors: dict[str, Tensor] = {}
+            newest = at(x, counts - 1)
+            for part in block.parts().values():
+                tensors |= state_after(part, x, older)
         else:
             tensors = self._looked_up(input_ids, counts, older)
             newest = self._embedded(input_ids.gather(1, older[:, None]))[:, 0]
-        hidden, _ = block(newest[:, None], None, Past(tensors, older))
+        hidden, _ = block(newest[:, None], None, {**tensors, "count": older})
         return hidden[:, 0] * (counts > 0)[:, None].to(hidden.dtype)
 
     def _embedded(self, input_ids: Tensor) -> Tensor:
@@ -81,20 +99,20 @@ class LastItemEncoder:
         return x
 
     def _looked_up(self, input_ids: Tensor, counts: Tensor, older: Tensor) -> dict[str, Tensor]:
-        """As `GlintRUBlock.absorb`, with the tables for the parts that they serve."""
+        """The state of the only block after all items but the newest, from the tables for the parts that they serve."""
         assert self.tables is not None
         block = self.encoder.layers[0]
         tensors = self.tables(input_ids, counts)
-        if block.recurrence is not None:  # the last two items that are absorbed give the rest
+        if block.recurrence is not None:  # the last two of these items give the rest
             places = (older - 2).clamp_min(0)[:, None] + torch.arange(2, device=input_ids.device)
             pair = input_ids.gather(1, places.clamp_max(input_ids.shape[1] - 1))
-            last = block.recurrence.absorb(self._embedded(pair), older.clamp_max(2))
+            last = state_after(block.recurrence, self._embedded(pair), older.clamp_max(2))
             tensors |= {name: last[name] for name in ("edge", "after")}
         rest = [part for name, part in block.parts().items() if name not in ("recurrence", "attention")]
         if rest:
             x = self._embedded(input_ids)
             for part in rest:
-                tensors |= part.absorb(x, older)
+                tensors |= state_after(part, x, older)
         return tensors
 
 
@@ -164,3 +182,45 @@ class ItemTables:
             memory["attention"] = total = self._sums.new_empty(batch, self._heads, head, head)
             call("sums_of_items", torch.float32, batch, (*rows, self._sums, total), (length, size, head))
         return memory
+
+
+# ---------------------------------------------------------------------- the state of a part without its output
+
+
+def state_after(part: Any, x: Tensor, num_items: Tensor) -> dict[str, Tensor]:
+    """The state tensors of a part of a block after the first items of rows that begin here.
+
+    Args:
+        part: A `Part`; one of a class of its own is run as a whole.
+        x: (batch, length, size), what the block reads.
+        num_items: (batch,) int64, items of each row.
+    """
+    with_mask = first_positions(num_items, x)
+    if isinstance(part, GlintRUSelectiveGRU):
+        return _recurrence_after(part, x, num_items)
+    if isinstance(part, GlintRULinearAttention):
+        key, value = joined([part.k_proj, part.v_proj], x).chunk(2, dim=-1)
+        key, value = (heads_of(each, part.num_heads) for each in (key, value * with_mask))
+        return {"attention": features(key).transpose(-1, -2) @ value}
+    if isinstance(part, GlintRUMovingAverage):
+        age = num_items[:, None] - 1 - torch.arange(x.shape[1], device=x.device)
+        return {"average": (decay_matrix(age, part.decay, x.dtype)[:, None] @ x)[:, 0]}
+    return part(x, autocast_once(x), with_mask, {}, num_items)[1]
+
+
+def first_positions(counts: Tensor, x: Tensor) -> Tensor:
+    """(batch, length, 1): 1 at the first `counts` (batch,) positions of each row, in the dtype of `x`."""
+    return (torch.arange(x.shape[1], device=x.device) < counts[:, None])[..., None].to(x.dtype)
+
+
+def _recurrence_after(part: GlintRUSelectiveGRU, x: Tensor, num_items: Tensor) -> dict[str, Tensor]:
+    if part.conv_in is None:
+        states = gru_states(part.gru, part.in_proj(x)) if x.shape[1] else x
+        return {"hidden": at(states, num_items - 1)}
+    taps = part.conv_in.taps(part.in_proj, x)
+    # Nobody reads the positions from the last item on, so no mask is needed.
+    inputs = prefix_convolution(taps, part.conv_in.bias, None)
+    states = gru_states(part.gru, inputs[0, :, :-1]) if x.shape[1] > 1 else x[:, :0]
+    after = taps.chunk(3, dim=-1)[0]
+    last = num_items - 1
+    return {"hidden": at(states, last - 1), "edge": at(inputs[1], last), "after": at(after, last)}

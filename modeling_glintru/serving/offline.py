@@ -21,7 +21,8 @@ from ..errors import DataError, GlintRUError
 from ..kernels import build
 from ..kernels.calls import in_parallel
 from ..models.configuration_glintru import UNKNOWN_GAP, check_knows_time
-from ..models.pipeline_glintru import ItemFilter, leaves_out_seen
+from ..models.item_sets import ItemFilter
+from ..models.pipeline_glintru import leaves_out_seen
 from ..models.processing_glintru import GlintRUProcessor, UnknownItemError
 from ..recipe import find_model_recipe
 from .last_item import LastItemEncoder

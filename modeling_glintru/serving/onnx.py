@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from ..errors import DataError, GlintRUError
 from ..models.auto import model_label
-from ..models.modeling_glintru import GlintRUForSequentialRecommendation, at
-from ..models.ops_glintru import FAST_FORMS
-from ..models.pipeline_glintru import ItemFilter
+from ..models.item_sets import ItemFilter
+from ..models.modeling_glintru import GlintRUForSequentialRecommendation
+from ..models.ops_glintru import FAST_FORMS, at
 from ..models.processing_glintru import GlintRUProcessor
 from ..models.state_glintru import GlintRUState, StateLayout
 from .top_k import check_top_k

@@ -15,8 +15,9 @@ from transformers import PreTrainedModel
 
 from ..errors import GlintRUError
 from ..machine import pick_device
+from ..models.item_sets import ItemFilter, ItemSet
 from ..models.loading import MODEL_FILES, find_metrics, load_local_folder, local_folder, without_bars
-from ..models.pipeline_glintru import ItemFilter, ItemSet, checked_gaps, leaves_out_seen
+from ..models.pipeline_glintru import checked_gaps, leaves_out_seen
 from ..models.processing_glintru import GlintRUProcessor
 from .top_k import ExactIndex, check_top_k
 

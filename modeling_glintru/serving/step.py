@@ -122,12 +122,8 @@ def state_of_rows(
         rows: (users, row_size).
         counts: (users,) int64, items that each row holds.
     """
-    shapes = layout.shapes()
     numbers = torch.tensor(rows, dtype=torch.float32, device=device)
-    widths = [torch.Size(shape).numel() for shape in shapes.values()]
-    pieces = numbers.split(widths, dim=1)
-    tensors = {name: x.reshape(len(rows), *shape) for (name, shape), x in zip(shapes.items(), pieces, strict=True)}
-    return GlintRUState(layout, torch.tensor(counts, dtype=torch.int64, device=device), tensors, fingerprint)
+    return GlintRUState.from_rows(layout, numbers, torch.tensor(counts, dtype=torch.int64, device=device), fingerprint)
 
 
 class AtTime:

@@ -13,8 +13,9 @@ from tqdm.auto import tqdm
 
 from ..errors import GlintRUError, StateError, StoreError
 from ..machine import pick_device
+from ..models.item_sets import ItemFilter, ItemSet
 from ..models.loading import load_model_folder
-from ..models.pipeline_glintru import ItemFilter, ItemSet, checked_gaps, leaves_out_seen
+from ..models.pipeline_glintru import checked_gaps, leaves_out_seen
 from ..models.processing_glintru import GlintRUProcessor
 from .group_commit import GroupCommit
 from .recommender import Recommendation

@@ -8,7 +8,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from modeling_glintru import GlintRUProcessor
+from modeling_glintru import GlintRUError, GlintRUProcessor
+from modeling_glintru.cli.item_files import parse_item_id
 
 from ..model.helpers import small_model
 
@@ -179,3 +180,13 @@ def test_the_device_makes_no_difference_to_the_answer(ask, tmp_path):
         written.append(pl.read_csv(tmp_path / "x.csv"))
     assert written[0].drop("score").equals(written[1].drop("score"))
     np.testing.assert_allclose(written[0]["score"], written[1]["score"], atol=1e-4)
+
+
+def test_parse_item_id():
+    strings, integers = GlintRUProcessor(["007"]), GlintRUProcessor([7])
+    assert parse_item_id(strings, "007") == "007"
+    assert parse_item_id(integers, "007") == 7
+    assert parse_item_id(integers, " -12 ") == -12
+    for text in ("seven", "1.0", "", "1_000", "-+5", "٣"):
+        with pytest.raises(GlintRUError, match="integers"):
+            parse_item_id(integers, text)

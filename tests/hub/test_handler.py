@@ -109,7 +109,7 @@ def test_the_user_not_heard_of_for_longest_goes_first(endpoint, monkeypatch):
         ({"inputs": {"user": "a", "state": "AAAA", "history": []}}, "either user, whose state is kept here, or state"),
         ({"inputs": {"history": [], "state": "not base64"}}, "base64"),
         ({"inputs": {"history": [], "state": "AAAA"}}, "not a state"),
-        ({"inputs": {"histori": []}}, "no 'histori'"),
+        ({"inputs": {"histori": []}}, "the unknown 'histori'"),
         ({"inputs": [{"user": "a"}, {"user": "a"}]}, "a user may be in a batch once"),
         ({"inputs": ["nowhere"], "parameters": {"unknown_items": "error"}}, "nowhere"),
     ],

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 
 from modeling_glintru import GlintRUError, GlintRUProcessor
 from modeling_glintru.models.auto import MODELS
-from modeling_glintru.models.head_glintru import neighbour_means
 from modeling_glintru.models.losses import NextItemLoss
 from modeling_glintru.models.modeling_sasrec import SASRecConfig
+from modeling_glintru.models.new_items import neighbour_means
 
 from .helpers import random_history, small_model
 
@@ -76,7 +78,7 @@ def test_processor_and_model_grow_together(tmp_path):
 
 def test_integers_are_found_after_growing():
     processor = GlintRUProcessor([30, 10, 20])
-    assert processor.encode_ids(torch.tensor([10, 25])).tolist() == [2, 0]  # fills the index for columns
+    assert processor.encode_ids(torch.tensor([10, 25])).tolist() == [2, 0]
     assert processor.add_items([25, 10]) == 1
     assert processor.encode_ids(torch.tensor([10, 25])).tolist() == [2, 4]
 
@@ -98,6 +100,16 @@ def test_nothing_to_add_changes_nothing():
     ids = torch.tensor([[1, 2]])
     with pytest.raises(GlintRUError, match=rf"item_counts must have shape \({OLD + 1},\), got \({OLD},\)"):
         model(ids, labels=ids)
+
+
+def test_without_the_package_a_vocabulary_does_not_grow(monkeypatch):
+    """As remote code where the package is not installed, to which the module does not travel."""
+    monkeypatch.setitem(sys.modules, "modeling_glintru.models.new_items", None)
+    model, processor = small_model(), GlintRUProcessor(["a", "b"])
+    for grow in (lambda: model.add_items(1), lambda: processor.add_items(["c"])):
+        with pytest.raises(GlintRUError, match="needs the package: pip install glintru"):
+            grow()
+    assert model.config.vocab_size == OLD and len(processor) == 2
 
 
 @pytest.mark.parametrize(

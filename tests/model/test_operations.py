@@ -32,6 +32,7 @@ def examples() -> dict[str, tuple]:
     return {
         "add_norm": (leaf(B, L, D), leaf(B, L, D), norm, 0.0),
         "cross_entropy": (leaf(300, D), leaf(40, D), targets, 0.5, 0.0, seen),
+        "decayed_sums": (leaf(B, 70, D), 0.9, leaf(B, D)),  # more than two chunks
         "dropout": (leaf(B, L, D), 0.0),
         "gated_pairs": (leaf(2, B, L, D), leaf(2, B, L, D), mask, 0.0),
         "gelu_gate": (leaf(B, L, D), leaf(B, L, D), leaf(B, L, D), leaf(2)),

@@ -16,7 +16,7 @@ from modeling_glintru import GlintRUError, GlintRUProcessor, UnknownItemError
 from modeling_glintru.cli import app
 from modeling_glintru.hub.handler import EndpointHandler
 from modeling_glintru.kernels import build
-from modeling_glintru.models.pipeline_glintru import ItemFilter, ItemSet
+from modeling_glintru.models.item_sets import ItemFilter, ItemSet
 from modeling_glintru.serving import Recommender, StreamingRecommender, offline
 from modeling_glintru.serving.offline import UserHistories, recommend_all
 from modeling_glintru.serving.recommender import ClickSession
@@ -262,7 +262,7 @@ def test_popular_items_follow_the_counts_and_the_items():
 
 def test_a_folder_without_counts_says_so_once(monkeypatch):
     recommender, said = Recommender(small_model(), GlintRUProcessor(ITEMS)), []
-    logger = logging.get_logger("modeling_glintru.models.pipeline_glintru")
+    logger = logging.get_logger("modeling_glintru.models.processing_glintru")
     logger.warning_once.cache_clear()
     monkeypatch.setattr(logger, "warning", said.append)
     recommender.recommend([ITEMS[:1]])
