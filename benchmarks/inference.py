@@ -34,9 +34,7 @@ from modeling_glintru.models.loading import load_model_folder
 from modeling_glintru.models.modeling_sasrec import SASRecConfig, SASRecForSequentialRecommendation
 from modeling_glintru.serving.ann import ApproximateIndex
 from modeling_glintru.serving.offline import UserHistories, recommend_all
-from modeling_glintru.serving.plain_step import PlainStep
-from modeling_glintru.serving.step import make_step
-from modeling_glintru.serving.step_types import Step
+from modeling_glintru.serving.step import PlainStep, Step, make_step
 from modeling_glintru.serving.top_k import ExactIndex
 
 RESULTS = Path(__file__).parent / "results" / "inference.json"

@@ -27,8 +27,7 @@ from modeling_glintru.hub.official import official_encode
 from modeling_glintru.kernels import build
 from modeling_glintru.machine import processor_name
 from modeling_glintru.recipe import Recipe
-from modeling_glintru.serving.step import make_step
-from modeling_glintru.serving.step_types import Step
+from modeling_glintru.serving.step import Step, make_step
 from modeling_glintru.training import TrainingResult, train
 from modeling_glintru.training.start import Start
 

@@ -201,6 +201,8 @@ def with_data(recipe: Recipe, source: str | None, options: Mapping[str, Any], ta
     """
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     if table is not None:
+        if given.keys() & NO_FILES.keys():
+            raise DataError("interactions are one table and train_data a part of a split: give one of the two")
         return replace(recipe, data=replace(recipe.data, **NO_FILES | {"source": None} | given))
     if source is not None:
         if any(name in given for name in NO_FILES):

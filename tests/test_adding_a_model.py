@@ -140,6 +140,8 @@ def test_training_from_python_and_fine_tuning(meanrec, folder, tmp_path):
 
     options = {"settings": {"num_train_epochs": 1, "hidden_size": 8}, "verbose": False}
     result = train(recipe="demo", model=f"{meanrec}:{NAME}", output_dir=tmp_path / "model", **options)
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert "The model is MeanRec, width 8; its code is in `modeling_meanrec.py`." in card
     assert type(result.model).__name__ == NAME and "name: meanrec" in (tmp_path / "model/recipe.yaml").read_text()
     tuned = train("demo", from_model=str(folder), settings={"num_train_epochs": 1}, verbose=False)
     assert set(tuned.evaluations) > {"MeanRec", "before"} and (tuned.output_dir / "modeling_meanrec.py").is_file()

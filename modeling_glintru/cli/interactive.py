@@ -26,7 +26,7 @@ def recommend_interactively(
     from ..machine import pick_device
     from ..models.loading import load_model_folder
     from ..serving import Recommendation
-    from ..serving.session import ClickSession
+    from ..serving.recommender import ClickSession
     from .printing import recommendation_table
 
     where: Any = pick_device(device)

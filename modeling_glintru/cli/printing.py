@@ -96,7 +96,7 @@ def loading_lines(folder: str, history: Sequence[Any]) -> str:
     """Three lines of Python that load a model folder and recommend."""
     return "\n".join(
         [
-            "from modeling_glintru.serving import Recommender",
+            "from modeling_glintru import Recommender",
             f"recommender = Recommender.from_pretrained({folder!r})",
             f"print(recommender.recommend([{list(history)!r}], top_k=5)[0].items)",
         ]

@@ -12,7 +12,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from ..data.movielens import LICENCE_NOTICE
 from ..evaluation.against import REFERENCE_TITLES, no_better_than
-from ..models.auto import MODELS, model_label
+from ..models.auto import MODELS, OUR_MODELS, model_label
 from ..models.processing_glintru import GlintRUProcessor
 from ..recipe import Recipe, load_recipe
 from .card_text import CARD_FILE, PLACEHOLDER, sign
@@ -127,7 +127,11 @@ def _what(label: str, config: dict[str, Any]) -> str:
     size = f"{label}, width {config['hidden_size']}"
     if layers := config.get("num_hidden_layers"):
         size += f", {layers} {'block' if layers == 1 else 'blocks'}"
-    if label != "GLINT-RU":
+    if config["model_type"] != "glintru":
+        kind = MODELS[config["model_type"]]
+        file = kind.__module__.rpartition(".")[2]
+        if f"{file}.{kind.__name__}" not in OUR_MODELS:
+            return f"The model is {size}; its code is in `{file}.py`."
         return f"The model is {size}, one of those that the package `glintru` compares GLINT-RU with."
     return (
         f"The model is {size}: a gated recurrent unit and a linear attention side by side "
@@ -142,7 +146,7 @@ def _recommend(repo: str, processor: GlintRUProcessor, remote: bool) -> str:
         served = 'model(**inputs, exclude_item_ids=inputs["input_ids"]).logits  # what is in the history stays out'
     if not remote:
         return (
-            "from modeling_glintru.serving import Recommender  # pip install glintru\n\n"
+            "from modeling_glintru import Recommender  # pip install glintru\n\n"
             f'recommender = Recommender.from_pretrained("{repo}")\n'
             f"print(recommender.recommend([{history!r}], top_k=5)[0].items)"
         )

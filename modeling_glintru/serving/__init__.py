@@ -1,11 +1,10 @@
 """Weights and histories to items."""
 
 from ..models.pipeline_glintru import ItemSet
-from .rebuild import RebuildReport, rebuild_all
 from .recommender import Recommendation, Recommender
 from .sqlite_store import SQLiteStateStore
 from .store import Event, MemoryStateStore, UserStateStore
-from .streaming import Observed, StreamingRecommender
+from .streaming import Observed, RebuildReport, StreamingRecommender, rebuild_all
 
 __all__ = [
     "Event",

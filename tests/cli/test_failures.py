@@ -58,7 +58,7 @@ def test_files_that_came_during_a_run_that_fails_stay(glintru, tmp_path, monkeyp
         (tmp_path / "new" / "notes.txt").write_text("loss looks odd")
         disk_full()
 
-    monkeypatch.setattr(runs, "train", come_and_fail)
+    monkeypatch.setattr(runs, "train_weights", come_and_fail)
     refused(glintru(*DEMO, tmp_path / "new"), "No space left on device")
     assert snapshot(tmp_path / "new") == {"notes.txt": b"loss looks odd"}
 
@@ -112,7 +112,7 @@ def no_training(*arguments, **options):
 
 
 def test_a_folder_that_cannot_be_made_is_found_before_the_training(glintru, tmp_path, monkeypatch):
-    monkeypatch.setattr(runs, "train", no_training)
+    monkeypatch.setattr(runs, "train_weights", no_training)
     (tmp_path / "file").write_text("")
     refused(glintru(*DEMO, tmp_path / "file" / "out"), "Not a directory")
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
@@ -121,7 +121,7 @@ def test_a_folder_that_cannot_be_made_is_found_before_the_training(glintru, tmp_
 
 
 def test_another_file_beside_a_model_keeps_both(demo, glintru, tmp_path, monkeypatch):
-    monkeypatch.setattr(runs, "train", no_training)
+    monkeypatch.setattr(runs, "train_weights", no_training)
     folder = shutil.copytree(demo[0], tmp_path / "out")
     (folder / "thesis.txt").write_text("ten years of work")
     before = snapshot(folder)

@@ -29,10 +29,10 @@ def searches(index, monkeypatch):
     """How often the exact index searched everything."""
     calls, exact = [], index.exact.top_k
 
-    def top_k(queries, k, exclude=None, allowed=None):
+    def top_k(queries, top_k, exclude=None, allowed=None):
         if not isinstance(allowed, list):
-            calls.append(k)
-        return exact(queries, k, exclude, allowed)
+            calls.append(top_k)
+        return exact(queries, top_k, exclude, allowed)
 
     monkeypatch.setattr(index.exact, "top_k", top_k)
     return calls
@@ -79,10 +79,10 @@ def test_an_allow_list(index, queries, searches, per_user):
 
 def test_it_is_exact_where_too_few_candidates_remain(index, queries, searches):
     for options in (
-        {"k": 500},
-        {"k": 10, "allowed": np.arange(1, 100)},
-        {"k": 10, "allowed": np.arange(1, 7)},
-        {"k": 10, "exclude": [np.arange(1, VOCAB - 3)] * QUERIES},
+        {"top_k": 500},
+        {"top_k": 10, "allowed": np.arange(1, 100)},
+        {"top_k": 10, "allowed": np.arange(1, 7)},
+        {"top_k": 10, "exclude": [np.arange(1, VOCAB - 3)] * QUERIES},
     ):
         searches.clear()
         ids, scores = index.top_k(queries, **options)
@@ -113,7 +113,7 @@ def test_small_catalogues_and_odd_sizes():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"k": VOCAB}, "k must be between 1 and the number of items"),
+        ({"top_k": VOCAB}, "top_k must be between 1 and the number of items"),
         ({"allowed": []}, "the list of allowed items of query 0 is empty"),
         ({"allowed": np.array([VOCAB] * 30_000)}, f"allowed names item {VOCAB}, but items are between 1"),
         ({"exclude": [[-1]] * QUERIES}, "exclude names item -1, but items are between 1"),
@@ -123,7 +123,7 @@ def test_small_catalogues_and_odd_sizes():
 )
 def test_bad_input(index, queries, options, message):
     with pytest.raises(GlintRUError, match=message):
-        index.top_k(**{"queries": queries, "k": 10, **options})
+        index.top_k(**{"queries": queries, "top_k": 10, **options})
 
 
 def test_an_oversample_of_nothing():

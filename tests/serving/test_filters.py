@@ -19,7 +19,7 @@ from modeling_glintru.kernels import build
 from modeling_glintru.models.pipeline_glintru import ItemFilter, ItemSet
 from modeling_glintru.serving import Recommender, StreamingRecommender, offline
 from modeling_glintru.serving.offline import UserHistories, recommend_all
-from modeling_glintru.serving.session import ClickSession
+from modeling_glintru.serving.recommender import ClickSession
 
 from ..model.helpers import small_model
 

@@ -246,6 +246,8 @@ def test_bad_input_of_train_and_evaluate(folder, recommender, tmp_path):
         train(FRAME, user="visitor", **quiet)
     with pytest.raises(RecipeError, match="numbers, texts, switches"):
         train(FRAME, settings={"hidden_size": object()}, **quiet)
+    with pytest.raises(DataError, match="give one of the two"):
+        train(FRAME, train_data="train.csv", test_data="test.csv", **quiet)
     with pytest.raises(DataError, match="needs interactions"):
         train(**quiet)
     with pytest.raises(DataError, match="cannot be read from a int"):
@@ -260,6 +262,13 @@ def test_bad_input_of_train_and_evaluate(folder, recommender, tmp_path):
         evaluate(Recommender(recommender.model, recommender.processor), FRAME)
     with pytest.raises(RecipeError, match="trained with data"):
         evaluate(folder, FRAME, split="test", min_item_interactions=9)
+
+
+def test_a_list_of_files_is_one_table(tmp_path):
+    files = renamed("list of paths", tmp_path)
+    options = {"settings": {**SMALL, "num_train_epochs": 1}, "seed": 5, "verbose": False}
+    first, second = train(files, **COLUMNS, **options), train(FRAME, **options)
+    assert same(weights(first.output_dir), weights(second.output_dir))
 
 
 def test_a_list_of_files_must_be_of_one_kind(tmp_path, recommender):

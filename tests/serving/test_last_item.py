@@ -8,7 +8,7 @@ import torch
 from modeling_glintru.kernels.build import library
 from modeling_glintru.models.auto import MODELS
 from modeling_glintru.models.head_glintru import last_item
-from modeling_glintru.serving import item_tables
+from modeling_glintru.serving import last_item as last_item_module
 from modeling_glintru.serving.last_item import LastItemEncoder
 
 from ..model.helpers import random_history, small_model
@@ -88,7 +88,7 @@ def test_tables_are_made_where_they_pay(monkeypatch):
     assert LastItemEncoder(small_model(**WIDE, num_hidden_layers=2), 10**6).tables is None
     assert LastItemEncoder(small_model(**WIDE, use_temporal_convolutions=False), 10**6).tables is None
     assert LastItemEncoder(small_model(**WIDE).double(), 10**6).tables is None
-    monkeypatch.setattr(item_tables, "TABLE_BYTES", 11 * 4 * 31 * 32 - 1)
+    monkeypatch.setattr(last_item_module, "TABLE_BYTES", 11 * 4 * 31 * 32 - 1)
     assert LastItemEncoder(small_model(**WIDE), 31).tables is None
 
 

@@ -8,7 +8,7 @@ import torch
 
 from modeling_glintru import GlintRUError
 from modeling_glintru.models.auto import MODELS
-from modeling_glintru.serving.plain_step import PlainStep, rows_of_state, state_of_rows
+from modeling_glintru.serving.step import PlainStep, rows_of_state, state_of_rows
 
 from ..model.helpers import random_history, small_model
 

@@ -12,7 +12,7 @@ from modeling_glintru import GlintRUConfig, GlintRUError, GlintRUForSequentialRe
 from modeling_glintru.models.pipeline_glintru import SequentialRecommendationPipeline
 from modeling_glintru.serving import Recommender, StreamingRecommender
 from modeling_glintru.serving.offline import UserHistories, recommend_all
-from modeling_glintru.serving.session import ClickSession
+from modeling_glintru.serving.recommender import ClickSession
 
 ITEMS = [f"item-{number:02d}" for number in range(30)]
 

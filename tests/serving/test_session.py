@@ -9,7 +9,7 @@ from modeling_glintru import GlintRUError, GlintRUProcessor
 from modeling_glintru.models.auto import MODELS
 from modeling_glintru.models.processing_glintru import UnknownItemError
 from modeling_glintru.serving import Recommender
-from modeling_glintru.serving.session import ClickSession
+from modeling_glintru.serving.recommender import ClickSession
 
 from ..model.helpers import small_model
 

@@ -12,8 +12,7 @@ from modeling_glintru import GlintRUError
 from modeling_glintru.kernels import build
 from modeling_glintru.kernels.step import CompiledStep
 from modeling_glintru.models.modeling_gru4rec import GRU4RecConfig, GRU4RecForSequentialRecommendation
-from modeling_glintru.serving.plain_step import PlainStep
-from modeling_glintru.serving.step import make_step
+from modeling_glintru.serving.step import PlainStep, make_step
 
 from ..model.helpers import random_history, small_model
 from ..model.test_identity import PARTS, STATE_SPACE

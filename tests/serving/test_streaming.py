@@ -14,7 +14,7 @@ from modeling_glintru import GlintRUError, GlintRUProcessor, UnknownItemError
 from modeling_glintru.errors import StateError, StoreBusyError, StoreError, StoreFullError
 from modeling_glintru.models.auto import MODELS
 from modeling_glintru.serving import Event, Observed, Recommender, StreamingRecommender, rebuild_all
-from modeling_glintru.serving.plain_step import PlainStep
+from modeling_glintru.serving.step import PlainStep
 
 from ..model.helpers import small_model
 

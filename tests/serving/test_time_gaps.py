@@ -8,7 +8,7 @@ from transformers import pipeline
 
 from modeling_glintru import GlintRUError, GlintRUProcessor
 from modeling_glintru.serving import Recommender, StreamingRecommender
-from modeling_glintru.serving.at_time import AtTime
+from modeling_glintru.serving.step import AtTime
 
 from ..model.helpers import small_model
 

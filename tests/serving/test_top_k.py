@@ -120,10 +120,10 @@ def test_arrays_that_cannot_be_written_to(make):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"k": 0}, r"k must be between 1 and the number of items \(9\), got 0"),
-        ({"k": 10}, r"k must be between 1 and the number of items \(9\), got 10"),
-        ({"k": 2.0}, "k must be between"),
-        ({"k": True}, "k must be between"),
+        ({"top_k": 0}, r"top_k must be between 1 and the number of items \(9\), got 0"),
+        ({"top_k": 10}, r"top_k must be between 1 and the number of items \(9\), got 10"),
+        ({"top_k": 2.0}, "top_k must be between"),
+        ({"top_k": True}, "top_k must be between"),
         ({"allowed": []}, "the list of allowed items of query 0 is empty: name an item, or give None"),
         ({"allowed": np.array([0])}, "the list of allowed items of query 0 is empty"),
         ({"allowed": [[1], []]}, "the list of allowed items of query 1 is empty"),
@@ -138,7 +138,7 @@ def test_arrays_that_cannot_be_written_to(make):
 def test_bad_input(make, options, message):
     index = make(np.arange(10, dtype=np.float32)[:, None])
     with pytest.raises(GlintRUError, match=message):
-        index.top_k(**{"queries": np.ones((2, 1)), "k": 3, **options})
+        index.top_k(**{"queries": np.ones((2, 1)), "top_k": 3, **options})
 
 
 def test_vectors_that_are_no_matrix(make):

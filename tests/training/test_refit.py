@@ -131,7 +131,7 @@ def test_it_is_one_training_on_the_complete_histories(source, tmp_path, monkeypa
         seen["refit" if options.get("epochs") else "measured"] = result
         return result
 
-    monkeypatch.setattr(runs, "train", noted)
+    monkeypatch.setattr(runs, "train_weights", noted)
     monkeypatch.setattr(refit, "train", noted)
     chosen = recipe(source)
     result = go(chosen, tmp_path / "out", refit=True)[0]

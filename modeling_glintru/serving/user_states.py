@@ -1,8 +1,9 @@
-"""From stored states and the events after them to new states: what a store's `absorb` calls, and rebuilding too."""
+"""What is computed from a user's events in a store: the state after them, and the items that the user has seen."""
 
 from __future__ import annotations
 
 import threading
+from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
@@ -13,12 +14,10 @@ import torch
 from ..errors import GlintRUError, StateError
 from ..models.processing_glintru import GlintRUProcessor, VocabularyError
 from ..models.state_glintru import GlintRUState, pack_states, state_kind, unpack_states
-from .at_time import AtTime
-from .plain_step import rows_of_state, state_of_rows
-from .step_types import Step
-from .store import Pending, RawId, Record
+from .step import AtTime, Step, rows_of_state, state_of_rows
+from .store import Pending, RawId, Record, UserStateStore
 
-__all__ = ["STATE_DTYPES", "StateAdvancer"]
+__all__ = ["STATE_DTYPES", "SeenItems", "StateAdvancer"]
 
 STATE_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 MOST_CLICKS = 16  # events of one user that are absorbed one by one; more go through the model in one pass
@@ -86,19 +85,20 @@ class StateAdvancer:
 
     def known_indices(self, items: Sequence[RawId]) -> np.ndarray:
         """Indices of the items that the vocabulary holds, in order; the others are left out."""
-        try:
-            indices = self.processor.encode_ids(list(items), "drop")
-        except VocabularyError:  # ids of another type, from the time of another model: unknown like others
-            known = [item for item in items if item in self.processor]
-            indices = np.array([self.processor.index_of(item) for item in known], np.int64)
+        indices = self._indices(items)
         return indices[indices > 0]
+
+    def _indices(self, items: Sequence[RawId]) -> np.ndarray:
+        """The index of each item, 0 where it is unknown."""
+        try:
+            return self.processor.encode_ids(list(items), "drop")
+        except VocabularyError:  # ids of another type, from the time of another model: unknown like others
+            known = (self.processor.index_of(item) if item in self.processor else 0 for item in items)
+            return np.fromiter(known, np.int64)
 
     def _known(self, pending: Sequence[Pending]) -> list[np.ndarray]:
         """For each user the indices of the known items of the events."""
-        try:  # all at once
-            indices = self.processor.encode_ids([event.item for each in pending for event in each.events], "drop")
-        except VocabularyError:
-            return [self.known_indices([event.item for event in each.events]) for each in pending]
+        indices = self._indices([event.item for each in pending for event in each.events])
         ends = list(accumulate(len(each.events) for each in pending))
         parts = [indices[start:end] for start, end in zip([0, *ends], ends, strict=False)]
         return parts if indices.all() else [part[part > 0] for part in parts]
@@ -166,3 +166,38 @@ class StateAdvancer:
                 state = self.model.model(ids, state=state, use_cache=True).state
             assert state is not None
             rows[batch] = rows_of_state(state)
+
+
+class SeenItems:
+    """The items of users' histories, read from the store once and then kept up to date.
+
+    Args:
+        store: Has the events.
+        advancer: Knows the items' indices.
+        capacity: Users at most; those asked for longest ago go first.
+    """
+
+    def __init__(self, store: UserStateStore, advancer: StateAdvancer, capacity: int) -> None:
+        self._store, self._advancer, self._capacity = store, advancer, capacity
+        self._lock = threading.Lock()
+        self._users: OrderedDict[RawId, tuple[int, int, np.ndarray]] = OrderedDict()  # since, position, indices
+
+    def of(self, record: Record) -> np.ndarray:
+        """Indices (int64, each once) of the known items among the user's events."""
+        if record.last == record.since:
+            return np.zeros(0, np.int64)
+        with self._lock:
+            since, position, seen = self._users.get(record.user, (-1, 0, np.zeros(0, np.int64)))
+        if since != record.since:  # not here yet, or the history was replaced
+            since, position, seen = record.since, record.since, seen[:0]
+        if position < record.last:
+            events = self._store.events(record.user, position)
+            new = self._advancer.known_indices([event.item for event in events])
+            seen = np.union1d(seen, new)
+            position = events[-1].position if events else position
+        with self._lock:
+            self._users[record.user] = since, position, seen
+            self._users.move_to_end(record.user)
+            while len(self._users) > self._capacity:
+                self._users.popitem(last=False)
+        return seen
