@@ -154,13 +154,9 @@ class FineTuningRecipe:
     def __post_init__(self) -> None:
         if not self.from_model:
             raise RecipeError("fine_tuning.from_model must name the model to start from: --from MODEL.")
-        for name, allowed in (("items", ITEMS), ("new_vectors", INITIALISATIONS)):
-            if getattr(self, name) not in allowed:
-                raise RecipeError(
-                    f"fine_tuning.{name} must be one of {', '.join(allowed)}, but got {getattr(self, name)!r}."
-                )
-        if self.lora_rank < 0:
-            raise RecipeError(f"fine_tuning.lora_rank must be at least 0, but got {self.lora_rank}.")
+        one_of("fine_tuning.items", self.items, ITEMS)
+        one_of("fine_tuning.new_vectors", self.new_vectors, INITIALISATIONS)
+        at_least("fine_tuning.lora_rank", self.lora_rank, 0)
 
 
 PROTOCOLS = ("full", "pop100", "uni100")
