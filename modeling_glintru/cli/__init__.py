@@ -26,7 +26,7 @@ VERBS = {
     "rebuild": "Compute the states of all users anew, from their events, after the weights have changed.",
     "export": "Write a model for serving without torch: whole histories, and one item onto a state.",
     "push": "Upload a model folder to the Hub, in one commit, with the login of `hf auth login` or HF_TOKEN.",
-    "compare": "Compare models: the same search for each, final runs with several seeds, a page with intervals.",
+    "compare": "Compare models on your own table: the same split, candidates and seeds, and paired intervals.",
     "convert": "Make a model folder of a checkpoint of the authors' code.",
 }
 
