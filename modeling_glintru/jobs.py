@@ -55,7 +55,7 @@ from .recipe import (
 from .rule import blank_recipe, data_shape, preset
 from .training import TrainingResult, check_run_folder, save_model_folder, train
 from .training.folder import RunFolder, run_folder
-from .training.identity import data_checksum, run_identity
+from .training.identity import data_checksum, ranking_checksums, run_identity
 from .training.refit import refit_in_time, warn_of_refitted, with_refit
 from .training.start import model_section, open_start
 from .training.stopping import Interruptions
@@ -512,7 +512,8 @@ def evaluate_model(
     evaluations = _evaluations(recipe, data, split, scorers | reference_scorers(recipe, data), progress)
     measured = evaluations[label]
     metrics: dict[str, Any] = {"main": measured.main_table(split), "recurring_targets": measured.recurring}
-    metrics |= {"trained_on_targets": reason is not None, "same_data": same_data} | measured.tables(split)
+    metrics |= {"trained_on_targets": reason is not None, "same_data": same_data, "split": split}
+    metrics |= {"ranked": ranking_checksums(data, split)} | measured.tables(split)
     references = {name: e for name, e in evaluations.items() if name != label}
     metrics |= {name: e.tables(split) for name, e in references.items()} | {"against": against(measured, references)}
     return evaluations, metrics | {"recipe": _without_folders(recipe).to_dict(), "seed": recipe.seed}

@@ -21,7 +21,7 @@ __all__ = ["VERBS", "app", "main"]
 VERBS = {
     "prepare": "Read, filter and split interactions, once for many runs.",
     "train": "Train a model on interactions, measure it, and write a folder that from_pretrained loads.",
-    "evaluate": "Measure a trained model on interactions, split as in its own recipe.",
+    "evaluate": "Measure a trained model on interactions, split as in its own recipe; compare several.",
     "recommend": "Recommend the next items: after a history, for users of a table, for all of them, or as you type.",
     "rebuild": "Compute the states of all users anew, from their events, after the weights have changed.",
     "export": "Write a model for serving without torch: whole histories, and one item onto a state.",

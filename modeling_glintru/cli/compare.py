@@ -54,8 +54,7 @@ def compare(
 
     Example: glintru compare --data interactions.csv --models glintru,sasrec --output_dir outputs/compare
     """
-    from ..comparison import compare as run
-    from ..comparison import declare
+    from ..comparison import declare, run_comparison
     from ..comparison.compare import check_options
     from ..errors import RecipeError
 
@@ -74,4 +73,6 @@ def compare(
         search=search,
         space=space,
     )
-    run(comparison, output_dir, workers=workers, max_minutes=max_minutes, retry_failed=retry_failed, dry_run=dry_run)
+    run_comparison(
+        comparison, output_dir, workers=workers, max_minutes=max_minutes, retry_failed=retry_failed, dry_run=dry_run
+    )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from .compare import compare, declare
+from .compare import compare_trained, declare, run_comparison
 from .plan import Comparison, Search
 from .results import Results
 from .rows import Report
 
-__all__ = ["Comparison", "Report", "Results", "Search", "compare", "declare"]
+__all__ = ["Comparison", "Report", "Results", "Search", "compare_trained", "declare", "run_comparison"]

@@ -5,26 +5,36 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from ..data import PreparedData
 from ..data.sources import NAMED_SOURCES
 from ..errors import DataError, RecipeError, nearest_names
-from ..jobs import as_prepared, prepare_data, reference_names, with_data
+from ..evaluation import Evaluation, against
+from ..jobs import HOW_TO_READ, as_prepared, prepare_data, reference_names, with_data
 from ..models.auto import MODELS
-from ..recipe import REFERENCE_MODELS, Recipe, change_recipe, changed_keys, list_recipes, load_recipe, read_yaml
+from ..recipe import (
+    REFERENCE_MODELS,
+    Recipe,
+    change_recipe,
+    changed_keys,
+    list_recipes,
+    load_model_recipe,
+    load_recipe,
+    read_yaml,
+)
 from ..rule import blank_recipe, data_shape, preset
 from .estimate import declared_seconds
 from .page import terminal_table, write_page
 from .plan import Comparison, Search, draw_settings
 from .queue import Job, run_queue
 from .results import Results
-from .rows import Report
+from .rows import Report, verdict
 from .trials import FILES, METRICS
 
-__all__ = ["compare", "declare", "search_space"]
+__all__ = ["check_same_split", "compare_trained", "declare", "run_comparison", "search_space"]
 
 Say = Callable[[str], None]
 RUNGS = (1 / 8, 3 / 8)  # of the epochs of a measured run, as a search of nine settings has in the published protocol
@@ -153,7 +163,7 @@ def _search(recipe: Recipe, space: Mapping[str, list[Any]], count: int) -> Searc
     return Search(recipe, ({}, *draw_settings(space, count - 1, seed=0)), tuple(rungs), epochs)
 
 
-def compare(
+def run_comparison(
     comparison: Comparison,
     output_dir: Path,
     *,
@@ -228,3 +238,60 @@ def _settings(comparison: Comparison, name: str) -> str:
     if searches:
         return f"has the best of {len(searches[0].settings)} settings that were tried for it on validation"
     return "has the settings of the package's rule for such data, or those of the recipe that names it"
+
+
+def check_same_split(models: Sequence[str]) -> None:
+    """Refuses trained models that cannot be compared, because their data was split or filtered in different ways.
+
+    Args:
+        models: Model folders or Hub repositories, the one that the others are compared with first.
+
+    Raises:
+        RecipeError: The recipes of two models differ, or a model stands twice.
+        ModelFolderError: A folder holds no recipe.
+    """
+    if len(set(models)) < len(models):
+        raise RecipeError(f"a model is not compared with itself: {', '.join(models)}")
+    first = load_model_recipe(models[0]).data
+    for model in models[1:]:
+        own = load_model_recipe(model).data
+        for item in fields(own):
+            one, other = (getattr(data, item.name) for data in (first, own))
+            if one != other and item.name not in HOW_TO_READ:
+                raise RecipeError(
+                    f"{models[0]} was trained with data.{item.name} {one!r} and {model} with {other!r}: they cannot be "
+                    "compared, for what one is tested on the other may have learned from"
+                )
+
+
+def compare_trained(
+    measured: Mapping[str, Evaluation], metrics: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """The paired differences of trained models to the first of them, over the same test users.
+
+    Args:
+        measured: The evaluation of each model by its name, all on one table.
+        metrics: The metrics of each model, from `jobs.evaluate_model`.
+
+    Returns:
+        For each model but the first `{"to": …, "metric": …, "value": …, "low": …, "high": …, "is": …}`: the mean
+        difference, its 95 % interval over users, and what may be said of it.
+
+    Raises:
+        DataError: The models were not measured on the same users, targets, candidates and way of ranking.
+    """
+    first, *others = measured
+    found: dict[str, dict[str, Any]] = {}
+    for name in others:
+        for what in ("candidates", "targets"):
+            if metrics[name]["ranked"][what] != metrics[first]["ranked"][what]:
+                words = "rank the same items" if what == "candidates" else "have the same test users and targets"
+                raise DataError(f"{first} and {name} do not {words} on this table, so their figures do not compare")
+        if measured[name].main != measured[first].main:
+            raise DataError(
+                f"one of {first} and {name} recommends past items again: give both --set recommend_seen=true or false"
+            )
+        difference = against(measured[name], {first: measured[first]})[first]
+        words = verdict(difference["low"], difference["high"])
+        found[name] = {"to": first, "metric": f"ndcg@{min(measured[name].ks)}", **difference, "is": words}
+    return found

@@ -79,7 +79,7 @@ def terminal_table(report: Report, first: str) -> str:
     """
     lead = next((row for row in report.rows if row.name == first), None)
     metric = report.metric.upper()
-    cells = [["", metric, "95 % interval", "difference", "95 % interval", ""]]
+    cells = [["", metric, "95 % interval", "diff.", "95 % interval", ""]]
     for row in report.rows:
         cells.append([_cut(row.title), value_cell(row.mean("test", MAIN, report.metric)),
                       bounds_cell(report.interval(row))])  # fmt: skip
@@ -94,7 +94,7 @@ def terminal_table(report: Report, first: str) -> str:
     return f"{text}\n\nDifferences are to {lead.title}, over the same test users."
 
 
-def _cut(text: str, width: int = 17) -> str:
+def _cut(text: str, width: int = 16) -> str:
     return text if len(text) <= width else text[: width - 1] + "…"
 
 

@@ -14,7 +14,7 @@ from ..errors import ModelFolderError
 from ..machine import num_processes
 from ..recipe import Recipe
 
-__all__ = ["check_identity", "data_checksum", "run_identity"]
+__all__ = ["check_identity", "data_checksum", "ranking_checksums", "run_identity"]
 
 # Names of the same thing: what the data holds is compared by its content.
 NAMES = (
@@ -77,3 +77,15 @@ def data_checksum(data: PreparedData) -> str:
             for chunk in table.column("time_gaps").chunks:
                 checksum.update(chunk.flatten().to_numpy().tobytes())
     return checksum.hexdigest()
+
+
+def ranking_checksums(data: PreparedData, split: str) -> dict[str, str]:
+    """Checksums of what a measurement is about, by raw ids, so that they compare between vocabularies.
+
+    Returns:
+        `{"targets": …, "candidates": …}`: of the users and targets of the split, and of the items that are ranked.
+    """
+    rows = data.dataset[split]
+    asked = [str(rows["user_id"][:]), str(data.processor.decode(rows["target"][:]))]
+    found = {"targets": asked, "candidates": sorted(map(str, data.processor.item_ids))}
+    return {name: hashlib.sha256(json.dumps(texts).encode()).hexdigest() for name, texts in found.items()}
