@@ -61,7 +61,7 @@ from .resolve import (
 from .rule import describe
 from .training import TrainingResult, check_run_folder, save_model_folder
 from .training import train as train_weights
-from .training.folder import RunFolder, data_checksum, run_folder, run_identity
+from .training.folder import RunFolder, data_checksum, ranking_checksums, run_folder, run_identity
 from .training.refit import refit_in_time, warn_of_refitted, with_refit
 from .training.start import open_start
 from .training.stopping import Interruptions
@@ -470,6 +470,7 @@ def evaluate_model(
         baselines={name: evaluation for name, evaluation in evaluations.items() if name != label},
         trained_on_targets=reason is not None,
         same_data=same_data,
+        ranked=ranking_checksums(data, split),
         recipe=without_folders(recipe).to_dict(),
         seed=recipe.seed,
     )

@@ -17,16 +17,9 @@ from modeling_glintru.recipe.keys import recipe_keys
 from modeling_glintru.recipe.reading import PLAIN_NAMES
 
 DATA = ["amazon-beauty", "amazon-video-games", "ml-100k", "ml-1m"]
-NAMES = sorted([*DATA, *(f"{name}-best" for name in DATA), "demo", "ml-1m-average"])
-TIMED = ["amazon-beauty-best-time", "amazon-beauty-sasrec-time", "ml-100k-best-time"]
-RIVALS = [
-    "amazon-beauty-bsarec",
-    "amazon-beauty-sasrec-like-best",
-    "amazon-video-games-sasrec-like-best",
-    "ml-100k-sasrec-like-best",
-    "ml-1m-mamba4rec-like-best",
-]
-ALL = sorted([*NAMES, *TIMED, *RIVALS])
+NAMES = sorted([*DATA, *(f"{name}-best" for name in DATA), "demo"])
+TIMED = ["amazon-beauty-best-time", "ml-100k-best-time"]
+ALL = sorted([*NAMES, *TIMED])
 
 
 def write(tmp_path: Path, text: str) -> Path:
@@ -37,23 +30,6 @@ def write(tmp_path: Path, text: str) -> Path:
 
 def test_the_recipes_of_the_package():
     assert list_recipes() == ALL
-
-
-def test_the_published_settings_of_a_rival():
-    recipe = load_recipe("amazon-beauty-bsarec")
-    config = recipe.config(vocab_size=11)
-    assert recipe.model_name == config.model_type == "bsarec" and recipe.name == "amazon-beauty-bsarec"
-    assert (config.hidden_size, config.num_hidden_layers, config.alpha, config.cutoff) == (64, 2, 0.7, 5)
-    assert recipe.training.prefix_share == 1.0
-
-
-def test_mamba4rec_is_trained_as_the_recipe_that_it_is_compared_with():
-    rival, ours = load_recipe("ml-1m-mamba4rec-like-best"), load_recipe("ml-1m-best")
-    assert (rival.model_name, ours.model_name) == ("mamba4rec", "glintru")
-    assert (rival.data, rival.training) == (ours.data, ours.training)
-    shared = ("hidden_size", "hidden_dropout")
-    assert rival.loss == ours.loss
-    assert [rival.model[key] for key in shared] == [ours.model[key] for key in shared]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -288,7 +264,7 @@ def test_names_do_not_depend_on_the_folder_one_stands_in(tmp_path):
     assert done.stdout.strip() == str(ALL), done.stderr
 
 
-@pytest.mark.parametrize("name", [name for name in TIMED if name.endswith("-best-time")])
+@pytest.mark.parametrize("name", TIMED)
 def test_with_the_time_of_the_request_only_r_drop_is_different(name):
     """And, on Beauty, the blocks, their dropout, smoothing and epochs: those with the time are as `best` was before."""
     timed, plain = load_recipe(name), load_recipe(name.removesuffix("-time"))

@@ -22,12 +22,12 @@ VERBS = {
     "prepare": "Read, filter and split interactions, once for many runs.",
     "train": "Train a model on interactions, measure it, and write a folder that from_pretrained loads.",
     "recipes": "List the named recipes, print one of them, or print how settings are chosen from the data.",
-    "evaluate": "Measure a trained model on interactions, split as in its own recipe.",
+    "evaluate": "Measure a trained model on interactions, split as in its own recipe; compare several.",
     "recommend": "Recommend the next items: after a history, for users of a table, for all of them, or as you type.",
     "rebuild": "Compute the states of all users anew, from their events, after the weights have changed.",
     "export": "Write a model for serving without torch: whole histories, and one item onto a state.",
     "push": "Upload a model folder to the Hub, in one commit, with the login of `hf auth login` or HF_TOKEN.",
-    "compare": "Compare models: the same search for each, final runs with several seeds, a page with intervals.",
+    "compare": "Compare models on your own table: the same split, candidates and seeds, and paired intervals.",
     "convert": "Make a model folder of a checkpoint of the authors' code.",
 }
 

@@ -3,65 +3,76 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from .options import parse_ids
+from ..data.reading import ReadingOptions
+from ..recipe import GivenSplit
+from .options import DataOption, SetOption, parse_ids, with_options_of
 
 
+@with_options_of(GivenSplit, into="split_files")
+@with_options_of(ReadingOptions, into="reading")
 def compare(
-    data: Annotated[
-        list[str] | None,
-        typer.Option("--data", help="A data set of the protocol and its file; may be repeated.", metavar="NAME[=FILE]"),
-    ] = None,
-    protocol: Annotated[
-        str, typer.Option("--protocol", help="Name or YAML file of a protocol.", metavar="NAME|FILE")
-    ] = "default",
+    data: DataOption = None,
     models: Annotated[
-        str | None, typer.Option("--models", help="Only these rows, separated by commas, in this order.")
-    ] = None,
-    presets: Annotated[
-        list[str] | None,
-        typer.Option("--preset", help="A row with fixed settings; may be repeated.", metavar="NAME=RECIPE"),
-    ] = None,
-    ablate: Annotated[
-        list[str] | None, typer.Option("--ablate", help="Take this row apart; may be repeated.", metavar="ROW")
-    ] = None,
-    first_look: Annotated[
-        bool,
+        str,
         typer.Option(
-            "--first_look",
-            help="Before a model's own search: one run with the setting that the best search on the data chose.",
+            "--models",
+            help="Models, or recipes by name or file, separated by commas; the others are compared with the first.",
         ),
-    ] = False,
-    workers: Annotated[int, typer.Option("--workers", help="Trials at the same time, one core each.")] = 1,
+    ] = "glintru,sasrec,gru4rec",
+    output_dir: Annotated[
+        Path, typer.Option("--output_dir", help="Folder of the results; runs that are in it do not run again.")
+    ] = Path("outputs/compare"),
+    seeds: Annotated[str, typer.Option("--seeds", help="Seeds of the runs of each model.")] = "1,2,3",
+    changes: SetOption = None,
+    search: Annotated[
+        int, typer.Option("--search", help="Try so many settings for each model, on validation, such as 9.")
+    ] = 0,
+    space: Annotated[
+        Path | None,
+        typer.Option("--space", help="YAML file with the values that --search tries: a list for each key."),
+    ] = None,
+    *,
+    split_files: dict[str, Any],
+    reading: dict[str, Any],
+    workers: Annotated[int, typer.Option("--workers", help="Runs at the same time, one core each.")] = 1,
     max_minutes: Annotated[
         float | None, typer.Option("--max_minutes", help="Stop after so many minutes, with a checkpoint.")
     ] = None,
-    results: Annotated[
-        Path, typer.Option("--results", help="Folder of the results; what is in it does not run again.")
-    ] = Path("benchmarks/results/quality"),
     retry_failed: Annotated[bool, typer.Option("--retry_failed", help="Run again what failed.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry_run", help="Only print the queue and its estimated time.")] = False,
-    report: Annotated[bool, typer.Option("--report", help="Only write the page from what has run so far.")] = False,
-    output: Annotated[Path, typer.Option("--output", help="The page that --report writes.")] = Path("docs/results.md"),
+    dry_run: Annotated[
+        bool, typer.Option("--dry_run", help="Only print what would run, and about how long it would take.")
+    ] = False,
 ) -> None:
-    """Compare models: the same search for each, final runs with several seeds, a page with intervals.
+    """Compare models on your own table: the same split, candidates and seeds, and paired intervals.
 
-    It may be stopped at any time; the same command goes on. Several of them share the work.
+    Each model has the settings that the package's rule chooses for the table. The comparison may be stopped at any
+    time; the same command goes on.
 
-    Example: glintru compare --data ml-100k --data ml-1m=interactions.parquet --workers 2
+    Example: glintru compare --data interactions.csv --models glintru,sasrec --output_dir outputs/compare
     """
-    from ..comparison import Results, load_protocol, make_page, run_comparison, select
+    from ..comparison import declare, run_comparison
+    from ..comparison.compare import check_options
+    from ..errors import RecipeError
 
-    chosen, files = load_protocol(protocol), Results(results)
-    if report:
-        written = make_page(chosen, files, data or [], output)
-        print("Written: " + ", ".join(map(str, written)))
-        return
-    rows = [] if models is None else parse_ids(models, "--models")
-    selection = select(chosen, data or [], rows, presets or [], ablate or [], first_look)
+    check_options(workers, max_minutes)
+    if data is None and not split_files:
+        raise RecipeError("say which table to compare on: --data FILE (csv, tsv, parquet, jsonl, inter)")
+    texts = parse_ids(seeds, "--seeds")
+    if not all(text.isdecimal() for text in texts):
+        raise RecipeError(f"--seeds must be numbers separated by commas, as in 1,2,3, but got {seeds!r}")
+    comparison = declare(
+        data,
+        parse_ids(models, "--models"),
+        options={**split_files, **reading},
+        changes=changes or [],
+        seeds=[int(text) for text in texts],
+        search=search,
+        space=space,
+    )
     run_comparison(
-        chosen, selection, files, workers=workers, max_minutes=max_minutes, retry_failed=retry_failed, dry_run=dry_run
+        comparison, output_dir, workers=workers, max_minutes=max_minutes, retry_failed=retry_failed, dry_run=dry_run
     )

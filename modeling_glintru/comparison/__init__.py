@@ -1,11 +1,10 @@
-"""`glintru compare`: the same search for every model, final runs with several seeds, and a report with intervals."""
+"""`glintru compare`: several models on one table, with the same split, candidates, seeds and paired intervals."""
 
 from __future__ import annotations
 
-from .command import make_page, run_comparison
-from .protocol import Protocol, load_protocol
+from .compare import compare_trained, declare, run_comparison
+from .plan import Comparison, Search
 from .results import Results
-from .schedule import Selection, plan
-from .selection import select
+from .rows import Report
 
-__all__ = ["Protocol", "Results", "Selection", "load_protocol", "make_page", "plan", "run_comparison", "select"]
+__all__ = ["Comparison", "Report", "Results", "Search", "compare_trained", "declare", "run_comparison"]

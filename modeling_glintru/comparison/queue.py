@@ -15,20 +15,21 @@ from pathlib import Path
 from typing import Any
 
 from ..data import PreparedData
-from ..errors import DataError, GlintRUError, RecipeError
+from ..errors import DataError, GlintRUError
+from ..jobs import prepare_data
 from ..training.stopping import RunStopped
 from .estimate import Estimate
-from .protocol import Protocol
+from .plan import Comparison
 from .results import Results, main_column
 from .run_trial import data_counts, describe_trial, run_trial
-from .schedule import Selection, Step, plan, ready
-from .trials import Trial
+from .trials import FINAL, FIXED, TUNE, Step, Trial, ready
 
 __all__ = ["Job", "run_queue", "work"]
 
 POLL_SECONDS = 1.0
 PATIENCE_SECONDS = 30.0
 STOPPED_EXIT = 130
+NAMES = {TUNE: "search", FINAL: "measured", FIXED: "measured"}  # of the stages, for people
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS")
 STOPPED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # by hand; any other signal is a trial that crashed
 
@@ -38,34 +39,61 @@ class Job:
     """What a process needs to know.
 
     Args:
-        protocol, selection: What is to run.
-        folder: Of the results.
+        comparison: What is to run.
+        folder: The folder of the results.
         deadline: `time.time()` at which trials stop, with a checkpoint; None never.
-        workers: Processes that run trials at the same time.
+        workers: How many processes run trials at the same time.
     """
 
-    protocol: Protocol
-    selection: Selection
+    comparison: Comparison
     folder: Path
     deadline: float | None = None
     workers: int = 1
 
     @property
     def results(self) -> Results:
-        """The files."""
+        """The files of the results."""
         return Results(self.folder)
 
     def steps(self) -> tuple[list[Step], dict[str, float | None]]:
-        """The plan as it stands, and what has run."""
+        """The plan as it stands, and the validation metric of each trial that has run."""
         done: dict[str, float | None] = {}
-        for name in self.selection.data:
-            done |= self.results.validation(name, self.protocol.metric)
-        return plan(self.protocol, self.selection, done), done
+        for name in self.comparison.data:
+            done |= self.results.validation(name, self.comparison.metric)
+        return self.comparison.plan(done), done
 
     def estimate(self) -> Estimate:
-        """From all that has run on this data."""
-        records = [record for name in self.selection.data for record in self.results.read(name).values()]
-        return Estimate(self.selection.data, records)
+        """How long trials take, from all that have run on this data."""
+        records = [record for name in self.comparison.data for record in self.results.read(name).values()]
+        return Estimate(self.comparison, records)
+
+    def describe(self) -> str:
+        """What is left to run, most urgent first, with an upper estimate of its time, for people."""
+        steps, done = self.steps()
+        estimate = self.estimate()
+        lines, total, runs = [], 0.0, 0
+        for step in steps:
+            left = step.undecided + sum(trial.key not in done for trial in step.trials)
+            if not left:
+                continue
+            seconds = estimate.step(step, done)
+            total, runs = total + seconds, runs + left
+            row = step.row if len(self.comparison.data) == 1 else f"{step.data} {step.row}"
+            what = NAMES.get(step.stage, step.stage)
+            waits = "  then" if step.undecided else ""
+            epochs = f"{left:>2} x {step.epochs:>3} epochs"
+            lines.append(f"{row[:36]:<37}{what:<10}{epochs:<15}{clock(seconds):>9}{waits}")
+        if not lines:
+            return "Nothing is left to run."
+        shared = "" if self.workers == 1 else f", {clock(total / self.workers)} with --workers {self.workers}"
+        runs_left = "1 run" if runs == 1 else f"{runs} runs"
+        return "\n".join([*lines, f"{runs_left}, at most {clock(total)} of one core{shared}"])
+
+
+def clock(seconds: float) -> str:
+    """A duration for people."""
+    minutes = round(seconds / 60)
+    return f"{minutes // 60}h{minutes % 60:02d}" if minutes >= 60 else f"{minutes} min"
 
 
 def work(job: Job, say: Callable[[str], None] = print) -> None:
@@ -99,7 +127,7 @@ def work(job: Job, say: Callable[[str], None] = print) -> None:
 
 def wait_for_others(job: Job) -> None:
     """Returns when another process has written a trial down, or after a while, in case it ended without."""
-    files = [job.results.file(name) for name in job.selection.data]
+    files = [job.results.file(name) for name in job.comparison.data]
 
     def sizes() -> list[int]:
         return [file.stat().st_size if file.exists() else 0 for file in files]
@@ -126,7 +154,7 @@ def attempt(job: Job, trial: Trial, prepared: dict[str, PreparedData], say: Call
         add_failure(results, trial, f"{type(error).__name__}: {error}", say)
         return
     results.add(line | {"workers": job.workers}, ranks)
-    metric = job.protocol.metric
+    metric = job.comparison.metric
     value = line["validation"][main_column(line)][metric]
     say(f"done   {trial}: validation {metric} {value:.4f}, {time.perf_counter() - start:.0f} s")
 
@@ -144,33 +172,30 @@ def open_data(job: Job, name: str) -> PreparedData:
     Raises:
         DataError: It is another one, or cannot be read.
     """
-    from ..jobs import prepare_data
-    from ..recipe import Recipe
-
-    data = prepare_data(Recipe(name=name, data=job.selection.data[name].recipe), time_gaps=True, say=lambda text: None)
+    data = prepare_data(job.comparison.data[name], time_gaps=True, say=lambda text: None)
     counts = data_counts(data)
+    main = "full_with_history" if data.processor.recommend_seen else "full"
     for record in job.results.read(name).values():
         if record.get("data_counts", counts) != counts:
             raise DataError(
                 f"{job.results.file(name)} is about other data ({record['data_counts']}, here {counts}); give another "
-                "folder with --results"
+                "folder for the results"
             )
+        if record["status"] == "done" and main_column(record) != main:
+            raise DataError(f"{job.results.file(name)} was measured with another recommend_seen; give another folder")
     return data
 
 
 def run_queue(job: Job, say: Callable[[str], None] = print) -> None:
-    """Runs the queue in processes of one thread each.
+    """Runs the queue in processes of one thread each, and says what is left of it.
 
     A process that crashes takes its trial with it (written down as failed) and is replaced. All of them end when this
     process ends, however that happens; the next start goes on with a trial that was stopped in the middle, from its
     last checkpoint.
 
     Raises:
-        RecipeError: `job.workers` below 1.
         DataError: A worker could not read the data, or ended outside of a trial.
     """
-    if job.workers < 1:
-        raise RecipeError(f"--workers must be at least 1, but got {job.workers}")
     context = multiprocessing.get_context("spawn")
     errors = context.SimpleQueue()
 
@@ -199,10 +224,12 @@ def run_queue(job: Job, say: Callable[[str], None] = print) -> None:
         raise DataError(errors.get())
     if broken:
         raise DataError("a worker ended outside of a trial; its last lines above say why")
+    left = job.describe()
+    say(left if "\n" not in left else f"Left: {left.splitlines()[-1]}; the same command goes on with them.")
 
 
 def write_down_crash(job: Job, process: Any, say: Callable[[str], None]) -> bool:
-    """Whether a worker was ended by a signal in the middle of a trial, which is then written down as failed."""
+    """Writes down as failed the trial in whose middle a signal ended a worker; returns whether there was one."""
     number = -process.exitcode
     if number <= 0 or number in STOPPED:
         return False

@@ -1,8 +1,8 @@
 """The files of a comparison: a line a trial, the ranks of measured runs, and locks.
 
-RESULTS/ml-1m.jsonl            one JSON line a trial, in the order in which they ended
-RESULTS/ranks/ml-1m/KEY.npz    test ranks of a measured run, one a user, in the order of the prepared test split
-RESULTS/.work/                 locks and checkpoints, ignored by git
+FOLDER/ml-1m.jsonl            one JSON line a trial, in the order in which they ended
+FOLDER/ranks/ml-1m/KEY.npz    test ranks of a measured run, one a target, in the order of the prepared test split
+FOLDER/.work/                 locks and checkpoints, ignored by git
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ import numpy as np
 
 from ..errors import DataError
 
-__all__ = ["RANK_LIMIT", "Claim", "Results", "main_column"]
+__all__ = ["RANK_LIMIT", "USERS", "Claim", "Results", "main_column"]
 
+USERS = "users"  # among the ranks: the user of each, where users have several targets
 RANK_LIMIT = 1000  # ranks beyond it are stored as RANK_LIMIT + 1: no metric looks there, and the files stay small
 
 
 def main_column(line: Mapping[str, Any]) -> str:
-    """The ranking that is served: lines without a word about it are older than the choice, and past items are out."""
+    """The column of the ranking that is served. Lines without it are older than the choice: past items are left out."""
     return line.get("main", "full")
 
 
@@ -36,7 +37,7 @@ class Claim:
         self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
 
     def take(self) -> bool:
-        """Whether it is ours now; writes down who has it."""
+        """Takes the trial for this process and writes the process's id down; False where another process has it."""
         import fcntl
 
         try:
@@ -55,9 +56,10 @@ class Claim:
 
 
 class Results:
-    """
+    """The results of a comparison in a folder.
+
     Args:
-        folder: Made when something is written.
+        folder: Is made when something is written.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -100,7 +102,7 @@ class Results:
         return records
 
     def validation(self, data: str, metric: str) -> dict[str, float | None]:
-        """Key to validation metric of what is served, None for a trial that failed: all that a choice may see."""
+        """Key to the validation metric of the ranking that is served, None where the trial failed: all that chooses."""
         return {
             key: record["validation"][main_column(record)][metric] if record["status"] == "done" else None
             for key, record in self.read(data).items()
@@ -116,7 +118,7 @@ class Results:
             np.savez_compressed(
                 partial,
                 allow_pickle=False,
-                **{name: np.minimum(value, RANK_LIMIT + 1).astype(np.int32) for name, value in ranks.items()},
+                **{name: _stored(name, value).astype(np.int32) for name, value in ranks.items()},
             )
             os.replace(partial, path)
         line = json.dumps(record, allow_nan=False, ensure_ascii=False) + "\n"
@@ -175,6 +177,10 @@ class Results:
         with open(self.work / "results.lock", "w", encoding="utf-8") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+
+def _stored(name: str, values: np.ndarray) -> np.ndarray:
+    return values if name == USERS else np.minimum(values, RANK_LIMIT + 1)
 
 
 def _ends_in_newline(file: Any) -> bool:

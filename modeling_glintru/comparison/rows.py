@@ -1,37 +1,89 @@
-"""The rows of the tables, out of the lines of a results file."""
+"""The rows of a comparison's tables, with intervals over users and seeds, out of the lines of a results file."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from statistics import mean, median
 from typing import Any
 
 import numpy as np
 
+from ..errors import DataError
 from ..evaluation import per_user_metrics
 from ..evaluation.against import REFERENCE_TITLES
 from ..models.auto import MODELS, model_label
-from ..recipe import Recipe
-from .bootstrap import RowSamples, interval, resampled_rows
-from .protocol import TOP_K, Protocol
-from .results import Results, main_column
-from .schedule import Selection, Step, compute_alike, plan, taken_apart
-from .trials import ABLATION, FINAL, PRESET, REFERENCE
+from .plan import Comparison
+from .results import USERS, Results, main_column
+from .trials import FINAL, FIXED, REFERENCE, TOP_K, Step
 
-__all__ = ["MAIN", "OTHER", "DataReport", "Row", "row_label", "training_seconds"]
+__all__ = ["MAIN", "OTHER", "Report", "Row", "RowSamples", "interval", "resampled_rows", "row_label", "verdict"]
 
 Line = dict[str, Any]
-BORROWED_MARK = "†"
 BOTH = ("full", "full_with_history")
 MAIN, OTHER = "main", "other"  # of these two: the ranking that is served, and the one beside it
-REFERENCE_LABELS = {name: title[0].upper() + title[1:] for name, title in REFERENCE_TITLES.items()}
+RowSamples = dict[str, np.ndarray]
+"""Row to its mean in each resample, float64 (num_bootstrap,)."""
+
+
+def resampled_rows(
+    rows: Mapping[str, Sequence[np.ndarray]],
+    num_bootstrap: int = 2000,
+    seed: int = 0,
+    users: np.ndarray | None = None,
+) -> RowSamples:
+    """Hierarchical bootstrap: each resample draws users, the same ones for all rows, and for each row its seeds.
+
+    The difference of two rows in the same resample is a paired one: `samples["a"] - samples["b"]`. With few seeds the
+    part of the interval that comes from seeds is too small (by sqrt((n - 1) / n) for n of them).
+
+    Args:
+        rows: Row to one array a seed: the metric of each target, float (targets,), in the same order everywhere.
+        num_bootstrap: Number of resamples.
+        seed: The same seed gives the same samples.
+        users: The user of each target, integer (targets,), counted from 0; each target is a user of its own when not
+            given.
+
+    Raises:
+        DataError: The rows are about different targets.
+    """
+    runs = [values for row in rows.values() for values in row]
+    if not runs or any(values.shape != runs[0].shape or values.ndim != 1 for values in runs):
+        raise DataError(f"rows are compared over the same users, found {sorted({np.shape(run) for run in runs})}")
+    generator = np.random.default_rng(seed)
+    stacked = np.stack(runs).astype(np.float64)
+    num_users = stacked.shape[1] if users is None else int(users.max()) + 1
+    means = np.empty((num_bootstrap, len(runs)))
+    for resample in range(num_bootstrap):
+        drawn = np.bincount(generator.integers(0, num_users, num_users), minlength=num_users)
+        times = drawn if users is None else drawn[users]
+        means[resample] = stacked @ times / times.sum()
+    samples: RowSamples = {}
+    first = 0
+    for name, row in rows.items():
+        seeds = generator.integers(0, len(row), (num_bootstrap, len(row)))
+        samples[name] = np.take_along_axis(means[:, first : first + len(row)], seeds, axis=1).mean(axis=1)
+        first += len(row)
+    return samples
+
+
+def interval(samples: np.ndarray, confidence: float = 0.95) -> tuple[float, float]:
+    """The percentile interval of resampled values."""
+    low, high = np.quantile(samples, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)
+
+
+def verdict(low: float, high: float) -> str:
+    """What may be said about a difference: `better` and `worse` only where its interval excludes zero."""
+    return "better" if low > 0 else "worse" if high < 0 else "open"
 
 
 def row_label(row: str, model: str) -> str:
     """What a row is called for people: `GLINT-RU`, `GLINT-RU (paper)`."""
-    if model in REFERENCE_LABELS:
-        return REFERENCE_LABELS[model]
+    if model in REFERENCE_TITLES:
+        title = REFERENCE_TITLES[model]
+        return title[0].upper() + title[1:]
     name = model_label(MODELS[model])
     return name if row == model else f"{name} ({row})"
 
@@ -43,19 +95,19 @@ def training_seconds(line: Line) -> float:
 
 @dataclass(frozen=True)
 class Row:
-    """The measured runs of one model, preset or ablation, one a seed.
+    """The measured runs of one row, one a seed.
 
     Args:
         name: The row in the results file.
         stage: See `Trial`.
-        lines: Its lines, at least one.
-        borrowed: Whether its own search has not run: its setting is that of another model's.
+        lines: The lines of its runs, at least one.
+        mark: Stands behind the row's label.
     """
 
     name: str
     stage: str
     lines: list[Line]
-    borrowed: bool = False
+    mark: str = ""
 
     @property
     def model(self) -> str:
@@ -63,37 +115,22 @@ class Row:
         return self.lines[0]["model"]
 
     @property
-    def base(self) -> str:
-        """The row that an ablation takes apart; elsewhere the row itself."""
-        return self.name.partition(": ")[0]
-
-    @property
-    def change(self) -> str:
-        """What an ablation changes, as the protocol calls it; elsewhere empty."""
-        return self.name.partition(": ")[2]
-
-    @property
-    def label(self) -> str:
-        """The row for people, with a mark where its setting is borrowed."""
-        return self.title + self.mark
-
-    @property
     def title(self) -> str:
-        """The same without the mark."""
+        """The row for people, without its mark."""
         return row_label(self.name, self.model)
 
     @property
-    def mark(self) -> str:
-        """A dagger where its own search has not run."""
-        return BORROWED_MARK if self.borrowed else ""
+    def label(self) -> str:
+        """The row for people, with its mark."""
+        return self.title + self.mark
 
     def mean(self, split: str, column: str, metric: str) -> float | None:
         """Mean over seeds; None where the column was not measured.
 
         Args:
             split: `"validation"` or `"test"`.
-            column: Of the ranking: `MAIN` for what is served, `OTHER` for the same with past items the other way.
-            metric: Such as `"ndcg@10"`.
+            column: The ranking: `MAIN` for the one that is served, `OTHER` for the same with past items the other way.
+            metric: A metric such as `"ndcg@10"`.
         """
         main = main_column(self.lines[0])
         column = {MAIN: main, OTHER: next(name for name in BOTH if name != main)}.get(column, column)
@@ -113,12 +150,12 @@ class Row:
 
     @property
     def device(self) -> str:
-        """What its first run was trained on: `"cpu"`, `"cuda"`."""
+        """The device that its first run was trained on: `"cpu"`, `"cuda"`."""
         return self.lines[0]["device"]
 
     @property
     def machine(self) -> str:
-        """What its times were taken on; times of different machines do not compare."""
+        """The machine that its times were taken on; times of different machines do not compare."""
         names = []
         for line in self.lines:
             processor = line.get("processor", "a processor that was not written down")
@@ -134,38 +171,41 @@ class Row:
 
     @property
     def parameters(self) -> int:
-        """Numbers that are trained."""
+        """How many numbers are trained."""
         return self.lines[0]["parameters"]
 
 
 @dataclass(frozen=True)
-class DataReport:
-    """All that is known about one data set.
+class Report:
+    """What a comparison has found on one data set.
 
     Args:
         name: The data set.
-        protocol, selection: What is tuned; the setting of a tuned row is the one that validation chooses.
-        results: The files.
+        comparison: Its declaration; the setting of a row with a search is the one that validation chooses.
+        results: The files of the results.
         num_bootstrap: Resamples of the intervals.
     """
 
     name: str
-    protocol: Protocol
-    selection: Selection
+    comparison: Comparison
     results: Results
     num_bootstrap: int = 2000
     lines: dict[str, Line] = field(init=False)
     steps: list[Step] = field(init=False)
 
     def __post_init__(self) -> None:
-        done = self.results.validation(self.name, self.protocol.metric)
-        steps = plan(self.protocol, self.selection, done)
+        steps = self.comparison.plan(self.results.validation(self.name, self.metric))
         object.__setattr__(self, "lines", self.results.read(self.name))
         object.__setattr__(self, "steps", [step for step in steps if step.data == self.name])
 
     @property
+    def metric(self) -> str:
+        """The metric that rows are compared by."""
+        return self.comparison.metric
+
+    @property
     def counts(self) -> dict[str, int]:
-        """Users, items, interactions, test users; empty before anything has run."""
+        """Users, items, interactions and test users; empty before anything has run."""
         return next((line["data_counts"] for line in self.lines.values() if "data_counts" in line), {})
 
     @property
@@ -175,47 +215,16 @@ class DataReport:
 
     @cached_property
     def rows(self) -> list[Row]:
-        """Models, presets and references that have at least one measured run, best test value first."""
-        chosen = {trial.key for step in self.steps if step.stage == FINAL for trial in step.trials}
-        rows = [*self._rows(FINAL, chosen), *self._rows(PRESET), *self._rows(REFERENCE)]
-        searched = {row.name for row in rows}
-        looks = {key for key, line in self.lines.items() if line.get("setting_of") and line["row"] not in searched}
-        rows += [replace(row, borrowed=True) for row in self._rows(FINAL, looks)]
-        return sorted(rows, key=lambda row: -(row.mean("test", MAIN, self.protocol.metric) or 0))
+        """Rows of the plan with at least one measured run, best test value first."""
+        planned = {trial.key for step in self.steps for trial in step.trials}
+        return self.by_value([row for stage in (FINAL, FIXED, REFERENCE) for row in self.rows_of(stage, planned)])
 
-    @cached_property
-    def machine_marks(self) -> dict[str, str]:
-        """` (a)` and so on for each machine that times of trained rows were taken on; nothing where it is one."""
-        machines = list(dict.fromkeys(row.machine for row in self.rows if row.stage != REFERENCE))
-        return {machine: f" ({chr(97 + i)})" for i, machine in enumerate(machines)} if len(machines) > 1 else {}
+    def by_value(self, rows: list[Row]) -> list[Row]:
+        """The rows with the best test value first."""
+        return sorted(rows, key=lambda row: -(row.mean("test", MAIN, self.metric) or 0))
 
-    @cached_property
-    def ablations(self) -> list[Row]:
-        """Those of the rows' settings as they are now, in the order of the protocol, the others after them."""
-        order = list(self.protocol.ablations)
-
-        def place(row: Row) -> tuple[str, int]:
-            return row.base, order.index(row.change) if row.change in order else len(order)
-
-        return sorted(filter(self._is_current, self._rows(ABLATION)), key=place)
-
-    def base(self, ablation: Row) -> Row | None:
-        """The row that an ablation takes apart; None where it has not run."""
-        return next((row for row in self.rows if row.name == ablation.base), None)
-
-    def _is_current(self, ablation: Row) -> bool:
-        """Whether an ablation takes its row's setting apart as it is now, and not one that the row had before."""
-        row, overrides = self.base(ablation), self.protocol.ablations.get(ablation.change)
-        if row is None or overrides is None:
-            return True
-        now, then = (Recipe.from_dict(lines[0]["recipe"]) for lines in (row.lines, ablation.lines))
-        due = taken_apart(now, overrides)
-        if due is None:
-            return False
-        return compute_alike(replace(then, data=due.data, model=due.model, training=due.training), then)
-
-    def _rows(self, stage: str, keys: set[str] | None = None) -> list[Row]:
-        """Rows of a stage: only the given runs, or each row's newest setting."""
+    def rows_of(self, stage: str, keys: set[str] | None = None) -> list[Row]:
+        """The rows of a stage, from the runs with these keys, or else from each row's newest setting."""
         by_row: dict[str, list[Line]] = {}
         for key, line in self.lines.items():
             if line["stage"] == stage and line["status"] == "done" and (keys is None or key in keys):
@@ -227,31 +236,29 @@ class DataReport:
         ]
 
     @cached_property
-    def leads(self) -> list[tuple[Row, list[Row]]]:
-        """The row of GLINT-RU that is best on validation, and those that it is compared with; maybe empty.
+    def machine_marks(self) -> dict[str, str]:
+        """` (a)` and so on for each machine that times of trained rows were taken on; empty where it is one."""
+        machines = list(dict.fromkeys(row.machine for row in self.rows if row.stage != REFERENCE))
+        return {machine: f" ({chr(97 + i)})" for i, machine in enumerate(machines)} if len(machines) > 1 else {}
 
-        Rows that see the time of the request have a lead of their own, which is compared with all; the other lead is
-        compared with the rows that see no more than it does.
-        """
-        found = []
-        for knows_time in (False, True):
-            ours = [row for row in self.rows if row.model == "glintru" and row.knows_time == knows_time]
-            if ours:
-                lead = max(ours, key=lambda row: row.mean("validation", MAIN, self.protocol.metric) or 0)
-                seen = [row for row in self.rows if row is not lead and (knows_time or not row.knows_time)]
-                found.append((lead, seen))
-        return [(lead, others) for lead, others in found if others]
-
-    def user_metrics(self, row: Row, metric: str) -> list[np.ndarray]:
-        """The metric of each test user, ranked as the data set is served: one array a seed."""
+    def user_metrics(self, row: Row) -> list[np.ndarray]:
+        """The metric of each test target, ranked as the data set is served: one array a seed."""
         ranks = [self.results.ranks(self.name, line["key"])[main_column(line)] for line in row.lines]
-        return [per_user_metrics(rank, TOP_K)[metric] for rank in ranks]
+        return [per_user_metrics(rank, TOP_K)[self.metric] for rank in ranks]
+
+    @property
+    def compared(self) -> list[Row]:
+        """The rows that have intervals."""
+        return self.rows
 
     @cached_property
     def samples(self) -> RowSamples:
-        """Resampled means of the protocol's metric, of all rows and ablations over the same users."""
-        rows = {row.name: self.user_metrics(row, self.protocol.metric) for row in [*self.rows, *self.ablations]}
-        return resampled_rows(rows, self.num_bootstrap) if rows else {}
+        """Resampled means of the metric, of all compared rows over the same users."""
+        rows = {row.name: self.user_metrics(row) for row in self.compared}
+        if not rows:
+            return {}
+        users = self.results.ranks(self.name, self.compared[0].lines[0]["key"]).get(USERS)
+        return resampled_rows(rows, self.num_bootstrap, users=users)
 
     def interval(self, row: Row) -> tuple[float, float]:
         """95 % interval of a row's mean, over users and seeds."""
@@ -259,14 +266,8 @@ class DataReport:
 
     def difference(self, row: Row, other: Row) -> tuple[float, float, float]:
         """`row` minus `other`, with its 95 % interval: value, low, high."""
-        metric = self.protocol.metric
-        value = (row.mean("test", MAIN, metric) or 0) - (other.mean("test", MAIN, metric) or 0)
+        value = (row.mean("test", MAIN, self.metric) or 0) - (other.mean("test", MAIN, self.metric) or 0)
         return (value, *interval(self.samples[row.name] - self.samples[other.name]))
-
-
-def verdict(low: float, high: float) -> str:
-    """What may be said about a difference: `better` and `worse` only where its interval excludes zero."""
-    return "better" if low > 0 else "worse" if high < 0 else "open"
 
 
 def _seed(line: Line) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import statistics
 import subprocess
 import time
 from datetime import datetime, timezone
@@ -12,28 +14,33 @@ from typing import Any
 
 import numpy as np
 import torch
+from datasets import Dataset
+from transformers import TrainerControl, TrainerState, TrainingArguments
 
+from .._version import __version__
 from ..data import PreparedData
+from ..data.histories import arrow_view, read_rows
 from ..evaluation import Evaluation, ModelScorer, RankingMetrics, Scorer, evaluate, library_versions, target_ranks
 from ..evaluation.metrics import per_user_metrics
 from ..jobs import reference_scorers
 from ..machine import processor_name
 from ..training import train
+from ..training.checkpoint import replace_json
 from ..training.run import use_bf16
-from ..training.stopping import RunStopped
-from .latency import one_user_latency
-from .progress import TrialProgress
-from .trials import REFERENCE, TUNE, Trial
+from ..training.stopping import Interruptions, RunStopped
+from .results import USERS
+from .trials import FILES, REFERENCE, TUNE, Trial
 
-__all__ = ["describe_trial", "run_trial"]
+__all__ = ["TrialProgress", "commit", "describe_trial", "one_user_latency", "run_trial"]
 
+WARM_UP = 10
 STORED_RANKS = ("full", "full_with_history")
 
 
 def describe_trial(trial: Trial) -> dict[str, Any]:
     """The part of a line that is known before the trial runs."""
     recipe = trial.recipe.to_dict()
-    recipe["data"]["source"] = recipe["data"]["item_titles"] = None  # folders say more than they should
+    recipe["data"] |= dict.fromkeys(FILES)  # folders say more than they should
     return {
         **{"key": trial.key, "group": trial.group, "data": trial.data, "row": trial.row, "model": trial.model},
         **{"stage": trial.stage, "rung": trial.rung, "index": trial.index, "seed": trial.recipe.seed},
@@ -56,7 +63,8 @@ def run_trial(
         deadline: When training stops with a checkpoint, on the clock of `time.monotonic`.
 
     Returns:
-        The line, ready for JSON, and for a measured run the test ranks by column.
+        The line, ready for JSON, and for a measured run the test ranks by column, with the user of each where users
+        have several targets.
 
     Raises:
         RunStopped: At the deadline, or by a signal.
@@ -69,7 +77,7 @@ def run_trial(
         line |= {"seconds": _since(time.perf_counter, start[0]), "cpu_seconds": _since(time.process_time, start[1])}
         line |= {"curve": [], "steps": 0, "parameters": 0, "device": "cpu", "bf16": False}
     else:
-        progress = TrialProgress(folder, line["commit"], deadline)
+        progress = TrialProgress(folder, line["commit"] or f"version {__version__}", deadline)
         try:
             result = train(
                 recipe,
@@ -108,7 +116,8 @@ def run_trial(
     if trial.stage == TUNE:
         return line, None
     line["latency_ms"] = round(one_user_latency(scorer, data.dataset["test"]), 4)
-    return line, {name: test.ranks[name] for name in STORED_RANKS}
+    ranks = {name: test.ranks[name] for name in STORED_RANKS}
+    return line, ranks if test.users is None else ranks | {USERS: test.users}
 
 
 def _evaluated(trial: Trial, data: PreparedData, scorer: Scorer, split: str) -> Evaluation:
@@ -167,3 +176,79 @@ def commit() -> str | None:
 
 def _since(clock: Any, start: float) -> float:
     return round(clock() - start, 2)
+
+
+class TrialProgress(Interruptions):
+    """Writes beside each checkpoint of a trial its CPU seconds so far, and the commit of the code that computed them.
+
+    A trial goes on only with the same code. Otherwise, and where nothing says which code it is, it starts anew.
+
+    Args:
+        folder: The folder of the trial's checkpoints.
+        commit: The commit, or the version, of the code that runs now.
+        deadline: When the trial stops, on the clock of `time.monotonic`; None never.
+    """
+
+    def __init__(self, folder: Path, commit: str | None, deadline: float | None = None) -> None:
+        super().__init__(deadline)
+        self.file = folder / "progress.json"
+        self.commit = commit
+        self.began = time.process_time()
+        self.seconds_before = 0.0
+        past = self._past()
+        self.goes_on = past is not None
+        if past is None:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+        else:
+            self.seconds_before = past["cpu_seconds"]
+
+    @property
+    def cpu_seconds(self) -> float:
+        """CPU seconds of the trial, those before an interruption included."""
+        return self.seconds_before + time.process_time() - self.began
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """The Trainer has written a checkpoint."""
+        replace_json(self.file, {"cpu_seconds": self.cpu_seconds, "commit": self.commit})
+        super().on_save(args, state, control, **kwargs)
+
+    def _past(self) -> dict[str, Any] | None:
+        if self.commit is None or self.commit.endswith("-dirty"):
+            return None
+        try:
+            past = json.loads(self.file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return past if past.get("commit") == self.commit else None
+
+
+def one_user_latency(scorer: Scorer, split: Dataset, count: int = 200, seed: int = 0) -> float:
+    """Median milliseconds in which the scores of all items are computed for one user's history, with one thread.
+
+    This is CPU time, so that other work on the machine does not count, and wall time where a GPU gives the scores.
+
+    Args:
+        scorer: Gets histories one by one.
+        split: Rows with `item_ids` and `target`.
+        count: How many users are scored, at most.
+        seed: Seed that draws the users.
+    """
+    rows = np.random.default_rng(seed).permutation(len(split))[:count]
+    histories, _ = read_rows(arrow_view(split, ["item_ids", "target"]), np.sort(rows))
+    given = [np.zeros(1, np.float32)] if getattr(scorer, "needs_time_gaps", False) else []
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        device = scorer([histories[0]], *given).device.type
+        clock = time.process_time if device == "cpu" else time.perf_counter
+        for history in histories[:WARM_UP]:
+            scorer([history], *given)
+        seconds = []
+        for history in histories:
+            start = clock()
+            scorer([history], *given).cpu()
+            seconds.append(clock() - start)
+    finally:
+        torch.set_num_threads(threads)
+    return 1000 * statistics.median(seconds)

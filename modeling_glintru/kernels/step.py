@@ -79,7 +79,7 @@ def filled(x: Tensor, size: int) -> Tensor:
 
 
 class CompiledStep:
-    """`Step` (see `serving/step_types.py`) by the C kernel: float32 on the CPU.
+    """`Step` (see `serving/step.py`) by the C kernel: float32 on the CPU.
 
     It is a copy of the weights: later changes of the model do not reach it.
 

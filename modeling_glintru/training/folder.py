@@ -30,6 +30,7 @@ __all__ = [
     "RunFolder",
     "check_run_folder",
     "data_checksum",
+    "ranking_checksums",
     "refit_folder",
     "run_folder",
     "run_identity",
@@ -237,3 +238,15 @@ def data_checksum(data: PreparedData) -> str:
             for chunk in table.column("time_gaps").chunks:
                 checksum.update(chunk.flatten().to_numpy().tobytes())
     return checksum.hexdigest()
+
+
+def ranking_checksums(data: PreparedData, split: str) -> dict[str, str]:
+    """Checksums of what a measurement is about, by raw ids, so that they compare between vocabularies.
+
+    Returns:
+        `{"targets": ..., "candidates": ...}`: of the users and targets of the split, and of the items that are ranked.
+    """
+    rows = data.dataset[split]
+    targets = [str(rows["user_id"][:]), str(data.processor.decode(rows["target"][:]))]
+    found = {"targets": targets, "candidates": sorted(map(str, data.processor.item_ids))}
+    return {name: hashlib.sha256(json.dumps(texts).encode()).hexdigest() for name, texts in found.items()}

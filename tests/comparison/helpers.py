@@ -8,11 +8,10 @@ from typing import Any
 
 import yaml
 
-from modeling_glintru.comparison import Protocol, Selection, load_protocol, plan, select
 from modeling_glintru.comparison.queue import Job
-from modeling_glintru.comparison.schedule import Step, ready
-from modeling_glintru.comparison.trials import Trial
+from modeling_glintru.comparison.trials import Step, Trial, ready
 from modeling_glintru.data import synthetic_interactions
+from research.protocol import Protocol, Study, load_protocol, select
 
 CONTENT = {
     "name": "tiny",
@@ -59,7 +58,7 @@ def tiny_job(folder: Path, results: str = "results", **options: Any) -> Job:
     """All of the tiny comparison: two models, a preset, its ablations, two references."""
     protocol = tiny_protocol(folder, **options)
     data, preset = f"toy={tiny_data(folder)}", f"paper={tiny_recipe(folder)}"
-    return Job(protocol, select(protocol, [data], presets=[preset], ablate=["paper"]), folder / results)
+    return Job(select(protocol, [data], presets=[preset], ablate=["paper"]), folder / results)
 
 
 def lines(job: Job) -> list[dict[str, Any]]:
@@ -67,11 +66,11 @@ def lines(job: Job) -> list[dict[str, Any]]:
     return [json.loads(line) for line in job.results.file("toy").read_text(encoding="utf-8").splitlines()]
 
 
-def pretend(protocol: Protocol, selection: Selection, score: Any, rounds: int = 20) -> dict[str, float | None]:
+def pretend(study: Study, score: Any, rounds: int = 20) -> dict[str, float | None]:
     """Validation metrics after everything has run, where a trial's metric is `score(trial)`."""
     done: dict[str, float | None] = {}
     for _ in range(rounds):
-        waiting = ready(plan(protocol, selection, done), done)
+        waiting = ready(study.plan(done), done)
         if not waiting:
             break
         done |= {trial.key: score(trial) for trial in waiting}

@@ -14,9 +14,10 @@ import pytest
 import torch
 
 from modeling_glintru import GlintRUError
-from modeling_glintru.comparison import queue, run_comparison, run_trial
-from modeling_glintru.comparison.progress import TrialProgress
+from modeling_glintru.comparison import queue, run_trial
+from modeling_glintru.comparison.compare import check_options
 from modeling_glintru.comparison.queue import open_data, work
+from modeling_glintru.comparison.run_trial import TrialProgress
 from modeling_glintru.data import synthetic_interactions
 from modeling_glintru.evaluation import per_user_metrics
 from modeling_glintru.machine import processor_name
@@ -126,7 +127,8 @@ def test_a_trial_that_fails_stops_nothing(tmp_path, monkeypatch):
     train = run_trial.train
     monkeypatch.setattr(run_trial, "train", sometimes)
     job = tiny_job(tmp_path)
-    job = replace(job, selection=replace(job.selection, models=("gru4rec",), presets={}, ablate=()))
+    rows = {"toy": {"gru4rec": job.comparison.rows["toy"]["gru4rec"]}}
+    job = replace(job, comparison=replace(job.comparison, rows=rows, ablate=()))
     work(job, lambda text: None)
     failed = [line for line in lines(job) if line["status"] == "failed"]
     assert [line["error"] for line in failed] == ["RuntimeError: the loss is not a number"] * 2
@@ -141,8 +143,8 @@ def test_a_trial_that_fails_stops_nothing(tmp_path, monkeypatch):
 def test_a_trial_that_was_told_to_stop_goes_on(finished, tmp_path, monkeypatch):
     """Stopped at every checkpoint, it comes to the same numbers."""
     job = tiny_job(tmp_path)
-    selection = replace(job.selection, references=(), models=(), ablate=())
-    job = replace(job, selection=selection, deadline=0.0)  # long past
+    rows = {"toy": {"paper": job.comparison.rows["toy"]["paper"]}}
+    job = replace(job, comparison=replace(job.comparison, rows=rows, references={}, ablate=()), deadline=0.0)
     monkeypatch.setattr(run_trial, "commit", lambda: "abc")
     parts = 0
     while not job.results.read("toy"):
@@ -198,7 +200,7 @@ def test_the_commit_is_the_last_one_of_the_package(tmp_path, monkeypatch):
 
 def test_a_worker_waits_for_trials_that_another_one_has(tmp_path, monkeypatch):
     job = tiny_job(tmp_path)
-    job = replace(job, selection=replace(job.selection, models=(), presets={}, ablate=()))
+    job = replace(job, comparison=replace(job.comparison, rows={"toy": {}}, ablate=()))
     steps, _ = job.steps()
     first, second = (step.trials[0] for step in steps)
     claim = job.results.claim(first.key)
@@ -231,16 +233,19 @@ def test_results_of_other_data_are_refused(finished, tmp_path):
     job, _ = finished
     other = tmp_path / "other.csv"
     synthetic_interactions(num_users=50, num_items=40).frame.write_csv(other)
-    data = {"toy": job.selection.data["toy"].with_source(str(other))}
+    recipe = job.comparison.data["toy"]
+    data = {"toy": replace(recipe, data=replace(recipe.data, source=str(other)))}
     with pytest.raises(GlintRUError, match="about other data"):
-        open_data(replace(job, selection=replace(job.selection, data=data)), "toy")
+        open_data(replace(job, comparison=replace(job.comparison, data=data)), "toy")
+    again = {"toy": replace(recipe, evaluation=replace(recipe.evaluation, recommend_seen=False))}
+    with pytest.raises(GlintRUError, match="with another recommend_seen"):
+        open_data(replace(job, comparison=replace(job.comparison, data=again)), "toy")
 
 
-def test_options_out_of_range(finished):
-    job, _ = finished
-    for options in ({"workers": 0}, {"max_minutes": 0}):
+def test_options_out_of_range():
+    for options in ((0, None), (1, 0)):
         with pytest.raises(GlintRUError, match="--workers must be at least 1"):
-            run_comparison(job.protocol, job.selection, job.results, **options)
+            check_options(*options)
 
 
 @pytest.mark.slow
@@ -248,7 +253,7 @@ def test_killed_in_the_middle_it_goes_on(finished, tmp_path):
     """Two workers, killed without a chance to clean up, and started again: every trial once, the same numbers."""
     job = tiny_job(tmp_path)
     command = [
-        *(sys.executable, "-m", "modeling_glintru.cli", "compare", "--protocol", str(tmp_path / "tiny.yaml")),
+        *(sys.executable, "-m", "research.compare", "--protocol", str(tmp_path / "tiny.yaml")),
         *("--data", f"toy={tiny_data(tmp_path)}", "--preset", f"paper={tiny_recipe(tmp_path)}", "--ablate", "paper"),
         *("--results", str(job.folder), "--workers", "2"),
     ]
