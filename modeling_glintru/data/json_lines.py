@@ -12,14 +12,13 @@ import polars as pl
 import pyarrow as pa
 
 from ..errors import DataError, nearest_names
+from .files import text_blocks
 from .frames import from_arrow
 from .json_types import KIND, LONG_INTEGER, ONE_TYPE, JsonTypes, find_fault, read_object
 from .table import Table, first_line, unreadable
-from .text_blocks import text_blocks
 
-__all__ = ["JSON_SUFFIXES", "open_json_lines"]
+__all__ = ["open_json_lines"]
 
-JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 PROBE_LINES = 1000
 PROBE_BYTES = 2**20
 LONG_KINDS = (LONG_INTEGER, pa.list_(LONG_INTEGER))

@@ -10,14 +10,13 @@ import polars as pl
 import pyarrow as pa
 
 from ..errors import DataError
-from .file_names import SUFFIXES, find_files, suffix_of
+from .files import JSON_SUFFIXES, SUFFIXES, TEXT_SUFFIXES, check_encoding, find_files, suffix_of
 from .frames import from_arrow, from_pandas
 from .hub_tables import hub_file, open_dataset, open_hub_dataset
-from .json_lines import JSON_SUFFIXES, open_json_lines
+from .json_lines import open_json_lines
 from .parquet_files import open_parquet
 from .table import Table
-from .text_blocks import check_encoding
-from .text_files import TEXT_SUFFIXES, open_text
+from .text_files import open_text
 from .text_layout import check_text_options
 
 __all__ = ["SUFFIXES", "Table", "open_table"]

@@ -9,7 +9,7 @@ from unittest import mock
 import polars as pl
 import pytest
 
-from modeling_glintru.data import text_blocks
+from modeling_glintru.data import files
 from modeling_glintru.data.readers import Table, open_table
 from modeling_glintru.errors import DataError
 
@@ -89,7 +89,7 @@ def test_a_name_in_two_places(tmp_path: Path) -> None:
 def test_blocks(size: int, tmp_path: Path) -> None:
     rows = [{"u": f"ü{place}", "i": place} for place in range(50)]
     path = write(tmp_path / "a.jsonl", [*rows[:20], "\n", " \n", *rows[20:]])
-    with mock.patch.object(text_blocks, "BLOCK_BYTES", size):
+    with mock.patch.object(files, "BLOCK_BYTES", size):
         table, frame = read(path)
         assert frame.to_dicts() == rows
         assert (table.place(19), table.place(20), table.place(49)) == ("line 20", "line 23", "line 52")
