@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import bisect
 import csv
+import functools
 import io
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 import polars as pl
 
@@ -147,6 +149,13 @@ class _TextFile:
         self.may_drop_quotes = quote is not None and self.layout.may_drop_quotes
         blocks = _without_lines(text_blocks(self.path, self.encoding, KIND), self.layout.header_lines)
         blocks = (one_byte_separators(block, self.layout.separator, self.path.name) for block in blocks)
+        for frame in self._frames(blocks, columns, quote):
+            if len(self.layout.separator.encode()) > 1:  # in a quoted cell
+                stand_in = one_byte(self.layout.separator).decode()
+                frame = frame.with_columns(pl.all().str.replace_all(stand_in, self.layout.separator, literal=True))
+            yield frame
+
+    def _frames(self, blocks: Iterator[bytes], columns: dict[str, int], quote: str | None) -> Iterator[pl.DataFrame]:
         for block in blocks:
             frame = self._read_plain(block, columns, quote)
             if frame is None:  # from here on row by row, for a quoted cell may go on in the next block
@@ -164,13 +173,21 @@ class _TextFile:
         return names.index(name)
 
     def _read_plain(self, block: bytes, columns: dict[str, int], quote: str | None) -> pl.DataFrame | None:
-        """The rows of a block; None where a quote, an empty line, a strange byte or a wrong row is among them."""
+        """The rows of a block; None where one of them needs a closer look.
+
+        That is where a line is no row (empty, ragged, or a part of a quoted cell), a quote is anywhere but at both
+        ends of a cell, or a byte is strange.
+        """
         separator, cells = one_byte(self.layout.separator), len(self.layout.names)
-        row = separator * (cells - 1) + b"\n"
+        mark = quote.encode() if quote is not None and quote.encode() in block else b""
+        if mark and _are_quoted_alike(block, separator, mark):
+            block, mark = block.replace(mark, b""), b""
+        unquoted = _quoted_cell(separator, mark).sub(b"", block) if mark else block
         # What is left without the text of the cells is the same few bytes for every row.
-        marks = block.translate(None, bytes(byte for byte in range(256) if byte not in row))
+        row = separator * (cells - 1) + b"\n"
+        marks = _only(row, unquoted)
         rows = len(marks) // cells
-        if cells == 1 or marks != row * rows or (quote is not None and quote.encode() in block):
+        if cells == 1 or marks != row * rows or (mark and mark in unquoted):
             return None
         order = sorted(set(columns.values()))
         try:
@@ -179,7 +196,7 @@ class _TextFile:
                 columns=order,
                 has_header=False,
                 separator=separator.decode(),
-                quote_char=None,
+                quote_char=mark.decode() or None,
                 infer_schema=False,  # everything as text: an id such as 007 must stay what it is
             )
         except pl.exceptions.ComputeError as error:
@@ -238,7 +255,6 @@ class _TextFile:
             self.doubtful_lines.append(line)
 
     def _frame(self, rows: list[list[str]], columns: dict[str, int]) -> pl.DataFrame:
-        stand_in, separator = one_byte(self.layout.separator).decode(), self.layout.separator
         frame = {}
         for name, column in columns.items():
             cells = [row[column] or None for row in rows]
@@ -246,8 +262,6 @@ class _TextFile:
                 frame[name] = pl.Series(name, cells, dtype=pl.String)
             except UnicodeEncodeError as error:
                 raise self._not_in_this_encoding(name, cells) from error
-            if stand_in != separator:
-                frame[name] = frame[name].str.replace_all(stand_in, separator, literal=True)
         return pl.DataFrame(frame)
 
     def _not_in_this_encoding(self, name: str, cells: list[str | None]) -> DataError:
@@ -263,7 +277,7 @@ class _TextFile:
         line = line.replace(one_byte(self.layout.separator).decode(), self.layout.separator)
         return repr(line[:120].encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
 
-    def _refuse_row(self, line: int, lines: list[str], reason: str) -> None:
+    def _refuse_row(self, line: int, lines: list[str], reason: str) -> NoReturn:
         if "new-line" in reason:
             self._refuse_return(line + len(lines) - 1, lines[-1])
         if self.may_drop_quotes:
@@ -274,13 +288,13 @@ class _TextFile:
             f"quote as text with {QUOTES_AS_TEXT}."
         )
 
-    def _refuse_return(self, line: int, text: str) -> None:
+    def _refuse_return(self, line: int, text: str) -> NoReturn:
         raise DataError(
             f"Line {line} of {self.path.name} has a carriage return that does not end the line: {self._shown(text)}; "
             "remove it."
         )
 
-    def _refuse_cells(self, line: int, cells: int, lines: list[str]) -> None:
+    def _refuse_cells(self, line: int, cells: int, lines: list[str]) -> NoReturn:
         if len(lines) == 1 and RETURN_WITHIN.search(lines[0]):
             self._refuse_return(line, lines[0])
         where = "line 1" if self.layout.header_lines == 0 else "the header"
@@ -291,7 +305,7 @@ class _TextFile:
         )
         raise _QuotesAreText(refusal) if self.may_drop_quotes else refusal
 
-    def refuse_doubtful_rows(self) -> None:
+    def refuse_doubtful_rows(self) -> NoReturn:
         """Refuses rows that are one where quotes are quotes and several where they are text."""
         if self.may_drop_quotes:
             raise _QuotesAreText
@@ -310,6 +324,32 @@ def _long_cells() -> Iterator[None]:
         yield
     finally:
         csv.field_size_limit(before)
+
+
+def _only(kept: bytes, block: bytes) -> bytes:
+    """A block without all other bytes."""
+    return block.translate(None, bytes(byte for byte in range(256) if byte not in kept))
+
+
+def _are_quoted_alike(block: bytes, separator: bytes, quote: bytes) -> bool:
+    """Whether the same cells of every row stand in quotes, and hold no quote, separator or line break."""
+    marks = _only(separator + quote + b"\n", block)
+    row = marks[: marks.index(b"\n") + 1]
+    rows, cells = len(marks) // len(row), row[:-1].split(separator)
+    if marks != row * rows or not set(cells) <= {b"", quote * 2}:
+        return False
+    begun = block.count(separator + quote) + block.count(b"\n" + quote) + block.startswith(quote)
+    ended = sum(block.count(quote + end) for end in (separator, b"\n", b"\r\n"))
+    return begun == ended == cells.count(quote * 2) * rows
+
+
+@functools.cache
+def _quoted_cell(separator: bytes, quote: bytes) -> re.Pattern[bytes]:
+    """A cell of one line with a quote at both ends and doubled quotes within."""
+    around, mark = re.escape(separator), re.escape(quote)
+    text = b"[^" + mark + b"\\n]*"
+    cell = mark + text + b"(?:" + mark * 2 + text + b")*" + mark
+    return re.compile(b"(?:^|(?<=" + around + b"))" + cell + b"(?=" + around + b"|\\r?$)", re.MULTILINE)
 
 
 def _without_lines(blocks: Iterator[bytes], lines: int) -> Iterator[bytes]:
