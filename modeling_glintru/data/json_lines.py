@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -21,7 +20,7 @@ __all__ = ["open_json_lines"]
 KIND = "JSON lines"
 PROBE_LINES = 1000
 PROBE_BYTES = 2**20
-ROWS_AT_ONCE = 50_000
+LINES_AT_ONCE = 20_000
 LARGEST_FLOAT_INTEGER = 2**53
 SHOWN = 60
 KINDS: dict[type, Any] = {str: pl.String, int: pl.Int64, float: pl.Float64, bool: pl.Boolean}
@@ -78,39 +77,45 @@ class _JsonTable:
 
     def _probe(self, path: Path) -> list[dict[str, Any]]:
         """The first objects of a file."""
-        rows = [row for _, row in itertools.islice(self._objects(path, PROBE_BYTES), PROBE_LINES)]
+        _, rows = next(self._objects(path, PROBE_BYTES, PROBE_LINES), ([], []))
         if not rows:
             raise DataError(f"{path.name} is empty.")
         return rows
 
-    def _objects(self, path: Path, size: int | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
-        """The objects of a file, each with the number of its line (from 1)."""
-        number, is_first = 0, True
+    def _objects(
+        self, path: Path, size: int | None = None, at_once: int = LINES_AT_ONCE
+    ) -> Iterator[tuple[list[int], list[dict[str, Any]]]]:
+        """The numbers of some lines (from 1), and the objects on them."""
+        before = 0
         for block in text_blocks(path, self.encoding, KIND, size):
-            for line in block.removesuffix(b"\n").split(b"\n"):
-                number += 1
-                if not line.strip():
-                    continue
-                if is_first and line.lstrip().startswith(b"["):
-                    raise DataError(f"{path.name} is one JSON list; JSON lines are needed, one object a line.")
-                is_first = False
-                yield number, _read_object(line, number, path, self.encoding)
+            lines = block.removesuffix(b"\n").split(b"\n")
+            filled = [number for number, line in enumerate(lines) if line.strip()]
+            if filled and before == 0 and lines[filled[0]].lstrip().startswith(b"["):
+                raise DataError(f"{path.name} is one JSON list; JSON lines are needed, one object a line.")
+            for begin in range(0, len(filled), at_once):
+                part = filled[begin : begin + at_once]
+                numbers = [before + number + 1 for number in part]
+                yield numbers, _read_objects([lines[number] for number in part], numbers, path, self.encoding)
+            before += len(lines)
 
-    def _rows(self, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-        """The rows of a file, each with the number of its line: its objects, or the events in them."""
-        for number, row in self._objects(path):
+    def _rows(self, path: Path) -> Iterator[tuple[list[int], list[dict[str, Any]]]]:
+        """The lines of some rows, and the rows: objects, or the events in them."""
+        for numbers, objects in self._objects(path):
             if self.events is None:
-                yield number, row
+                yield numbers, objects
                 continue
-            events = row.get(self.events) or []
-            if not (isinstance(events, list) and all(isinstance(event, dict) or event is None for event in events)):
-                raise DataError(
-                    f"Column {self.events!r} of {path.name} mixes types: {_shown(events)} on line {number} is no list "
-                    f"of objects, as the first values are; {ONE_TYPE}."
-                )
-            outer = {name: row[name] for name in self.outer if name in row}
-            for event in events:
-                yield number, (event or {}) | outer
+            lines, rows = [], []
+            for number, row in zip(numbers, objects, strict=True):
+                events = row.get(self.events) or []
+                if not (isinstance(events, list) and all(isinstance(event, dict) or event is None for event in events)):
+                    raise DataError(
+                        f"Column {self.events!r} of {path.name} mixes types: {_shown(events)} on line {number} is no "
+                        f"list of objects, as the first values are; {ONE_TYPE}."
+                    )
+                outer = {name: row[name] for name in self.outer if name in row}
+                lines += [number] * len(events)
+                rows += [(event or {}) | outer for event in events]
+            yield lines, rows
 
     def load(self, names: Sequence[str]) -> pl.DataFrame:
         names = list(dict.fromkeys(names))
@@ -119,19 +124,17 @@ class _JsonTable:
                 raise DataError(f"{self.source} has no column {name!r}; {nearest_names(name, self.names)}")
         columns = [_Column(name, self.source) for name in names]
         for path in self.paths:
-            rows, of_file = self._rows(path), self._of_file(path)
-            while batch := list(itertools.islice(rows, ROWS_AT_ONCE)):
-                lines = [number for number, _ in batch]
+            for lines, rows in self._rows(path):
                 for column in columns:
-                    column.add([row.get(column.name) for _, row in batch], lines, of_file)
+                    column.add([row.get(column.name) for row in rows], lines, self._of_file(path))
         return pl.DataFrame([column.series() for column in columns])
 
     def place(self, row: int) -> str:
         for path in self.paths:
-            for number, _ in self._rows(path):
-                if row == 0:
-                    return f"line {number}{self._of_file(path)}"
-                row -= 1
+            for lines, _ in self._rows(path):
+                if row < len(lines):
+                    return f"line {lines[row]}{self._of_file(path)}"
+                row -= len(lines)
         raise IndexError(row)
 
     def _of_file(self, path: Path) -> str:
@@ -165,12 +168,13 @@ class _Column:
             lists = [(value, line) for value, line in zip(values, lines, strict=True) if isinstance(value, list)]
             flat = [element for value, _ in lists for element in value]
             _count(self.elements, flat, [line for value, line in lists for _ in value], of_file)
-        self.largest = max([self.largest, *(abs(value) for value in flat if type(value) is int)])
+        if int in self._found():
+            self.largest = max([self.largest, *map(abs, [value for value in flat if type(value) is int])])
         kind = self._kind()
         if kind == pl.String and int in self._found():
             values = [[_text(each) for each in value] if isinstance(value, list) else _text(value) for value in values]
         try:
-            self.parts.append(pl.Series(self.name, values, dtype=self._listed(kind), strict=False))
+            self.parts.append(pl.Series(self.name, values, dtype=self._listed(kind), strict=kind != pl.Float64))
         except UnicodeEncodeError as error:
             raise DataError(
                 f"Column {self.name!r} of {self.source} holds text that is no Unicode ({error})."
@@ -241,6 +245,18 @@ def _are_events(values: list[Any]) -> bool:
         return False
     elements = [element for value in values for element in value if element is not None]
     return bool(elements) and all(isinstance(element, dict) for element in elements)
+
+
+def _read_objects(lines: list[bytes], numbers: list[int], path: Path, encoding: str | None) -> list[dict[str, Any]]:
+    """The objects on some lines, see `_read_object`; all of them at once where every line is sound."""
+    try:
+        # One list a line: no object, text or list can reach over this border into the next line.
+        found = json.loads((b"[[" + b"],\n[".join(lines) + b"]]").decode("utf-8"))
+        if len(found) == len(lines) and all(len(row) == 1 and isinstance(row[0], dict) for row in found):
+            return [row[0] for row in found]
+    except (ValueError, RecursionError):
+        pass
+    return [_read_object(line, number, path, encoding) for line, number in zip(lines, numbers, strict=True)]
 
 
 def _read_object(line: bytes, number: int, path: Path, encoding: str | None) -> dict[str, Any]:
