@@ -12,13 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from .data import Interactions, PreparedData, load_prepared, load_source, load_titles
-from .data.given_split import read_given_split
 from .data.prepare import prepare
+from .data.prepared import is_prepared, with_everything
 from .data.reading import FILE_FORM, ReadingOptions
-from .data.recurrence import RECURRING
-from .data.sources import NAMED_SOURCES, options_for
-from .data.storage import is_prepared
-from .data.whole import with_everything
+from .data.sources import NAMED_SOURCES, options_for, read_given_split
+from .data.summary import RECURRING
 from .errors import DataError, RecipeError
 from .evaluation import (
     Evaluation,

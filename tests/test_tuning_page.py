@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from modeling_glintru.data.example_data import synthetic_interactions
 from modeling_glintru.data.prepare import prepare
-from modeling_glintru.data.synthetic import synthetic_interactions
 
 ROOT = Path(__file__).parent.parent
 

@@ -16,10 +16,8 @@ from .ids import ids_of_type, read_ids, stray_ids
 from .readers import open_table
 from .roles import Roles, find_roles, load_fields
 from .row_filters import filter_rows, parse_condition
-from .row_notes import giant_note, looks_like_session, unused_note
-from .rows import Rows
-from .session_lists import explode_lists
-from .sessions import pair_ids, split_at_gaps
+from .rows import Rows, giant_note, looks_like_session, unused_note
+from .sessions import explode_lists, pair_ids, split_at_gaps
 from .times import date_times, read_times
 
 __all__ = ["Interactions", "ids_of_type", "read_ids", "read_interactions"]

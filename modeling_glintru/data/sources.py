@@ -1,4 +1,4 @@
-"""Sources by name: the two that come with the package, and everything that `read_interactions` reads."""
+"""Sources by name, a split in three files, and everything that read_interactions reads."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ import polars as pl
 
 from ..errors import DataError
 from .columns import base_name, has_usual_name, recognise_column
+from .example_data import load_movielens_100k, movielens_100k_titles, synthetic_interactions, synthetic_item_titles
 from .interactions import Interactions, read_ids, read_interactions
-from .movielens import load_movielens_100k, movielens_100k_titles
+from .prepared import is_prepared
 from .readers import Table, open_table
 from .reading import FILE_FORM, ReadingOptions
-from .storage import is_prepared
-from .synthetic import synthetic_interactions, synthetic_item_titles
 
-__all__ = ["NAMED_SOURCES", "NamedSource", "load_source", "load_titles", "options_for"]
+__all__ = ["NAMED_SOURCES", "NamedSource", "load_source", "load_titles", "options_for", "read_given_split"]
 
 
 @dataclass(frozen=True)
@@ -131,4 +130,41 @@ def _item_column_of_titles(table: Table, name: str | None) -> str:
     raise DataError(
         f"{table.source} has no column of item ids: neither {name!r}, as --item_column says, nor a usual name; rename "
         f"the column of ids in it to {name!r}. It has: {columns}."
+    )
+
+
+def read_given_split(train: Any, validation: Any, test: Any, **reading: Any) -> Interactions:
+    """The interactions of all files in one table, each with the file that it came from.
+
+    Args:
+        train: What is trained on, as for `read_interactions`.
+        validation: What is validated on; None where there is no such file.
+        test: What is tested on.
+        reading: Options of `read_interactions`, the same for all files.
+
+    Returns:
+        The interactions, file after file, with a further column `part` (Int8): 0 for training, 1 for validation, 2 for
+        test. Ids that are integers in one file and text in another are text in all.
+
+    Raises:
+        DataError: As `read_interactions`, or the times of the files are of different kinds.
+    """
+    sources = {0: train, 1: validation, 2: test}
+    files = {part: load_source(source, **reading) for part, source in sources.items() if source is not None}
+    first = files[0]
+    for other in files.values():
+        if other.has_dates != first.has_dates:
+            dates, numbers = (other, first) if other.has_dates else (first, other)
+            raise DataError(f"The times of {dates.source} are dates, but those of {numbers.source} are numbers.")
+    frames = [file.frame.with_columns(part=pl.lit(part, pl.Int8)) for part, file in files.items()]
+    for column in ("user_id", "item_id"):
+        if len({frame[column].dtype for frame in frames}) > 1:
+            frames = [frame.with_columns(pl.col(column).cast(pl.String)) for frame in frames]
+    notes = [f"{file.source}: {note}" for file in files.values() for note in file.notes]
+    return Interactions(
+        frame=pl.concat(frames, how="vertical_relaxed"),
+        columns=first.columns,
+        source=" + ".join(file.source for file in files.values()),
+        has_dates=first.has_dates,
+        notes=tuple(notes),
     )

@@ -10,7 +10,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from ..data.movielens import LICENCE_NOTICE
+from ..data.example_data import LICENCE_NOTICE
 from ..evaluation.against import REFERENCE_TITLES, no_better_than
 from ..models.auto import MODELS, model_label
 from ..models.processing_glintru import GlintRUProcessor

@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import Sampler
 
 from ..data import LengthBucketSampler
-from ..data.collator import IGNORED_LABEL
+from ..data.batches import IGNORED_LABEL
 from ..errors import RecipeError
 
 __all__ = ["ProcessShare", "ShareCollator", "device_batch_size"]

@@ -13,7 +13,7 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from ..data import LengthBucketSampler, TargetBatchSampler
-from ..data.sampler import HasLengths
+from ..data.batches import HasLengths
 from ..errors import RecipeError
 from .memory import ReturnFreedMemory
 from .optimizer import LazyAdamW, can_train_rows, clip_grad_norm_

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
+from modeling_glintru.data.batches import LengthBucketSampler, TargetBatchSampler, padding_share
 from modeling_glintru.data.interactions import read_interactions
 from modeling_glintru.data.prepare import prepare
-from modeling_glintru.data.sampler import LengthBucketSampler, TargetBatchSampler, padding_share
 from modeling_glintru.data.windows import TrainingWindows
 from modeling_glintru.errors import DataError
 

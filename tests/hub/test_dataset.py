@@ -7,7 +7,7 @@ import pytest
 from huggingface_hub import DatasetCard
 
 from modeling_glintru.data import hub_tables, load_source, load_titles, read_interactions
-from modeling_glintru.data.synthetic import synthetic_interactions, synthetic_item_titles
+from modeling_glintru.data.example_data import synthetic_interactions, synthetic_item_titles
 from modeling_glintru.errors import DataError, HubError
 from modeling_glintru.hub import push_interactions
 
