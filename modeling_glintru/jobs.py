@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from .data import Interactions, PreparedData, load_prepared, load_source, load_titles
+from .data.files import is_prepared
 from .data.prepare import prepare
-from .data.prepared import is_prepared, with_everything
+from .data.prepared import with_everything
 from .data.reading import FILE_FORM, ReadingOptions
 from .data.sources import NAMED_SOURCES, options_for, read_given_split
 from .data.summary import RECURRING
 from .errors import DataError, RecipeError
 from .evaluation import (
+    REFERENCE_TITLES,
     Evaluation,
     ItemKNNScorer,
     ModelScorer,
@@ -29,6 +31,7 @@ from .evaluation import (
     against,
     collect_metrics,
     evaluate,
+    no_better_than,
     plot_learning_curves,
     target_ranks,
     write_metrics_json,
@@ -431,7 +434,8 @@ def train_and_evaluate(
         )
         write_metrics_json(finished / "metrics.json", metrics)
         write_handler(finished)
-        write_card(finished, output_dir.absolute().name)
+        weakness = no_better_than(metrics.get("against", {}), min(kept.evaluation.top_k))
+        write_card(finished, output_dir.absolute().name, REFERENCE_TITLES, weakness)
         # A model that is fine-tuned in place has no beginning any more to go on from.
         run.goes_on = result.stopped is not None and not _in_place(recipe, output_dir)
     return result, data, tests

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..evaluation import per_user_metrics
-from ..evaluation.against import REFERENCE_TITLES
+from ..evaluation.report import REFERENCE_TITLES
 from ..models.auto import MODELS, model_label
 from ..recipe import Recipe
 from .bootstrap import RowSamples, interval, resampled_rows

@@ -13,7 +13,7 @@ from torch.utils.data import Sampler
 from ..errors import DataError
 from ..models.configuration_glintru import UNKNOWN_GAP
 
-__all__ = ["LengthBucketSampler", "SequenceCollator", "TargetBatchSampler", "padding_share"]
+__all__ = ["LengthBucketSampler", "SequenceCollator", "TargetBatchSampler"]
 
 IGNORED_LABEL = -100
 
@@ -50,19 +50,16 @@ class SequenceCollator:
         """Pads rows to a batch.
 
         Args:
-            rows: With `item_ids` (integers, oldest first). Without `target`: a training window, each item is the
-                target of the one before it. With `target`: a history and the item that follows it. With `time_gaps`,
-                where `time_gaps` is on: the time from each item to what follows it.
+            rows: With `item_ids` (integers, oldest first), on request `time_gaps` (from each item to what follows it),
+                and for evaluation the `target` that follows the history.
 
         Returns:
             int64 tensors: `input_ids` (B, L) with 0 at padding, `attention_mask` (B, L), `labels` (B, L) with -100
             where nothing is asked; for evaluation rows on request `exclude_item_ids` (B, S): the different items of
-            the FULL history, padded with 0. With `time_gaps` float32 `time_gaps` (B, L), -1 at
-            padding.
+            the FULL history, padded with 0. With `time_gaps` float32 `time_gaps` (B, L), -1 at padding.
 
         Raises:
-            DataError: Rows without the `time_gaps` that are asked for, training and evaluation rows in one batch, or a
-                row too short to have a target.
+            DataError: Rows without `time_gaps`, of both kinds in one batch, or too short to have a target.
         """
         with_target = [row.get("target") is not None for row in rows]
         if any(with_target) and not all(with_target):
@@ -251,18 +248,3 @@ class TargetBatchSampler(Sampler[list[int]]):
         cuts = np.searchsorted(before * count // int(lengths.sum()), np.arange(count + 1))
         for batch in rng.permutation(count):
             yield order[cuts[batch] : cuts[batch + 1]].tolist()
-
-
-def padding_share(lengths: np.ndarray, order: Sequence[int], batch_size: int) -> float:
-    """Share of the positions of padded batches that hold no item, for rows taken in `order`.
-
-    Args:
-        lengths: Length of each row.
-        order: Indices of rows, each `batch_size` consecutive ones form a batch.
-        batch_size: Rows per batch.
-    """
-    taken = np.asarray(lengths)[np.asarray(order)]
-    cuts = np.arange(0, len(taken), batch_size)
-    sizes = np.minimum(batch_size, len(taken) - cuts)
-    total = int((np.maximum.reduceat(taken, cuts) * sizes).sum())
-    return 1 - int(taken.sum()) / total

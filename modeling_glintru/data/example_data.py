@@ -47,10 +47,7 @@ LICENCE_NOTICE = (
 def load_movielens_100k(cache_dir: str | Path | None = None) -> Interactions:
     """MovieLens-100K: 100,000 ratings of 943 users for 1,682 films, times in seconds; each rating is an interaction.
 
-    The first call downloads about 2 MB; later calls read the cache. The licence notice is logged once per process.
-
-    Args:
-        cache_dir: Where the files are kept; `$XDG_CACHE_HOME/glintru` or `~/.cache/glintru` by default.
+    The first call downloads about 2 MB into `cache_dir` (`$XDG_CACHE_HOME/glintru` or `~/.cache/glintru` by default).
 
     Raises:
         DataError: The data can neither be found in the cache nor be had with pip, or is not what it should be.
@@ -145,15 +142,11 @@ START = 1_700_000_000  # seconds since 1970
 
 
 def synthetic_interactions(num_users: int = 800, num_items: int = 240, seed: int = 42) -> Interactions:
-    """Draws histories of 6 to 40 items.
+    """Draws histories of 6 to 40 items with planted structure, in time order; at least 2 users and 16 items.
 
-    Args:
-        num_users: At least 2.
-        num_items: At least 16 (two sagas).
-        seed: The same seed gives the same table.
-
-    Returns:
-        Interactions with string ids (`"user-0001"`, `"saga-03-volume-5"`) and times in seconds, in time order.
+    The catalogue consists of sagas of several volumes. Who has read volume k mostly reads volume k + 1 next, sometimes
+    begins another saga, and now and then takes anything. No item is popular, so popularity predicts next to nothing.
+    Ids are text (`"user-0001"`, `"saga-03-volume-5"`), times are in seconds; the same seed gives the same table.
 
     Raises:
         DataError: Too few users or items.

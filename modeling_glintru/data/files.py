@@ -20,11 +20,21 @@ import pyarrow as pa
 from ..errors import DataError
 from .table import unreadable
 
-__all__ = ["JSON_SUFFIXES", "SUFFIXES", "TEXT_SUFFIXES", "NamedFiles", "check_encoding", "find_files", "text_blocks"]
+__all__ = [
+    "JSON_SUFFIXES",
+    "SUFFIXES",
+    "TEXT_SUFFIXES",
+    "NamedFiles",
+    "check_encoding",
+    "find_files",
+    "is_prepared",
+    "text_blocks",
+]
 
 TEXT_SUFFIXES = (".csv", ".tsv", ".txt", ".dat", ".inter", ".item")
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 SUFFIXES = (".csv", ".tsv", ".parquet", *JSON_SUFFIXES, *TEXT_SUFFIXES[2:])
+SUMMARY_FILE = "summary.json"  # of a folder of prepared data
 HIDDEN = (".", "_")  # what Spark writes beside its part files begins with one of these
 PATTERN_MARKS = "*?"
 BLOCK_BYTES = 2**24
@@ -71,18 +81,13 @@ def suffix_of(path: Path) -> str:
 
 
 def find_files(name: str) -> NamedFiles | None:
-    """The files that a name means.
+    """The files that a name means, or None where it means none.
 
-    Args:
-        name: A file, taken literally even with `[`, `*` or `?` in it; or a folder of part files; or a pattern with `*`
-            or `?`, where there is no file of this very name. Of a folder and a pattern, names that begin with a dot or
-            an underscore are left out, and so are files of no bytes; a folder is not read with its sub-folders.
-
-    Returns:
-        The files, or None where the name means none.
+    A file is taken literally, even with `[`, `*` or `?` in its name. A folder or a pattern means part files, without
+    empty ones and those whose names begin with a dot or an underscore; a folder is not read with its sub-folders.
 
     Raises:
-        DataError: A file is empty, or its suffix is not known; or there are part files of several kinds, or none, or
+        DataError: A file is empty or its suffix unknown; or there are part files of several kinds, or none, or
             sub-folders with tables beside them.
     """
     path = Path(name).expanduser()
@@ -166,6 +171,11 @@ def _counted(paths: Sequence[Path], word: str) -> str:
     return f"{len(paths)} {word}{'' if len(paths) == 1 else 's'}"
 
 
+def is_prepared(source: str | None) -> bool:
+    """Whether a source is a folder of prepared data."""
+    return source is not None and (Path(source) / SUMMARY_FILE).is_file()
+
+
 def check_encoding(encoding: str | None) -> str | None:
     """The name that Python's codecs have for an encoding.
 
@@ -184,17 +194,11 @@ def check_encoding(encoding: str | None) -> str | None:
 
 
 def text_blocks(path: Path, encoding: str | None, kind: str, size: int | None = None) -> Iterator[bytes]:
-    """Reads a file of text, a block of whole lines at a time.
+    """Reads a file of text, `size` bytes at a time.
 
-    Args:
-        path: The file; a suffix of `COMPRESSIONS` says that it is compressed.
-        encoding: A name from `check_encoding`; None is UTF-8 unless a byte order mark says otherwise.
-        kind: What the file is meant to be, for the errors.
-        size: Bytes that are read at a time; `BLOCK_BYTES` by default.
-
-    Yields:
-        Blocks in UTF-8 without a byte order mark, each ending with a line feed. A byte that the encoding does not
-        know stays as it is (it may stand in a column that nobody wants).
+    Yields blocks of whole lines in UTF-8 without a byte order mark, each ending with a line feed. A byte that the
+    encoding does not know stays as it is (it may stand in a column that nobody wants). `kind` names the file's format
+    in errors.
 
     Raises:
         DataError: The file cannot be read or decoded, or has a line of more than `LONGEST_LINE` bytes.

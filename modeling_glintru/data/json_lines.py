@@ -36,15 +36,11 @@ ONE_TYPE = "ids are all text or all integers, times all of one kind: write all o
 
 
 def open_json_lines(paths: Sequence[Path], source: str, encoding: str | None) -> Table:
-    """Opens JSON lines, or part files of one table.
+    """Opens JSON lines, or part files of one table in the order of their rows.
 
-    Where one column holds lists of objects, as `{"session": 1, "events": [{"aid": 7, "ts": 5}]}`, each of these objects
-    is a row: the table has the columns `session`, `aid` and `ts`.
-
-    Args:
-        paths: The files, in the order of their rows.
-        source: Display name of the table.
-        encoding: A name from `check_encoding`.
+    Where one column holds lists of objects, as `{"session": 1, "events": [{"aid": 7, "ts": 5}]}`, each of these
+    objects is a
+    row: the table has the columns `session`, `aid` and `ts`.
 
     Raises:
         DataError: A file is empty or holds something else, or two columns would have one name.

@@ -76,32 +76,24 @@ def prepare(
 
     Args:
         interactions: From `read_interactions`, `load_source` or `read_given_split`.
-        output_dir: Where to write; the result is then memory-mapped from there. None keeps it in memory. The folder
-            appears only when it is complete.
+        output_dir: Where to write, whole or not at all; the result is then memory-mapped from there. None keeps it in
+            memory.
         split: `"leave_one_out"`, `"temporal"`, `"user"`, or `"given"` for what `read_given_split` read (see `splits`).
         hold_out: `"item"` or `"basket"`: what `leave_one_out` holds out of a history.
         validation_fraction: For the splits `temporal` (of interactions) and `user` (of users).
         test_fraction: The same for the test.
-        duplicates: What happens to repeated rows, see `filter_interactions`; exact copies are left out by default.
-        min_user_interactions: k-core of users, see `filter_interactions`.
-        min_item_interactions: k-core of items.
-        min_history_length: Users with fewer interactions are left out.
+        duplicates: What happens to repeated rows, as the three limits that follow: see `filter_interactions`.
         max_length: How many of the newest items the processor will keep of a history; the data keeps all.
         item_titles: Raw item id to title, for the processor.
-        processor: The vocabulary of an existing model, instead of a new one: interactions with items that it does not
+        processor: The vocabulary of an existing model, instead of a new one. Interactions with items that it does not
             know are left out (and counted in the summary, as `unknown_to_model`).
-        add_items: Adds such items to a copy of `processor` instead (see its `add_items`), and counts them in the
-            summary, as `new_to_model`.
+        add_items: Adds such items to a copy of `processor` instead, and counts them as `new_to_model`.
         time_gaps: Keeps the times between items, for models with `use_time_gaps`; 4 bytes an interaction more.
-        recommend_seen: Whether past items are recommended again (`processor.recommend_seen`). None lets the data
-            decide: yes where at least `recurrence.RECURRING` of the training targets stood in the history before. The
-            vocabulary of an existing model keeps its own.
+        recommend_seen: Whether past items are recommended again. None lets the data decide, unless an existing model
+            has: yes where at least `RECURRING` of the training targets stood in the history before.
         seed: Of the split `user`.
         reading: How the table was read (`ReadingOptions`), for the summary.
         overwrite: Replace prepared data in `output_dir`. Anything else there is refused all the same.
-
-    Returns:
-        The data sets, the processor and the summary.
 
     Raises:
         DataError: A single user or item, nothing left after filtering, a split that leaves nobody to evaluate or

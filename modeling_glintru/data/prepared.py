@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from ..errors import DataError, GlintRUError
 from ..models.configuration_glintru import UNKNOWN_GAP
+from .files import SUMMARY_FILE
 from .histories import iterate_flat_histories
 from .splits import PARTS
 from .summary import describe, recurring_training_targets
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 __all__ = [
     "PreparedData",
     "check_output_folder",
-    "is_prepared",
     "load_prepared",
     "read_summary",
     "whole_folder",
@@ -39,7 +39,6 @@ __all__ = [
     "write_summary",
 ]
 
-SUMMARY_FILE = "summary.json"
 FORMAT = "glintru-prepared"
 FORMAT_VERSION = 1
 ROWS_PER_CHUNK = 65_536  # the 32-bit offsets of a list column must not overflow
@@ -183,11 +182,6 @@ def _dataset(table: pl.DataFrame, schema: pa.Schema) -> Dataset:
     schema = pa.schema([(name, LISTS.get(name, schema.field(name).type)) for name in table.columns])
     pieces = [piece.to_arrow().cast(schema) for piece in table.iter_slices(ROWS_PER_CHUNK)]
     return Dataset(pa.concat_tables(pieces))
-
-
-def is_prepared(source: str | None) -> bool:
-    """Whether a source is a folder of prepared data."""
-    return source is not None and (Path(source) / SUMMARY_FILE).is_file()
 
 
 def check_output_folder(folder: Path, overwrite: bool) -> None:

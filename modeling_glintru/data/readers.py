@@ -30,28 +30,22 @@ def open_table(
     columns: Sequence[str] | None = None,
     quote: str | None = None,
 ) -> Table:
-    """Opens a file, part files, a frame, a data set, or a data set of the Hub.
-
-    No row of a file of text vanishes, shifts or merges with another: every row has as many cells as the header, or
-    the file is refused, when its columns are loaded, with the number of the line and the way out.
+    """Opens a file, part files, a frame, a data set, or a data set of the Hub; `docs/data.md` describes them.
 
     Args:
-        source: A path (`SUFFIXES`; text and JSON lines also with `.gz`, `.bz2`, `.xz`, `.zst`), a folder or a pattern
-            (`events/part-*.csv`) of part files, a pandas or polars frame, a pyarrow table, a `datasets.Dataset` or
-            `IterableDataset`, the name of a Hub data set (`owner/name` or `owner/name:config`, only when there is no
-            such file; above 1 GB it is streamed), or `hf://datasets/owner/name/file`.
+        source: A path (`SUFFIXES`; text and JSON lines also compressed), a folder or a pattern (`events/part-*.csv`) of
+            part files, a pandas or polars frame, a pyarrow table, a `datasets.Dataset` or `IterableDataset`, the name
+            of a Hub data set (`owner/name` or `owner/name:config`; above 1 GB it is streamed), or
+            `hf://datasets/owner/name/file`.
         split: Which split of a data set that has several.
-        encoding: Encoding of text and JSON lines, any codec of Python; by default UTF-8, or what a byte order mark
-            says.
-        separator: What stands between the cells of text, one character or several, or one of the words tab, comma,
-            semicolon, pipe, blank; one blank stands for any number of blanks and tabs. By default it is recognised.
-        columns: Names of the columns of text without a header. By default they are recognised in `.dat` and `.txt`
-            of MovieLens (user, item, rating, time) and of SASRec (user, item), and stand in the first line otherwise.
-        quote: `"none"` where quotes are text, or the character that quotes cells. By default `"`; in files that are
-            not `.csv` quotes are text as soon as one of them is not properly written.
+        encoding: Of text and JSON lines, any codec of Python; by default UTF-8, or what a byte order mark says.
+        separator: Between the cells of text: one character or several, or tab, comma, semicolon, pipe or blank.
+        columns: Names of the columns of text without a header.
+        quote: `"none"` where quotes are text, or the character that quotes cells.
 
     Raises:
-        DataError: The source is missing, empty, unreadable, or of an unknown kind, or an option is not for it.
+        DataError: The source is missing, empty, unreadable, or of an unknown kind, or an option is not for it. Rows
+            that do not fit are found when columns are loaded.
     """
     given = {"encoding": encoding, "separator": separator, "columns": columns, "quote": quote}
     options = {f"--{name}" for name, value in given.items() if value is not None}

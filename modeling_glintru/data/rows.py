@@ -21,10 +21,6 @@ NATURAL_NUMBER = r"^[0-9]+$"
 class Rows:
     """Rows of a table, by the names of their columns; every step takes some away or changes a column.
 
-    Args:
-        table: Where they are from.
-        columns: Names of the columns to load.
-
     Attributes:
         frame: The rows that are left.
         notes: Sentences for people, of what was done to them.
@@ -50,11 +46,6 @@ class Rows:
     def place(self, row: int) -> str:
         """Where a row stood in the table, for people: `"line 17"`."""
         return self.table.place(row if self._places is None else int(self._places[row]))
-
-    def first(self, column: pl.Series, wrong: pl.Series) -> str:
-        """The first of the wrong values and its place: `"'abc' in line 17"`."""
-        row = wrong.arg_true()[0]
-        return f"{column[row]!r} in {self.place(row)}"
 
     def keep(self, kept: pl.Series) -> None:
         """Leaves out the rows where `kept` is false or null."""
@@ -179,14 +170,9 @@ RATINGS = ("rating", "overall", "stars", "score", "ratings")
 
 
 def giant_note(ids: pl.Series, role: str, column: str) -> str | None:
-    """A sentence where one user or item has more than 5 % of all rows and more than four times an even share.
+    """A sentence where one user or item (`role`) has more than 5 % of all rows and more than four times an even share.
 
     Only of tables of at least 100 rows and 20 users (or items).
-
-    Args:
-        ids: Of all rows.
-        role: `"user"` or `"item"`.
-        column: Where the ids are from.
     """
     if len(ids) < GIANT_ROWS:
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -11,8 +12,8 @@ import numpy as np
 import polars as pl
 
 from ..errors import DataError
-from .codes import sorted_codes
 from .columns import base_name, find_list_column, is_usual_name
+from .ids import sorted_codes
 from .roles import Roles
 from .rows import Rows, first_of
 from .times import duration_seconds
@@ -20,15 +21,17 @@ from .times import duration_seconds
 __all__ = ["SEPARATOR", "explode_lists", "pair_ids", "split_at_gaps"]
 
 SEPARATOR = "/"
+AUGMENTED = 0.9  # of the rows of three items and more: above it a table holds the beginnings of its own sessions
+PROBE = 1000
+BETWEEN = "\x1f"
+EMPTY_BRACKETS = r"^\[[\s,]*\]$"
+EMPTY_LIST = re.compile(EMPTY_BRACKETS)
+QUOTED_LIST = r"^\[\s*['\"]"
+ELEMENT = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|[^\s,'\"\[\]]+", re.DOTALL)
 
 
 def pair_ids(users: pl.Series, sessions: pl.Series, source: str) -> pl.Series:
     """Histories by user and session: the text `"user/session"`.
-
-    Args:
-        users: Raw user ids, Int64 or String.
-        sessions: Raw session ids, as long.
-        source: Short name of the table, for the errors.
 
     Raises:
         DataError: Two pairs become the same text.
@@ -52,15 +55,10 @@ def split_at_gaps(
     steps_in_a_second: int | None,
     order: pl.Series | None = None,
 ) -> pl.Series:
-    """Histories that end where the time to a user's next row is longer than a gap: `"user/1"`, `"user/2"`, ....
+    """Histories that end where a user pauses for longer than `gap`: `"user/1"`, `"user/2"`, ....
 
-    Args:
-        users: Raw user ids, Int64 or String.
-        times: Int64 or Float64, as long.
-        gap: `"30m"`, `"1h"`, `"45s"`, `"2d"`, or a number: of seconds where the times are dates or Unix times, else in
-            the unit of the times.
-        steps_in_a_second: Of `times`, None where they are other numbers.
-        order: Of the rows within a time.
+    The gap is `"30m"`, `"1h"`, `"45s"`, `"2d"`, or a number: of seconds where the times are dates or Unix times
+    (`steps_in_a_second` is not None), else in the unit of the times. `order` sorts the rows of one time.
 
     Raises:
         DataError: The gap is not understood, or has a unit where the times have none.
@@ -82,27 +80,14 @@ def split_at_gaps(
     return users.cast(pl.String) + SEPARATOR + pl.Series(numbers).cast(pl.String)
 
 
-AUGMENTED = 0.9  # of the rows of three items and more: above it a table holds the beginnings of its own sessions
-PROBE = 1000
-BETWEEN = "\x1f"
-EMPTY_BRACKETS = r"^\[[\s,]*\]$"
-QUOTED_LIST = r"^\[\s*['\"]"
-ELEMENT = r"(?s)'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|[^\s,'\"\[\]]+"
-
-
 def explode_lists(rows: Rows, roles: Roles) -> Roles:
-    """Makes one row of each item where the items are lists, and says so in the notes.
+    """Makes one row of each item where the items are lists, and returns the roles in that table.
 
     Lists are columns of lists, and in text files RecBole's `token_seq`, cells in brackets, and columns that are named
-    as lists (`item_id_list`, `item_seq`). A list of times must be as long as that of the items; a single time holds for
-    all of them.
-
-    Returns:
-        The roles in the table of one row an item.
+    as lists (`item_id_list`, `item_seq`). A list of times is as long as that of the items; a single time holds for all.
 
     Raises:
-        DataError: Lists of items and times have different lengths, another column is one of lists, or no row has any
-            item.
+        DataError: Lists of items and times have different lengths, another column is one of lists, or all are empty.
     """
     for column in (roles.user, roles.session, roles.order, roles.next_item, roles.next_time):
         if column is not None and rows.frame.schema[column].is_nested():
@@ -216,55 +201,38 @@ def _lists_of_text(cells: pl.Series, name: str, rows: Rows) -> pl.Series:
     where a column of brackets has any, and else by commas and blanks.
     """
     quoted = cells.str.contains(QUOTED_LIST)
-    if not quoted.any():
-        return _bare_lists(cells)
-    numbers = quoted.arg_true()
-    parts = [_quoted_lists(cells.filter(quoted), numbers, name, rows), _bare_lists(cells.filter(~quoted))]
-    return pl.concat(parts).gather(pl.concat([numbers, (~quoted).arg_true()]).arg_sort())
-
-
-def _bare_lists(cells: pl.Series) -> pl.Series:
-    bare = cells.str.replace(r"^\[(?s:(.*))\]$", "$1")
-    in_brackets = bare != cells
-    divided = bare.str.replace_all(r"[,\s]+", ",")
-    if bare.filter(in_brackets).str.contains(",", literal=True).any():
-        divided = pl.select(pl.when(pl.lit(in_brackets)).then(pl.lit(bare)).otherwise(pl.lit(divided))).to_series()
-    return divided.str.split(",").list.eval(pl.element().str.strip_chars("'\" \n\t")).list.eval(_not_empty())
-
-
-def _not_empty() -> pl.Expr:
-    return pl.element().filter(pl.element() != "")
-
-
-def _quoted_lists(cells: pl.Series, numbers: pl.Series, name: str, rows: Rows) -> pl.Series:
-    """Lists of cells such as `["it's", 'a, b', 3]`."""
-    wrong = ~cells.str.replace_all(ELEMENT, "").str.contains(EMPTY_BRACKETS)
+    by_commas = bool(cells.filter(~quoted).str.contains(r"^\[(?s).*,.*\]$").any())
+    pairs = list(zip(cells, quoted, strict=True))
+    wrong = pl.Series([is_quoted and not EMPTY_LIST.match(ELEMENT.sub("", cell)) for cell, is_quoted in pairs])
     if wrong.any():
-        first = first_of(cells, wrong, lambda row: rows.place(int(numbers[row])))
         raise DataError(
             f"Column {name!r} of {rows.table.source} holds {int(wrong.sum()):,} lists that cannot be read, the first "
-            f"is {first}: a list is written as "
-            "['a b', 'c'] or [\"a b\", \"c\"]."
+            f"is {first_of(cells, wrong, rows.place)}: a list is written as ['a b', 'c'] or [\"a b\", \"c\"]."
         )
-    elements = cells.str.extract_all(ELEMENT)
-    in_quotes = pl.element().str.contains(r"^['\"]")
-    plain = pl.when(in_quotes).then(pl.element().str.slice(1, pl.element().str.len_chars() - 2))
-    if not cells.str.contains("\\", literal=True).any():
-        return elements.list.eval(plain.otherwise(pl.element())).list.eval(_not_empty())
-    single = elements.explode().drop_nulls().unique()
-    escaped = single.filter(single.str.contains("\\", literal=True) & single.str.contains(r"^['\"]"))
-    known = {text: _unescaped(text) for text in escaped}
-    by_hand = pl.element().replace_strict(known, default=None, return_dtype=pl.String)
-    return elements.list.eval(pl.coalesce(by_hand, plain.otherwise(pl.element()))).list.eval(_not_empty())
+    lists = [
+        list(map(_unquoted, ELEMENT.findall(cell))) if is_quoted else _divided(cell, by_commas)
+        for cell, is_quoted in pairs
+    ]
+    return pl.Series(name, [[element for element in each if element] for each in lists], dtype=pl.List(pl.String))
 
 
-def _unescaped(text: str) -> str:
-    """What a text in quotes says, of which letters are written with a backslash, in JSON or in Python."""
-    for read in (json.loads, ast.literal_eval):
-        try:
-            return str(read(text))
-        except (ValueError, SyntaxError):
-            continue
+def _divided(cell: str, by_commas: bool) -> list[str]:
+    in_brackets = cell.startswith("[") and cell.endswith("]")
+    text = cell[1:-1] if in_brackets else cell
+    parts = text.split(",") if in_brackets and by_commas else re.split(r"[,\s]+", text)
+    return [part.strip("'\" \n\t") for part in parts]
+
+
+def _unquoted(text: str) -> str:
+    """An element of a list as it is meant: without its quotes and the backslashes of JSON or Python."""
+    if text[0] not in "'\"":
+        return text
+    if "\\" in text:
+        for read in (json.loads, ast.literal_eval):
+            try:
+                return str(read(text))
+            except (ValueError, SyntaxError):
+                continue
     return text[1:-1]
 
 

@@ -37,10 +37,7 @@ HOLD_OUT = ("item", "basket")
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of one part of a split; all arrays are int64 of one length.
-
-    A row of an evaluated part is one target. Where a user has several targets they are several rows, one after the
-    other.
+    """Rows of one part of a split: int64 arrays of one length; a user with several targets has several rows.
 
     Args:
         users: Places in `Sequences.users`.

@@ -131,13 +131,7 @@ def _describe_recurring(shares: Mapping[str, float], recommend_seen: bool) -> st
 
 
 def note_on_repeated_rows(policy: str, repeated: int, rows: int) -> list[str]:
-    """A sentence, where there are such rows.
-
-    Args:
-        policy: See `filter_interactions`.
-        repeated: Rows that it left out; for `"keep"`, exact copies.
-        rows: Rows of the table.
-    """
+    """A sentence where a policy of `filter_interactions` left out rows, or where `"keep"` left exact copies."""
     return [f"{repeated:,} of {rows:,} rows {REPEATED[policy]}"] if repeated else []
 
 
@@ -150,18 +144,10 @@ def trained_positions(sequences: Sequences, splits: Splits) -> np.ndarray:
 
 
 def tie_shares(sequences: Sequences, splits: Splits, trained: np.ndarray) -> dict[str, float]:
-    """For each part of the split the share of its targets whose place in the history the file alone decides.
+    """For each part of the split the share of its targets whose place in the history the file alone decides, 0 to 1.
 
     Such a target shares its time (and what the order column says) with the item before or after it. Items of a basket
-    that is held out whole have no order among them.
-
-    Args:
-        sequences: The histories.
-        splits: Their split.
-        trained: From `trained_positions`.
-
-    Returns:
-        `train`, `validation` and `test`, each from 0 to 1; 0 where there is no target.
+    that is held out whole have no order among them. `trained` is from `trained_positions`.
     """
     tied = sequences.tied
     either = tied.copy()
@@ -196,13 +182,7 @@ def note_on_ties(ties: dict[str, float]) -> list[str]:
 
 
 def notes_on_given_split(interactions: Interactions, sequences: Sequences, splits: Splits) -> list[str]:
-    """What a split that came with the data holds that a split of our own never would.
-
-    Args:
-        interactions: What is left after filters, with the column `part`.
-        sequences: Its histories.
-        splits: From `splits.given`.
-    """
+    """What a split that came with the data holds that a split of our own never would."""
     assert sequences.parts is not None
     notes = []
     per_part = np.bincount(sequences.parts, minlength=3)
@@ -232,14 +212,7 @@ def notes_on_given_split(interactions: Interactions, sequences: Sequences, split
 
 
 def recurring_training_targets(split: Dataset) -> float:
-    """Share of the targets of training histories (all items but the first) that stood in the history before.
-
-    Args:
-        split: Training rows with `item_ids`.
-
-    Returns:
-        0 to 1; 0 where no history has two items.
-    """
+    """Share of the targets of training histories (all items but the first) that stood in the history before, 0 to 1."""
     recurring = targets = 0
     for items, lengths in iterate_flat_histories(split):
         rows = np.repeat(np.arange(len(lengths)), lengths)
@@ -251,11 +224,7 @@ def recurring_training_targets(split: Dataset) -> float:
 
 
 def recurring_targets(split: Dataset) -> float:
-    """Share of the rows whose `target` stands in their `item_ids`, 0 to 1.
-
-    Args:
-        split: Evaluation rows with `item_ids` and `target`.
-    """
+    """Share of the evaluation rows whose `target` stands in their `item_ids`, 0 to 1."""
     recurring = 0
     for table in arrow_view(split, ["item_ids", "target"]).iter(ROWS_PER_BLOCK):
         items, lengths = flat_histories(table)

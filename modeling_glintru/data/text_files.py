@@ -36,13 +36,7 @@ RETURN_WITHIN = re.compile(r"\r(?!\n$)")
 
 
 def open_text(paths: Sequence[Path], suffix: str, source: str, options: TextOptions) -> Table:
-    """Opens a file of text, or part files of one table.
-
-    Args:
-        paths: The files, in the order of their rows.
-        suffix: Their suffix without that of a compression.
-        source: Display name of the table.
-        options: What the caller says about the files.
+    """Opens a file of text, or part files of one table in the order of their rows.
 
     Raises:
         DataError: A file is empty or cannot be read, or the files have different columns.

@@ -124,13 +124,7 @@ def one_byte(separator: str) -> bytes:
 
 
 def recognise_layout(block: bytes, suffix: str, source: str, options: TextOptions) -> Layout:
-    """The layout of a file.
-
-    Args:
-        block: Its first lines, in UTF-8.
-        suffix: Its suffix, such as `".csv"`.
-        source: Its name, for the errors.
-        options: What the caller says.
+    """The layout of a file of which `block` holds the first lines in UTF-8.
 
     Raises:
         DataError: There is no line, the first line has no names, or the names do not fit.
