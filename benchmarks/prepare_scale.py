@@ -76,7 +76,7 @@ def prepare_table(file: Path, folder: Path) -> dict[str, Any]:
         (module, "filter_interactions", "filter"),
         (module, "build_sequences", "sequences"),
         (module, "split_sequences", "split"),
-        (module, "_summary", "summary"),
+        (module, "summarise", "summary"),
         (module, "_write", "write"),
         (module, "load_prepared", "open"),
     ):

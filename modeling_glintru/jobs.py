@@ -14,14 +14,15 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from .data import Interactions, PreparedData, load_prepared, load_source, load_titles
-from .data.given_split import read_given_split
+from .data.files import is_prepared
 from .data.prepare import prepare
+from .data.prepared import with_everything
 from .data.reading import FILE_FORM
-from .data.recurrence import RECURRING
-from .data.storage import is_prepared
-from .data.whole import with_everything
+from .data.sources import read_given_split
+from .data.summary import RECURRING
 from .errors import DataError, ModelFolderError, RecipeError, nearest_names
 from .evaluation import (
+    REFERENCE_TITLES,
     Evaluation,
     ItemKNNScorer,
     ModelScorer,
@@ -30,6 +31,7 @@ from .evaluation import (
     RankingMetrics,
     Scorer,
     collect_metrics,
+    no_better_than,
     plot_learning_curves,
     target_ranks,
     write_metrics_json,
@@ -384,7 +386,8 @@ def train_and_evaluate(
         )
         write_metrics_json(finished / "metrics.json", metrics)
         write_handler(finished)
-        write_card(finished, output_dir.absolute().name)
+        weakness = no_better_than(metrics.get("against", {}), min(recipe.evaluation.top_k))
+        write_card(finished, output_dir.absolute().name, REFERENCE_TITLES, weakness)
         # A model that is fine-tuned in place has no beginning any more to go on from.
         run.goes_on = result.stopped is not None and not in_place
     return result, data, tests

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from .data import PreparedData
+from .data.files import is_prepared
 from .data.reading import FILE_FORM, ReadingOptions
 from .data.sources import NAMED_SOURCES, options_for
-from .data.storage import is_prepared
 from .errors import DataError, RecipeError
 from .models.auto import MODELS
 from .models.loading import load_model_folder

@@ -40,7 +40,7 @@ def print_evaluations(evaluations: Any, split: str, mark: str = "") -> None:
         mark: What stands in each title, where figures need a warning.
     """
     from ..evaluation import against, format_table, no_better_than
-    from ..evaluation.against import REFERENCE_TITLES
+    from ..evaluation.report import REFERENCE_TITLES
 
     names = {"full": "all items ranked, the user's past items left out", "full_with_history": "past items ranked too"}
     first = next(iter(evaluations.values()))

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import DataError
 from ..evaluation import per_user_metrics
-from ..evaluation.against import REFERENCE_TITLES
+from ..evaluation.report import REFERENCE_TITLES
 from ..models.auto import MODELS, model_label
 from .plan import Comparison
 from .results import USERS, Results, main_column

@@ -10,14 +10,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .collator import SequenceCollator
+    from .batches import LengthBucketSampler, SequenceCollator, TargetBatchSampler
+    from .example_data import load_movielens_100k, movielens_100k_titles, synthetic_interactions, synthetic_item_titles
     from .filtering import filter_interactions
     from .interactions import Interactions, read_interactions
-    from .movielens import load_movielens_100k, movielens_100k_titles
-    from .prepare import PreparedData, load_prepared
-    from .sampler import LengthBucketSampler, TargetBatchSampler
+    from .prepared import PreparedData, load_prepared
     from .sources import load_source, load_titles
-    from .synthetic import synthetic_interactions, synthetic_item_titles
     from .windows import TrainingPrefixes, TrainingWindows
 
 __all__ = [
@@ -41,21 +39,21 @@ __all__ = [
 
 _HOMES = {
     "Interactions": "interactions",
-    "LengthBucketSampler": "sampler",
-    "PreparedData": "prepare",
-    "SequenceCollator": "collator",
-    "TargetBatchSampler": "sampler",
+    "LengthBucketSampler": "batches",
+    "PreparedData": "prepared",
+    "SequenceCollator": "batches",
+    "TargetBatchSampler": "batches",
     "TrainingPrefixes": "windows",
     "TrainingWindows": "windows",
     "filter_interactions": "filtering",
-    "load_movielens_100k": "movielens",
-    "load_prepared": "prepare",
+    "load_movielens_100k": "example_data",
+    "load_prepared": "prepared",
     "load_source": "sources",
     "load_titles": "sources",
-    "movielens_100k_titles": "movielens",
+    "movielens_100k_titles": "example_data",
     "read_interactions": "interactions",
-    "synthetic_interactions": "synthetic",
-    "synthetic_item_titles": "synthetic",
+    "synthetic_interactions": "example_data",
+    "synthetic_item_titles": "example_data",
 }
 
 

@@ -81,25 +81,13 @@ def name_in_condition(column: str) -> str:
 
 
 def where_option(condition: str) -> str:
-    """The option `--where` with a condition, as it is typed in a shell.
-
-    Double quotes read best; a condition that holds what a shell replaces in them is quoted by `shlex.quote`.
-    """
+    """The option `--where` with a condition, as it is typed in a shell: in double quotes where these are safe."""
     replaced = re.search(r"[\"$`\\]|!(?!=)", condition)
     return f"--where {shlex.quote(condition)}" if replaced else f'--where "{condition}"'
 
 
 def recognise_column(columns: Sequence[str], role: str, source: str, given: str | None = None) -> str:
-    """The column that plays a role.
-
-    Args:
-        columns: Names of the table's columns.
-        role: `"user"`, `"item"`, `"time"` or `"title"`.
-        source: Short name of the table, for the errors.
-        given: The name that the caller gave; it wins over every usual name.
-
-    Returns:
-        One of `columns`, as it is written there.
+    """The column that plays a role of `USUAL_NAMES`; the name that the caller gave wins over every usual name.
 
     Raises:
         DataError: There is no such column, or there are two candidates of equal rank.

@@ -8,8 +8,9 @@ import numpy as np
 import polars as pl
 
 from ..errors import DataError
-from .codes import sorted_codes, time_keys
+from .ids import sorted_codes
 from .interactions import Interactions
+from .sequences import time_keys
 
 __all__ = [
     "DUPLICATE_POLICIES",

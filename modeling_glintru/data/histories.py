@@ -41,11 +41,7 @@ def arrow_view(dataset: Dataset, columns: list[str]) -> Dataset:
 
 
 def flat_histories(table: pa.Table, column: str = "item_ids") -> tuple[np.ndarray, np.ndarray]:
-    """All histories of a table one after the other.
-
-    Returns:
-        `(items, lengths)`: int64 item indices of all rows together, and int64 lengths, one a row.
-    """
+    """All histories of a table one after the other: int64 item indices, and int64 lengths, one a row."""
     lists, lengths = _lists(table, column)
     items = lists.flatten()
     if items.null_count:
@@ -60,11 +56,7 @@ def iterate_flat_histories(dataset: Dataset, rows_per_block: int = ROWS_PER_BLOC
 
 
 def history_lengths(split: Dataset) -> np.ndarray:
-    """How many items each row has in its column `item_ids`, int64, one a row; the items are not read.
-
-    Raises:
-        DataError: The column is missing, or a row has no list.
-    """
+    """How many items each row has in its column `item_ids`, int64, one a row; the items are not read."""
     blocks = arrow_view(split, ["item_ids"]).iter(LENGTHS_PER_BLOCK)
     return np.concatenate([np.zeros(0, np.int64), *(_lists(table, "item_ids")[1] for table in blocks)])
 
@@ -84,9 +76,7 @@ def _nulls(column: str) -> DataError:
 def read_request_gaps(view: Dataset, rows: np.ndarray) -> np.ndarray:
     """The time from the last item of some rows to their target, float32 (B,); -1 for a row without items.
 
-    Args:
-        view: What `arrow_view(dataset, ["time_gaps"])` gave.
-        rows: Row numbers, (B,).
+    `view` is what `arrow_view(dataset, ["time_gaps"])` gave.
     """
     lists = view[rows.tolist()]["time_gaps"].combine_chunks()
     gaps, lengths = lists.flatten().to_numpy(zero_copy_only=False), lists.value_lengths().to_numpy(zero_copy_only=False)
@@ -95,14 +85,9 @@ def read_request_gaps(view: Dataset, rows: np.ndarray) -> np.ndarray:
 
 
 def read_rows(view: Dataset, rows: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
-    """Histories and targets of some rows.
+    """Histories and targets of some rows: B int64 arrays, and int64 (B,).
 
-    Args:
-        view: What `arrow_view(dataset, ["item_ids", "target"])` gave.
-        rows: Row numbers, (B,).
-
-    Returns:
-        `(histories, targets)`: B int64 arrays, and int64 (B,).
+    `view` is what `arrow_view(dataset, ["item_ids", "target"])` gave.
     """
     table = view[rows.tolist()]
     items, lengths = flat_histories(table)

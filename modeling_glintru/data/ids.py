@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import polars as pl
 
 from ..errors import DataError
@@ -11,7 +12,7 @@ from .columns import OPTIONS, name_in_condition, where_option
 from .readers import Table
 from .rows import first_of
 
-__all__ = ["ids_of_type", "read_ids", "stray_ids"]
+__all__ = ["ids_of_type", "read_ids", "sorted_codes", "stray_ids"]
 
 INTEGER_TEXT = r"^(0|-?[1-9][0-9]*)$"
 WHOLE_FLOAT_TEXT = r"^-?[0-9]+\.0+$"
@@ -26,11 +27,8 @@ STRAY_SHARE, STRAY_VALUES = 0.01, 20  # above these a column is one of text, not
 def read_ids(column: pl.Series, table: Table, place: Callable[[int], str] | None = None) -> pl.Series:
     """A column of raw ids as Int64 or String, missing ones stay null.
 
-    Args:
-        column: As it was loaded.
-        table: Where it is from: the cells of a text file are stripped of blanks, and are integers where every one is
-            written as a plain integer of 64 bits (no leading zeros).
-        place: Where a row of a column stands whose cells are stripped already, for people.
+    The cells of a text file are stripped of blanks (without `place`), and are integers where every one is written as a
+    plain integer of 64 bits, without leading zeros. `place` says for people where a row stands.
 
     Raises:
         DataError: The ids are floats, booleans, nested, or integers above 64 bits.
@@ -63,16 +61,10 @@ def read_ids(column: pl.Series, table: Table, place: Callable[[int], str] | None
 
 
 def ids_of_type(ids: pl.Series, id_type: str) -> pl.Series:
-    """Ids of a table in the type of a vocabulary's, null where an id cannot be of that type.
+    """Ids in the type of a vocabulary's (`"integer"` or `"string"`, see `GlintRUProcessor.id_type`), null where one
+    cannot be.
 
     So one text id among the integers of a file leaves all the others what they are.
-
-    Args:
-        ids: Int64 or String, as `read_ids` gives them.
-        id_type: `"integer"` or `"string"`, see `GlintRUProcessor.id_type`.
-
-    Returns:
-        Int64 or String, as long as `ids` and with its name.
     """
     if id_type == "string":
         return ids.cast(pl.String)
@@ -83,13 +75,18 @@ def ids_of_type(ids: pl.Series, id_type: str) -> pl.Series:
     return pl.select(pl.when(pl.lit(plain)).then(pl.lit(text)).cast(pl.Int64, strict=False)).to_series().alias(ids.name)
 
 
-def stray_ids(ids: pl.Series, place: Callable[[int], str]) -> str | None:
-    """A sentence where ids of a text file are text only because of a few that are no integers, or None.
+def sorted_codes(column: pl.Series) -> tuple[pl.Series, np.ndarray]:
+    """The sorted distinct values of a column, and the place in them of each row's value (int32, from 0).
 
-    Args:
-        ids: As `read_ids` gives them.
-        place: Where a row of them stands, for people.
+    Only the distinct values are sorted: to rank the whole column instead took eight times as long for text.
     """
+    values = column.unique().sort()
+    places = pl.Series(np.arange(len(values), dtype=np.int32))
+    return values, column.replace_strict(values, places, return_dtype=pl.Int32).to_numpy()
+
+
+def stray_ids(ids: pl.Series, place: Callable[[int], str]) -> str | None:
+    """A sentence where ids of a text file are text only because of a few that are no integers, or None."""
     if ids.dtype != pl.String:
         return None
     probe = ids.drop_nulls().head(PROBE)  # most columns of text are no integers from the first row on

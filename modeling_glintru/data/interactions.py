@@ -16,10 +16,8 @@ from .ids import ids_of_type, read_ids, stray_ids
 from .readers import open_table
 from .roles import Roles, find_roles, load_fields
 from .row_filters import filter_rows, parse_condition
-from .row_notes import giant_note, looks_like_session, unused_note
-from .rows import Rows
-from .session_lists import explode_lists
-from .sessions import pair_ids, split_at_gaps
+from .rows import Rows, giant_note, looks_like_session, unused_note
+from .sessions import explode_lists, pair_ids, split_at_gaps
 from .times import date_times, read_times
 
 __all__ = ["Interactions", "ids_of_type", "read_ids", "read_interactions"]
@@ -129,37 +127,22 @@ def read_interactions(
 ) -> Interactions:
     """Reads interactions from a file, a frame or a data set.
 
-    Columns that are not named are recognised from the usual names (`columns.USUAL_NAMES`). Files of text (CSV, TSV,
-    RecBole) have no types: blanks around their cells are taken away, cells such as `NA`, `null` and nothing are missing
-    (`rows.MISSING_TEXT`, and `-1` where it stands for an unknown user, or for an unknown item among natural numbers),
-    and ids are integers where every one is written as a plain integer (no leading zeros), and otherwise all strings.
-    The ids of other tables stay as they are.
-
-    A table of one row a session, whose items are a list (and maybe its times), becomes one row an item, in the order of
-    the list.
+    Columns that are not named are recognised by the usual names (`columns.USUAL_NAMES`). Files of text have no types:
+    their ids are integers where every one is written as a plain integer, otherwise all are text. The ids of other
+    tables stay as they are. A table of one row a session, whose items are a list, becomes one row an item.
 
     Args:
-        source: A path (`.csv .tsv .parquet .jsonl .ndjson .json .inter`, text also with `.gz`), a pandas or polars
-            frame, a pyarrow table, a `datasets.Dataset`, or a Hub data set (`owner/name[:config]` or
-            `hf://datasets/owner/name/file`).
+        source: What `open_table` takes: a path, a frame, a data set, or the name of one on the Hub.
         user_column: Name of the column of user ids.
-        item_column: Name of the column of item ids, or of lists of them; `"events.aid"` for the field of a column of
-            lists of objects.
-        time_column: Name of the column of times, or of lists of them.
+        item_column: Of item ids or lists of them; `"events.aid"` for the field of a column of lists of objects.
+        time_column: Of times, or of lists of them.
         split: Which split of a data set that has several.
-        encoding: Of a text file, see `open_table`.
-        separator: Between the cells of a text file, see `open_table`.
-        columns: Names of the columns of a text file without a header, see `open_table`.
-        quote: Of a text file, see `open_table`.
-        order_column: Name of a column that orders the rows of one user that have the same time.
+        encoding: Of a file of text, as `separator`, `columns` and `quote`: see `open_table`.
+        order_column: Of what orders the rows of one user that have the same time.
         in_file_order: The rows are in the order of time, and no column of times is read.
-        time_format: The form of dates that are no ISO dates: `"day_first"`, `"month_first"`, or signs such as
-            `"%d/%m/%Y %H:%M"`.
-        session_column: Name of a column of sessions: a history is then one of a user and a session, and its user id is
-            the text `"user/session"`.
-        session_gap: A history ends where a user pauses for longer: `"30m"`, `"1h"`, `"45s"`, `"2d"`, or a number of
-            seconds (of the unit of the times, where these are neither dates nor Unix times). User ids become the texts
-            `"user/1"`, `"user/2"`, ....
+        time_format: `"day_first"`, `"month_first"`, or signs such as `"%d/%m/%Y %H:%M"`; not for ISO dates.
+        session_column: Of sessions: each session of a user is a history, with the id `"user/session"`.
+        session_gap: A pause that ends a history, such as `"30m"` or seconds; user ids become `"user/1"` and so on.
         where: Conditions on rows, such as `"event_type == 'purchase'"`, see `row_filters.parse_condition`.
         drop_missing: Leaves out rows without a user, item or time (or session or order) instead of refusing them.
 
@@ -167,8 +150,8 @@ def read_interactions(
         The interactions, in file order.
 
     Raises:
-        DataError: The source or a column is missing, empty, unreadable or of the wrong type, or holds missing values
-            or times that are not finite; an option is not understood or does not fit the table.
+        DataError: The source or a column is missing, empty, unreadable or of the wrong type, holds missing values or
+            times that are not finite, or an option is not understood or does not fit the table.
     """
     reading: dict[str, Any] = {"encoding": encoding, "separator": separator, "columns": columns, "quote": quote}
     table = open_table(source, split, **{name: value for name, value in reading.items() if value is not None})

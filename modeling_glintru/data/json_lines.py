@@ -3,38 +3,44 @@
 from __future__ import annotations
 
 import json
-import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import polars as pl
-import pyarrow as pa
 
 from ..errors import DataError, nearest_names
-from .frames import from_arrow
-from .json_types import KIND, LONG_INTEGER, ONE_TYPE, JsonTypes, find_fault, read_object
-from .table import Table, first_line, unreadable
-from .text_blocks import text_blocks
+from .files import text_blocks
+from .table import Table
 
-__all__ = ["JSON_SUFFIXES", "open_json_lines"]
+__all__ = ["open_json_lines"]
 
-JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
+KIND = "JSON lines"
 PROBE_LINES = 1000
 PROBE_BYTES = 2**20
-LONG_KINDS = (LONG_INTEGER, pa.list_(LONG_INTEGER))
+LINES_AT_ONCE = 20_000
+LARGEST_FLOAT_INTEGER = 2**53
+SHOWN = 60
+KINDS: dict[type, Any] = {str: pl.String, int: pl.Int64, float: pl.Float64, bool: pl.Boolean}
+WORDS = {
+    str: ("text", "text"),
+    int: ("an integer", "integers"),
+    float: ("a number with a fraction", "numbers with a fraction"),
+    bool: ("true or false", "true or false"),
+    list: ("a list", "lists"),
+    dict: ("an object", "objects"),
+}
+ONE_TYPE = "ids are all text or all integers, times all of one kind: write all of them as text, or all as integers"
 
 
 def open_json_lines(paths: Sequence[Path], source: str, encoding: str | None) -> Table:
-    """Opens JSON lines, or part files of one table.
+    """Opens JSON lines, or part files of one table in the order of their rows.
 
-    Where one column holds lists of objects, as `{"session": 1, "events": [{"aid": 7, "ts": 5}]}`, each of these objects
-    is a row: the table has the columns `session`, `aid` and `ts`.
-
-    Args:
-        paths: The files, in the order of their rows.
-        source: Display name of the table.
-        encoding: A name from `check_encoding`.
+    Where one column holds lists of objects, as `{"session": 1, "events": [{"aid": 7, "ts": 5}]}`, each of these
+    objects is a
+    row: the table has the columns `session`, `aid` and `ts`.
 
     Raises:
         DataError: A file is empty or holds something else, or two columns would have one name.
@@ -44,212 +50,239 @@ def open_json_lines(paths: Sequence[Path], source: str, encoding: str | None) ->
     return Table(table.names, table.load, source, files=files, place=table.place, paths=table.field_paths)
 
 
-class _LongIntegers(Exception):
-    """An integer does not fit in 64 bits."""
-
-
 class _JsonTable:
     """Files of JSON lines, one after the other."""
 
     def __init__(self, paths: Sequence[Path], source: str, encoding: str | None) -> None:
         self.paths, self.source, self.encoding = paths, source, encoding
-        self.integers = pa.int64()
-        self.types = JsonTypes()
-        for path in paths:
-            self._probe(path)
-        types = self.types
-        nested = [
-            name for name, found in types.elements.items() if set(found) == {dict} and set(types.values[name]) == {list}
-        ]
-        self.nested = nested[0] if len(nested) == 1 else None
-        names = [name for name in types.values if name != self.nested]
-        self.field_paths: dict[str, str] = {}
-        if self.nested is not None:
-            inner = list(types.objects[self.nested].values)
-            if twice := [name for name in inner if name in names]:
+        probe = [row for path in paths for row in self._probe(path)]
+        names = dict.fromkeys(name for row in probe for name in row)
+        nested = [name for name in names if _are_events([row[name] for row in probe if row.get(name) is not None])]
+        self.events = nested[0] if len(nested) == 1 else None
+        self.outer = [name for name in names if name != self.events]
+        self.inner: list[str] = []
+        if self.events is not None:
+            found = (event for row in probe for event in row.get(self.events) or ())
+            self.inner = list(dict.fromkeys(name for event in found for name in event or ()))
+            if twice := [name for name in self.inner if name in self.outer]:
                 raise DataError(
-                    f"{source} has {twice[0]!r} beside the list {self.nested!r} and in its objects; rename one of them."
+                    f"{source} has {twice[0]!r} beside the list {self.events!r} and in its objects; rename one of them."
                 )
-            names += inner
-            self.field_paths = {f"{self.nested}.{name}": name for name in inner}
-        self.names = tuple(names)
+        self.names = (*self.outer, *self.inner)
+        self.field_paths = {f"{self.events}.{name}": name for name in self.inner}
 
-    def _probe(self, path: Path) -> None:
-        count, number = 0, 0
-        for block in text_blocks(path, self.encoding, KIND, PROBE_BYTES):
-            for line in block.removesuffix(b"\n").split(b"\n"):
-                number += 1
-                if not line.strip():
-                    continue
-                if not count and line.lstrip().startswith(b"["):
-                    raise DataError(f"{path.name} is one JSON list; JSON lines are needed, one object a line.")
-                row = read_object(line, number, path, self.encoding)
-                self.types.add(row, f"line {number}" if len(self.paths) == 1 else f"line {number} of {path.name}")
-                count += 1
-                if count == PROBE_LINES:
-                    return
-        if not count:
+    def _probe(self, path: Path) -> list[dict[str, Any]]:
+        """The first objects of a file."""
+        _, rows = next(self._objects(path, PROBE_BYTES, PROBE_LINES), ([], []))
+        if not rows:
             raise DataError(f"{path.name} is empty.")
+        return rows
+
+    def _objects(
+        self, path: Path, size: int | None = None, at_once: int = LINES_AT_ONCE
+    ) -> Iterator[tuple[list[int], list[dict[str, Any]]]]:
+        """The numbers of some lines (from 1), and the objects on them."""
+        before = 0
+        for block in text_blocks(path, self.encoding, KIND, size):
+            lines = block.removesuffix(b"\n").split(b"\n")
+            filled = [number for number, line in enumerate(lines) if line.strip()]
+            if filled and before == 0 and lines[filled[0]].lstrip().startswith(b"["):
+                raise DataError(f"{path.name} is one JSON list; JSON lines are needed, one object a line.")
+            for begin in range(0, len(filled), at_once):
+                part = filled[begin : begin + at_once]
+                numbers = [before + number + 1 for number in part]
+                yield numbers, _read_objects([lines[number] for number in part], numbers, path, self.encoding)
+            before += len(lines)
+
+    def _rows(self, path: Path) -> Iterator[tuple[list[int], list[dict[str, Any]]]]:
+        """The lines of some rows, and the rows: objects, or the events in them."""
+        for numbers, objects in self._objects(path):
+            if self.events is None:
+                yield numbers, objects
+                continue
+            lines, rows = [], []
+            for number, row in zip(numbers, objects, strict=True):
+                events = row.get(self.events) or []
+                if not (isinstance(events, list) and all(isinstance(event, dict) or event is None for event in events)):
+                    raise DataError(
+                        f"Column {self.events!r} of {path.name} mixes types: {_shown(events)} on line {number} is no "
+                        f"list of objects, as the first values are; {ONE_TYPE}."
+                    )
+                outer = {name: row[name] for name in self.outer if name in row}
+                lines += [number] * len(events)
+                rows += [(event or {}) | outer for event in events]
+            yield lines, rows
 
     def load(self, names: Sequence[str]) -> pl.DataFrame:
         names = list(dict.fromkeys(names))
         for name in names:
             if name not in self.names:
                 raise DataError(f"{self.source} has no column {name!r}; {nearest_names(name, self.names)}")
-        try:
-            return self._load(names)
-        except _LongIntegers:
-            self.integers = LONG_INTEGER
-            return self._load(names)
-
-    def _load(self, names: list[str]) -> pl.DataFrame:
-        # Only the wanted columns, with fixed types: whatever else the lines hold is never parsed into memory.
-        schema = self._schema(names)
-        blocks = (self._explode(frame).select(names) for path in self.paths for frame in self._frames(path, schema))
-        frame = pl.concat(blocks)
-        if self.integers == pa.int64():
-            return frame
-        exact = [name for name, kind in _fields(schema) if name in names and kind in LONG_KINDS]
-        return frame.with_columns(_shortened(frame[name]) for name in exact)
-
-    def _schema(self, names: Sequence[str]) -> pa.Schema:
-        def fields(types: JsonTypes, wanted: Sequence[str]) -> list[pa.Field]:
-            return [pa.field(name, types.of(name, self.source, self.integers)) for name in wanted]
-
-        if self.nested is None:
-            return pa.schema(fields(self.types, names))
-        objects = self.types.objects[self.nested]
-        # At least one, so that the events can be counted.
-        inner = [name for name in names if name in objects.values] or list(objects.values)[:1]
-        outer = [name for name in names if name not in objects.values]
-        events = pa.list_(pa.struct(fields(objects, inner)))
-        return pa.schema([*fields(self.types, outer), pa.field(self.nested, events)])
-
-    def _frames(self, path: Path, schema: pa.Schema) -> Iterator[pl.DataFrame]:
-        """One row a line, a block at a time."""
-        lines = 0
-        for block in text_blocks(path, self.encoding, KIND):
-            yield from_arrow(_as_text(_parse(block, schema, path, lines, self.encoding)))
-            lines += block.count(b"\n")
-
-    def _explode(self, frame: pl.DataFrame) -> pl.DataFrame:
-        if self.nested is None:
-            return frame
-        # A line without events is no row.
-        return frame.filter(pl.col(self.nested).list.len() > 0).explode(self.nested).unnest(self.nested)
+        columns = [_Column(name, self.source) for name in names]
+        for path in self.paths:
+            for lines, rows in self._rows(path):
+                for column in columns:
+                    column.add([row.get(column.name) for row in rows], lines, self._of_file(path))
+        return pl.DataFrame([column.series() for column in columns])
 
     def place(self, row: int) -> str:
-        schema = self._schema(self.names[:1])
         for path in self.paths:
-            lines = 0
-            for block in text_blocks(path, self.encoding, KIND):
-                frame = from_arrow(_as_text(_parse(block, schema, path, lines, self.encoding)))
-                rows = pl.ones(frame.height, pl.Int64, eager=True)
-                if self.nested is not None:
-                    rows = frame[self.nested].list.len().fill_null(0).cast(pl.Int64)
-                count = int(rows.sum())
-                if row < count:
-                    entry = int(np.searchsorted(rows.cum_sum().to_numpy(), row, side="right"))
-                    where = f"line {lines + _filled_lines(block)[entry] + 1}"
-                    return where if len(self.paths) == 1 else f"{where} of {path.name}"
-                row -= count
-                lines += block.count(b"\n")
+            for lines, _ in self._rows(path):
+                if row < len(lines):
+                    return f"line {lines[row]}{self._of_file(path)}"
+                row -= len(lines)
         raise IndexError(row)
 
+    def _of_file(self, path: Path) -> str:
+        return "" if len(self.paths) == 1 else f" of {path.name}"
 
-def _parse(block: bytes, schema: pa.Schema, path: Path, lines_before: int, encoding: str | None) -> pa.Table:
-    from pyarrow import json as arrow_json
 
-    filled = _filled_lines(block)
-    if not len(filled):
-        return schema.empty_table()
-    is_long = any(kind in LONG_KINDS for _, kind in _fields(schema))
-    try:
-        table = arrow_json.read_json(
-            pa.BufferReader(block),
-            read_options=arrow_json.ReadOptions(use_threads=False, block_size=len(block)),
-            parse_options=arrow_json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore"),
-        )
-        if not block.isascii():
-            table.validate(full=True)
-    except pa.ArrowInvalid as error:
-        reason = first_line(error)
-        if not is_long and re.search(r"couldn't parse:-?\d+(\s|$)", reason):
-            raise _LongIntegers from error
-        if "requires precision" in reason:
+@dataclass
+class _Found:
+    """How many values of one type there are, the first of them, and where it stands."""
+
+    count: int
+    value: Any
+    place: str
+
+
+class _Column:
+    """The values of a column, which are all of one type."""
+
+    def __init__(self, name: str, source: str) -> None:
+        self.name, self.source = name, source
+        self.values: dict[type, _Found] = {}
+        self.elements: dict[type, _Found] = {}  # of the values that are lists
+        self.largest = 0  # of the integers, whatever their sign
+        self.parts: list[pl.Series] = []
+
+    def add(self, values: list[Any], lines: list[int], of_file: str) -> None:
+        """Takes in further values, their lines, and the words for their file."""
+        _count(self.values, values, lines, of_file)
+        flat = values
+        if list in self.values:
+            lists = [(value, line) for value, line in zip(values, lines, strict=True) if isinstance(value, list)]
+            flat = [element for value, _ in lists for element in value]
+            _count(self.elements, flat, [line for value, line in lists for _ in value], of_file)
+        if int in self._found():
+            self.largest = max([self.largest, *map(abs, [value for value in flat if type(value) is int])])
+        kind = self._kind()
+        if kind == pl.String and int in self._found():
+            values = [[_text(each) for each in value] if isinstance(value, list) else _text(value) for value in values]
+        try:
+            self.parts.append(pl.Series(self.name, values, dtype=self._listed(kind), strict=kind != pl.Float64))
+        except UnicodeEncodeError as error:
             raise DataError(
-                f"{path.name} holds an integer of more than 76 digits ({reason}); write such ids in quotes."
+                f"Column {self.name!r} of {self.source} holds text that is no Unicode ({error})."
             ) from error
-        raise find_fault(block, schema, path, lines_before, encoding) or unreadable(path, KIND, error) from error
-    except OSError as error:
-        raise unreadable(path, KIND, error) from error
-    has_null_line = block.startswith(b"null") or b"\nnull" in block  # Arrow takes it for an object without values
-    if table.num_rows != len(filled) or has_null_line:
-        if fault := find_fault(block, schema, path, lines_before, encoding):
-            raise fault
+
+    def series(self) -> pl.Series:
+        """All values, in the one type that they have."""
+        kind = self._listed(self._kind())
+        return pl.concat([pl.Series(self.name, [], dtype=kind), *(part.cast(kind) for part in self.parts)])
+
+    def _found(self) -> dict[type, _Found]:
+        return self.elements if set(self.values) == {list} else self.values
+
+    def _listed(self, kind: Any) -> Any:
+        return pl.List(kind) if set(self.values) == {list} else kind
+
+    def _kind(self) -> Any:
+        """The type of the values so far, or of their elements.
+
+        Raises:
+            DataError: They have several types, or are objects or lists of lists.
+        """
+        found = self._found()
+        if set(found) == {int, float} and self.largest < LARGEST_FLOAT_INTEGER:
+            return pl.Float64
+        if len(found) > 1:
+            raise self._mixed(found)
+        for kind, first in found.items():
+            if kind not in KINDS:
+                raise DataError(
+                    f"Column {self.name!r} of {self.source} nests {WORDS[kind][1]}, the first is {_shown(first.value)} "
+                    f"on {first.place}; {ONE_TYPE}."
+                )
+            return pl.String if kind is int and self.largest >= 2**63 else KINDS[kind]
+        return pl.String
+
+    def _mixed(self, found: dict[type, _Found]) -> DataError:
+        """The error for several types: names the first value that is not of the most frequent type."""
+        usual = max(found, key=lambda kind: found[kind].count)
+        usual_kinds = {int, float} if usual in (int, float) and len(found) > 2 else {usual}
+        odd = next(kind for kind in found if kind not in usual_kinds)
+        count, total = found[odd].count, sum(each.count for each in found.values())
+        others = " or ".join(WORDS[kind][1] for kind in found if kind != odd)
+        are = f"is {WORDS[odd][0]}" if count == 1 else f"are {WORDS[odd][1]}"
+        value = f"{_shown(found[odd].value)} on {found[odd].place}"
+        return DataError(
+            f"Column {self.name!r} of {self.source} mixes types: of the first {total:,} values {count:,} {are} "
+            f"({value if count == 1 else f'the first is {value}'}), the others are {others}; {ONE_TYPE}."
+        )
+
+
+def _count(found: dict[type, _Found], values: list[Any], lines: list[int], of_file: str) -> None:
+    for kind, count in Counter(map(type, values)).items():
+        if kind in found:
+            found[kind].count += count
+        elif kind is not type(None):
+            first = next(row for row, value in enumerate(values) if type(value) is kind)
+            found[kind] = _Found(count, values[first], f"line {lines[first]}{of_file}")
+
+
+def _text(value: int | None) -> str | None:
+    return None if value is None else str(value)
+
+
+def _are_events(values: list[Any]) -> bool:
+    """Whether values are lists of objects, at least one of which holds one."""
+    if not all(isinstance(value, list) for value in values):
+        return False
+    elements = [element for value in values for element in value if element is not None]
+    return bool(elements) and all(isinstance(element, dict) for element in elements)
+
+
+def _read_objects(lines: list[bytes], numbers: list[int], path: Path, encoding: str | None) -> list[dict[str, Any]]:
+    """The objects on some lines, see `_read_object`; all of them at once where every line is sound."""
+    try:
+        # One list a line: no object, text or list can reach over this border into the next line.
+        found = json.loads((b"[[" + b"],\n[".join(lines) + b"]]").decode("utf-8"))
+        if len(found) == len(lines) and all(len(row) == 1 and isinstance(row[0], dict) for row in found):
+            return [row[0] for row in found]
+    except (ValueError, RecursionError):
+        pass
+    return [_read_object(line, number, path, encoding) for line, number in zip(lines, numbers, strict=True)]
+
+
+def _read_object(line: bytes, number: int, path: Path, encoding: str | None) -> dict[str, Any]:
+    """The object on a line, which is in UTF-8; `encoding` is what the file was decoded from.
+
+    Raises:
+        DataError: The line is not in the encoding, or is anything else than one object.
+    """
+    try:
+        row = json.loads(line.decode("utf-8"))
+        if isinstance(row, dict):
+            return row
+        fault, reason = "is not", ""
+    except UnicodeDecodeError as error:
         raise DataError(
-            f"{path.name} is not JSON lines: lines {lines_before + 1} to {lines_before + block.count(10)} hold "
-            f"{table.num_rows} objects on {len(filled)} lines; each line must be one object."
-        )
-    if is_long:
-        _check_written_alike(block, schema, path, lines_before)
-    return table
+            f"Line {number} of {path.name} is not text in {encoding or 'UTF-8'} (the byte 0x{line[error.start]:02x} "
+            f"after {line[max(error.start - 20, 0) : error.start].decode('utf-8', 'replace')!r}); name the encoding of "
+            "the file, for example --encoding latin-1."
+        ) from error
+    except json.JSONDecodeError as error:
+        is_unfinished = error.pos >= len(error.doc.rstrip())
+        at = f"{error.msg} at character {error.pos + 1}"
+        fault, reason = "cannot be read as", "its object does not end on this line" if is_unfinished else at
+    except (ValueError, RecursionError) as error:
+        fault, reason = "cannot be read as", str(error)
+    shown = repr(line[:SHOWN].decode("utf-8", "replace").rstrip())
+    reason = f" ({reason}): {shown};" if reason else f": it is {shown}, but"
+    raise DataError(f"Line {number} of {path.name} {fault} {KIND}{reason} each line must be one object.")
 
 
-def _filled_lines(block: bytes) -> np.ndarray:
-    """The lines of a block (from 0, int64) that are not empty."""
-    filled = b"\n" + block.translate(None, b" \t\r")
-    if b"\n\n" not in filled:
-        return np.arange(block.count(b"\n"))
-    data = np.frombuffer(block, np.uint8)
-    ends = np.flatnonzero(data == 10)
-    is_filled = np.add.reduceat(~np.isin(data, list(b" \t\r\n")), np.concatenate(([0], ends[:-1] + 1))) > 0
-    return np.flatnonzero(is_filled)
-
-
-def _check_written_alike(block: bytes, schema: pa.Schema, path: Path, lines_before: int) -> None:
-    # Arrow takes "007" and 7.0 for the integer 7.
-    for name, kind in _fields(schema):
-        if kind not in LONG_KINDS:
-            continue
-        key = re.escape(json.dumps(name, ensure_ascii=False).encode())
-        if found := re.search(key + rb'\s*:\s*(?:\[[^\]]*?|[-\d]*)["\.eE]', block):
-            line = lines_before + block.count(b"\n", 0, found.start()) + 1
-            raise DataError(f"{path.name} mixes types in the column {name!r}, first on line {line}; {ONE_TYPE}.")
-
-
-def _fields(schema: pa.Schema) -> list[tuple[str, pa.DataType]]:
-    """Names and types of the columns, and of the events' columns."""
-    fields = []
-    for field in schema:
-        is_events = pa.types.is_list(field.type) and pa.types.is_struct(field.type.value_type)
-        fields += (
-            [(inner.name, inner.type) for inner in field.type.value_type] if is_events else [(field.name, field.type)]
-        )
-    return fields
-
-
-def _text_of(kind: pa.DataType) -> pa.DataType:
-    if kind == LONG_INTEGER:
-        return pa.string()
-    if pa.types.is_list(kind):
-        return pa.list_(_text_of(kind.value_type))
-    if pa.types.is_struct(kind):
-        return pa.struct([pa.field(field.name, _text_of(field.type)) for field in kind])
-    return kind
-
-
-def _as_text(table: pa.Table) -> pa.Table:
-    """Long integers as text: polars holds none of their type."""
-    return table.cast(pa.schema([(field.name, _text_of(field.type)) for field in table.schema]))
-
-
-def _shortened(column: pl.Series) -> pl.Series:
-    """Integers in 64 bits where every one of them fits, otherwise as they are, as text."""
-    if isinstance(column.dtype, pl.List):
-        short = column.cast(pl.List(pl.Int64), strict=False)
-        fits = short.explode().null_count() == column.explode().null_count()
-    else:
-        short = column.cast(pl.Int64, strict=False)
-        fits = short.null_count() == column.null_count()
-    return short if fits else column
+def _shown(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= SHOWN else text[:SHOWN] + "..."

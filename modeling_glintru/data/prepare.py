@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,16 +13,30 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from ..errors import DataError, GlintRUError
+from ..errors import DataError
 from .filtering import exact_copies, filter_interactions
-from .histories import iterate_flat_histories
 from .interactions import Interactions, ids_of_type
-from .notes import note_on_repeated_rows, note_on_ties, notes_on_given_split, tie_shares, trained_positions
-from .recurrence import RECURRING, recurring_targets, recurring_training_targets
+from .prepared import (
+    GAPS,
+    LISTS,
+    ROWS_PER_CHUNK,
+    PreparedData,
+    check_output_folder,
+    item_counts,
+    load_prepared,
+    whole_folder,
+    write_summary,
+)
 from .sequences import Sequences, build_sequences
-from .splits import PARTS, Rows, Splits, split_sequences
-from .storage import check_output_folder, read_summary, whole_folder, write_summary
-from .whole import WHOLE, cut_users
+from .splits import PARTS, WHOLE, Rows, Splits, cut_users, split_sequences
+from .summary import (
+    RECURRING,
+    note_on_repeated_rows,
+    notes_on_given_split,
+    recurring_targets,
+    recurring_training_targets,
+    summarise,
+)
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -35,87 +48,6 @@ __all__ = ["PreparedData", "load_prepared", "prepare"]
 ANOTHER_SHOP = (
     "is it the right model? Another shop's items are learned anew with glintru train --from MODEL --items new"
 )
-ROWS_PER_CHUNK = 65_536
-COLUMNS = {
-    "train": ["user_id", "item_ids"],
-    "validation": ["user_id", "item_ids", "target"],
-    "test": ["user_id", "item_ids", "target"],
-}
-GAPS = "time_gaps"  # a further column, on request
-
-
-@dataclass(frozen=True)
-class PreparedData:
-    """Histories ready for training and evaluation.
-
-    Args:
-        dataset: `train` with rows `user_id` (raw), `item_ids` (int32 indices, oldest first); `validation` and `test`
-            with rows `user_id`, `item_ids` (the full history) and `target` (int32). On request also `time_gaps`:
-            float32, for each item the time to the next one or to the target, in seconds for dates and else in the
-            table's unit; -1 after the last of a training history. Where the split cuts off what follows a test target
-            (`temporal`), `whole` holds the complete histories of those users, for a last training on everything.
-        processor: Holds the item vocabulary: all items of the (filtered) table, index 0 is padding.
-        summary: What was done and counted; fit for JSON.
-    """
-
-    dataset: DatasetDict
-    processor: GlintRUProcessor
-    summary: dict[str, Any]
-
-    @cached_property
-    def item_counts(self) -> np.ndarray:
-        """int64, length `vocab_size`: how often each item occurs in the training histories (index 0: never)."""
-        return _item_counts(self.dataset["train"], self.processor.vocab_size)
-
-    @cached_property
-    def recurring(self) -> float:
-        """Share of the training targets that stood in the history before, 0 to 1."""
-        known = self.summary.get("recurring_targets")  # prepared folders of earlier versions do not have it
-        return recurring_training_targets(self.dataset["train"]) if known is None else known["train"]
-
-    def describe(self) -> str:
-        """The summary in a few lines for people."""
-        s = self.summary
-        columns = ", ".join(f"{role} = {name!r}" for role, name in s["columns"].items())
-        if "time" not in s["columns"]:
-            columns += ", time = the order of the rows"
-        dropped = s["dropped"]
-        lines = [
-            f"Data      {s['source']}: {columns}",
-            f"          {s['interactions']:,} interactions, {s['users']:,} users, {s['items']:,} items, "
-            f"median history {s['median_history_length']:g}",
-        ]
-        if any(dropped.values()):
-            left_out = "Left out  " + ", ".join(f"{count:,} {what}" for what, count in dropped.items())
-            unknown = s.get("unknown_to_model", {"items": 0})
-            if unknown["items"]:
-                left_out += (
-                    f"; the model does not know {unknown['items']:,} of the items "
-                    f"({unknown['interactions']:,} interactions)"
-                )
-            lines.append(left_out)
-        lines += [f"Note      {note}" for note in [*s.get("notes", []), *note_on_ties(s.get("ties", {}))]]
-        lines.append(
-            f"Split     {s['split']}: {s['train_histories']:,} training histories with {s['train_interactions']:,} "
-            f"interactions; evaluated: {_targets(s, 'validation')}, {_targets(s, 'test')}"
-        )
-        new = s.get("new_to_model", {"items": 0})
-        if new["items"]:
-            lines.append(
-                f"New items {new['items']:,} that the model did not know ({new['interactions']:,} interactions)"
-            )
-        if "recurring_targets" in s:
-            lines.append(_describe_recurring(s["recurring_targets"], self.processor.recommend_seen))
-        cold = s["validation_cold_targets"], s["test_cold_targets"]
-        if any(cold):
-            lines.append(f"          targets never seen in training: {cold[0]:,} validation, {cold[1]:,} test")
-        return "\n".join(lines)
-
-
-def _targets(summary: Mapping[str, Any], part: str) -> str:
-    users = summary[f"{part}_users"]
-    targets = summary.get(f"{part}_targets", users)
-    return f"{users:,} {part}" if targets == users else f"{targets:,} {part} targets of {users:,} users"
 
 
 def prepare(
@@ -144,32 +76,24 @@ def prepare(
 
     Args:
         interactions: From `read_interactions`, `load_source` or `read_given_split`.
-        output_dir: Where to write; the result is then memory-mapped from there. None keeps it in memory. The folder
-            appears only when it is complete.
+        output_dir: Where to write, whole or not at all; the result is then memory-mapped from there. None keeps it in
+            memory.
         split: `"leave_one_out"`, `"temporal"`, `"user"`, or `"given"` for what `read_given_split` read (see `splits`).
         hold_out: `"item"` or `"basket"`: what `leave_one_out` holds out of a history.
         validation_fraction: For the splits `temporal` (of interactions) and `user` (of users).
         test_fraction: The same for the test.
-        duplicates: What happens to repeated rows, see `filter_interactions`; exact copies are left out by default.
-        min_user_interactions: k-core of users, see `filter_interactions`.
-        min_item_interactions: k-core of items.
-        min_history_length: Users with fewer interactions are left out.
+        duplicates: What happens to repeated rows, as the three limits that follow: see `filter_interactions`.
         max_length: How many of the newest items the processor will keep of a history; the data keeps all.
         item_titles: Raw item id to title, for the processor.
-        processor: The vocabulary of an existing model, instead of a new one: interactions with items that it does not
+        processor: The vocabulary of an existing model, instead of a new one. Interactions with items that it does not
             know are left out (and counted in the summary, as `unknown_to_model`).
-        add_items: Adds such items to a copy of `processor` instead (see its `add_items`), and counts them in the
-            summary, as `new_to_model`.
+        add_items: Adds such items to a copy of `processor` instead, and counts them as `new_to_model`.
         time_gaps: Keeps the times between items, for models with `use_time_gaps`; 4 bytes an interaction more.
-        recommend_seen: Whether past items are recommended again (`processor.recommend_seen`). None lets the data
-            decide: yes where at least `recurrence.RECURRING` of the training targets stood in the history before. The
-            vocabulary of an existing model keeps its own.
+        recommend_seen: Whether past items are recommended again. None lets the data decide, unless an existing model
+            has: yes where at least `RECURRING` of the training targets stood in the history before.
         seed: Of the split `user`.
         reading: How the table was read (`ReadingOptions`), for the summary.
         overwrite: Replace prepared data in `output_dir`. Anything else there is refused all the same.
-
-    Returns:
-        The data sets, the processor and the summary.
 
     Raises:
         DataError: A single user or item, nothing left after filtering, a split that leaves nobody to evaluate or
@@ -233,7 +157,7 @@ def prepare(
     notes = [*interactions.notes, *note_on_repeated_rows(duplicates, copies, len(interactions))]
     if split == "given":
         notes += notes_on_given_split(kept, sequences, splits)
-    summary = _summary(interactions, kept, sequences, splits)
+    summary = summarise(interactions, kept, sequences, splits)
     summary |= {"repeated_rows": copies, "notes": notes, "split": split, "options": options} | unknown
     if reading is not None:
         summary["reading"] = {
@@ -246,47 +170,11 @@ def prepare(
         processor.recommend_seen = recommend_seen
     elif is_new:
         processor.recommend_seen = shares["train"] >= RECURRING
-    processor.item_counts = _item_counts(dataset["train"], processor.vocab_size)[1:]
+    processor.item_counts = item_counts(dataset["train"], processor.vocab_size)[1:]
     if folder is None:
         return PreparedData(dataset, processor, summary)
     _write(folder, overwrite, dataset, processor, summary)
     return load_prepared(folder)
-
-
-def load_prepared(folder: str | Path) -> PreparedData:
-    """Opens what `prepare` wrote; histories are memory-mapped, not read.
-
-    Raises:
-        DataError: The folder is missing, not prepared data, incomplete or damaged.
-    """
-    from datasets import DatasetDict, load_from_disk
-
-    from ..models.processing_glintru import GlintRUProcessor
-
-    folder = Path(folder)
-    summary = read_summary(folder)
-    try:
-        dataset = load_from_disk(str(folder / "dataset"))
-        assert isinstance(dataset, DatasetDict)
-        rows = [dataset[part].num_rows for part in PARTS]
-        columns = [dataset[part].column_names for part in PARTS]
-    # Arrow, the file system and `datasets` each have their own errors; all mean the same here.
-    except Exception as error:
-        raise DataError(f"The data sets of {folder} are missing or damaged; run glintru prepare again.") from error
-    try:
-        processor = GlintRUProcessor.from_pretrained(str(folder))
-    except GlintRUError as error:
-        raise DataError(f"The item vocabulary of {folder} is missing or damaged; run glintru prepare again.") from error
-    expected = [summary.get("train_histories")]
-    expected += [summary.get(f"{part}_targets", summary.get(f"{part}_users")) for part in ("validation", "test")]
-    gaps = [GAPS] if summary.get("options", {}).get(GAPS) else []
-    if (
-        rows != expected
-        or columns != [[*names, *gaps] for names in COLUMNS.values()]
-        or len(processor) != summary.get("items")
-    ):
-        raise DataError(f"The files of {folder} do not belong together; run glintru prepare again.")
-    return PreparedData(dataset, processor, summary)
 
 
 def _write(
@@ -315,11 +203,11 @@ def _dataset(sequences: Sequences, rows: Rows, time_gaps: bool) -> Dataset:
     from datasets import Dataset
 
     users = sequences.users.to_arrow().cast(pa.int64() if sequences.users.dtype.is_integer() else pa.string())
-    kinds = {"user_id": users.type, "item_ids": pa.list_(pa.int32())}
+    kinds = {"user_id": users.type, "item_ids": LISTS["item_ids"]}
     if rows.targets is not None:
         kinds["target"] = pa.int32()
     if time_gaps:
-        kinds[GAPS] = pa.list_(pa.float32())
+        kinds[GAPS] = LISTS[GAPS]
     batches = []
     # In chunks, so that the 32-bit offsets of a list column never overflow.
     for begin in range(0, max(len(rows), 1), ROWS_PER_CHUNK):
@@ -349,55 +237,6 @@ def _gaps(sequences: Sequences, positions: np.ndarray, offsets: np.ndarray, targ
     last = offsets[1:][np.diff(offsets) > 0] - 1
     gaps[last] = -1 if targets is None else (times[targets] - times[positions[last]]) / sequences.ticks
     return gaps.astype(np.float32)
-
-
-def _item_counts(split: Dataset, vocab_size: int) -> np.ndarray:
-    counts = np.zeros(vocab_size, np.int64)
-    for items, _ in iterate_flat_histories(split, ROWS_PER_CHUNK):
-        counts += np.bincount(items, minlength=vocab_size)
-    return counts
-
-
-def _describe_recurring(shares: Mapping[str, float], recommend_seen: bool) -> str:
-    served = "recommended again" if recommend_seen else "not recommended again"
-    return (
-        f"Recurring {shares['train']:.1%} of the training targets stood in the history before (test: "
-        f"{shares['test']:.1%}): past items are {served}"
-    )
-
-
-def _summary(read: Interactions, kept: Interactions, sequences: Sequences, splits: Splits) -> dict[str, Any]:
-    trained = np.zeros(len(sequences.items) + 1, bool)
-    lengths = splits.train.stops - splits.train.starts
-    inside = trained_positions(sequences, splits)
-    trained[sequences.item_indices[inside]] = True
-
-    def cold(rows: Rows) -> int:
-        return int((~trained[sequences.item_indices[rows.targets]]).sum())
-
-    users, items = len(sequences.users), len(sequences.items)
-    return {
-        "source": read.source,
-        "columns": dict(read.columns),
-        "users": users,
-        "items": items,
-        "interactions": len(kept),
-        "dropped": {
-            "interactions": len(read) - len(kept),
-            "users": read.num_users - users,
-            "items": read.num_items - kept.num_items,
-        },
-        "median_history_length": float(np.median(sequences.lengths)),
-        "train_histories": len(splits.train),
-        "train_interactions": int(lengths.sum()),
-        "validation_users": len(np.unique(splits.validation.users)),
-        "test_users": len(np.unique(splits.test.users)),
-        "validation_targets": len(splits.validation),
-        "test_targets": len(splits.test),
-        "ties": tie_shares(sequences, splits, inside),
-        "validation_cold_targets": cold(splits.validation),
-        "test_cold_targets": cold(splits.test),
-    }
 
 
 def _check_several(interactions: Interactions, when: str) -> None:

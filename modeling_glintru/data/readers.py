@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +11,23 @@ import polars as pl
 import pyarrow as pa
 
 from ..errors import DataError
-from .file_names import SUFFIXES, NamedFiles, find_files, find_listed, suffix_of
-from .frames import from_arrow, from_pandas
-from .hub_tables import hub_file, open_dataset, open_hub_dataset
-from .json_lines import JSON_SUFFIXES, open_json_lines
-from .parquet_files import open_parquet
-from .table import Table
-from .text_blocks import check_encoding
-from .text_files import TEXT_SUFFIXES, open_text
+from ..models.loading import hub_advice
+from .files import (
+    JSON_SUFFIXES,
+    SUFFIXES,
+    TEXT_SUFFIXES,
+    NamedFiles,
+    check_encoding,
+    find_files,
+    find_listed,
+    suffix_of,
+)
+from .json_lines import open_json_lines
+from .table import Table, first_line, from_arrow, from_pandas, row_place, unreadable
+from .text_files import open_text
 from .text_layout import check_text_options
 
-__all__ = ["SUFFIXES", "Table", "open_table"]
+__all__ = ["SUFFIXES", "Table", "hub_file", "open_dataset", "open_hub_dataset", "open_parquet", "open_table"]
 
 
 def open_table(
@@ -32,28 +39,22 @@ def open_table(
     columns: Sequence[str] | None = None,
     quote: str | None = None,
 ) -> Table:
-    """Opens a file, part files, a frame, a data set, or a data set of the Hub.
-
-    No row of a file of text vanishes, shifts or merges with another: every row has as many cells as the header, or
-    the file is refused, when its columns are loaded, with the number of the line and the way out.
+    """Opens a file, part files, a frame, a data set, or a data set of the Hub; `docs/data.md` describes them.
 
     Args:
-        source: A path (`SUFFIXES`; text and JSON lines also with `.gz`, `.bz2`, `.xz`, `.zst`), a folder or a pattern
-            (`events/part-*.csv`) of part files, a list of such paths, a pandas or polars frame, a pyarrow table, a
-            `datasets.Dataset` or `IterableDataset`, the name of a Hub data set (`owner/name` or `owner/name:config`,
-            only when there is no such file; above 1 GB it is streamed), or `hf://datasets/owner/name/file`.
+        source: A path (`SUFFIXES`; text and JSON lines also compressed), a folder or a pattern (`events/part-*.csv`) of
+            part files, a list of such paths, a pandas or polars frame, a pyarrow table, a `datasets.Dataset` or
+            `IterableDataset`, the name of a Hub data set (`owner/name` or `owner/name:config`; above 1 GB it is
+            streamed), or `hf://datasets/owner/name/file`.
         split: Which split of a data set that has several.
-        encoding: Encoding of text and JSON lines, any codec of Python; by default UTF-8, or what a byte order mark
-            says.
-        separator: What stands between the cells of text, one character or several, or one of the words tab, comma,
-            semicolon, pipe, blank; one blank stands for any number of blanks and tabs. By default it is recognised.
-        columns: Names of the columns of text without a header. By default they are recognised in `.dat` and `.txt`
-            of MovieLens (user, item, rating, time) and of SASRec (user, item), and stand in the first line otherwise.
-        quote: `"none"` where quotes are text, or the character that quotes cells. By default `"`; in files that are
-            not `.csv` quotes are text as soon as one of them is not properly written.
+        encoding: Of text and JSON lines, any codec of Python; by default UTF-8, or what a byte order mark says.
+        separator: Between the cells of text: one character or several, or tab, comma, semicolon, pipe or blank.
+        columns: Names of the columns of text without a header.
+        quote: `"none"` where quotes are text, or the character that quotes cells.
 
     Raises:
-        DataError: The source is missing, empty, unreadable, or of an unknown kind, or an option is not for it.
+        DataError: The source is missing, empty, unreadable, or of an unknown kind, or an option is not for it. Rows
+            that do not fit are found when columns are loaded.
     """
     given = {"encoding": encoding, "separator": separator, "columns": columns, "quote": quote}
     options = {f"--{name}" for name, value in given.items() if value is not None}
@@ -102,3 +103,160 @@ def _refuse_options(options: set[str], source: str) -> None:
         raise DataError(
             f"{', '.join(sorted(options))} {'is' if len(options) == 1 else 'are'} for files of text, not for {source}."
         )
+
+
+def open_parquet(paths: Sequence[Path], source: str) -> Table:
+    """Opens a Parquet file, or part files of one table.
+
+    Raises:
+        DataError: A file is damaged, or the files have different columns.
+    """
+    schemas = [_guarded(path, _scan(path).collect_schema) for path in paths]
+    for path, schema in zip(paths, schemas, strict=True):
+        if set(schema) != set(schemas[0]):
+            raise DataError(
+                f"{path.name} has other columns than {paths[0].name}: {list(schema)} instead of {list(schemas[0])}; "
+                "part files need the same columns."
+            )
+
+    def load(names: Sequence[str]) -> pl.DataFrame:
+        frames = [_read(path, names) for path in paths]
+        for name in frames[0].columns:
+            kinds = [frame[name].dtype for frame in frames]
+            if len(set(kinds)) > 1 and not all(kind.is_integer() for kind in kinds):
+                other = next(place for place, kind in enumerate(kinds) if kind != kinds[0])
+                raise DataError(
+                    f"Column {name!r} of {source} has several types: {kinds[0]} in {paths[0].name}, but "
+                    f"{kinds[other]} in {paths[other].name}; write it with one type in all part files."
+                )
+        return pl.concat(frames, how="vertical_relaxed")
+
+    def place(row: int) -> str:
+        for path in paths:
+            height = _read(path, list(schemas[0])[:1]).height
+            if row < height:
+                return f"{row_place(row)} of {path.name}"
+            row -= height
+        raise IndexError(row)
+
+    if len(paths) == 1:
+        return Table(tuple(schemas[0]), load, source)
+    return Table(tuple(schemas[0]), load, source, files=tuple(path.name for path in paths), place=place)
+
+
+def _scan(path: Path) -> pl.LazyFrame:
+    # A name is a name: no patterns, and no columns out of the names of folders.
+    return pl.scan_parquet(path, glob=False, hive_partitioning=False)
+
+
+def _read(path: Path, names: Sequence[str]) -> pl.DataFrame:
+    return _guarded(path, _scan(path).select(names).collect)
+
+
+def _guarded(path: Path, read: Callable[[], Any]) -> Any:
+    try:
+        return read()
+    # polars panics (an exception of its own, below BaseException) on some damaged files.
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+        raise unreadable(path, "Parquet", error) from error
+
+
+STREAMED_BYTES = 2**30  # a Hub data set above this size is streamed
+STREAMED_ROWS = 100_000  # at a time
+
+
+def open_dataset(source: Any, split: str, display: str) -> Table:
+    """A data set, or the named split of several.
+
+    Raises:
+        DataError: There is no such split, or the object is no data set.
+    """
+    import datasets
+
+    if isinstance(source, (datasets.DatasetDict, datasets.IterableDatasetDict)):
+        if split not in source:
+            known = ", ".join(map(repr, source))
+            raise DataError(f"{display} has no split {split!r} (argument split); it has: {known}.")
+        source = source[split]
+    if isinstance(source, datasets.IterableDataset):
+        names = source.column_names or list(next(iter(source.take(1)), {}))
+        return Table(tuple(names), functools.partial(_streamed, source), display)
+    if not isinstance(source, datasets.Dataset):
+        raise DataError(f"A {type(source).__name__} cannot be read; give a datasets.Dataset.")
+    return Table(
+        tuple(source.column_names),
+        lambda names: from_arrow(source.select_columns(list(names)).with_format("arrow")[:]),
+        display,
+    )
+
+
+def _streamed(source: Any, names: Sequence[str]) -> pl.DataFrame:
+    """The columns of a streamed data set, a batch of rows at a time: what is not asked for is never kept."""
+    rows = source.select_columns(list(names)).with_format("arrow")
+    parts = [from_arrow(part) for part in rows.iter(batch_size=STREAMED_ROWS)]
+    return pl.concat(parts) if parts else pl.DataFrame({name: [] for name in names})
+
+
+def _is_large(repo: str) -> bool:
+    """Whether a data set is streamed instead of copied to this machine; not where the Hub does not tell its size."""
+    from huggingface_hub import HfApi
+
+    try:
+        files = HfApi().dataset_info(repo, files_metadata=True).siblings or []
+    except Exception:  # offline, or no such repository: loading says what is wrong
+        return False
+    return sum(file.size or 0 for file in files) > STREAMED_BYTES
+
+
+def open_hub_dataset(name: str, split: str) -> Table:
+    """A data set of the Hub, `owner/name` or `owner/name:config`.
+
+    Raises:
+        DataError: It cannot be loaded.
+    """
+    import datasets
+
+    repo, _, config = name.partition(":")
+    options = {"streaming": True} if _is_large(repo) else {}
+    try:
+        loaded = datasets.load_dataset(repo, config or None, **options)
+    except Exception as error:
+        raise DataError(
+            f"There is no file {name!r}, and it cannot be loaded as a Hub data set either"
+            f"{_advice(_refusal(repo) or error, repo)} ({first_line(error)})."
+        ) from error
+    return open_dataset(loaded, split, name)
+
+
+def hub_file(url: str) -> Path:
+    """The local copy of `hf://datasets/owner/name/file`.
+
+    Raises:
+        DataError: The address is not understood, or the file cannot be had.
+    """
+    from huggingface_hub import hf_hub_download
+
+    parts = url.removeprefix("hf://").split("/")
+    if len(parts) < 4 or parts[0] != "datasets":
+        raise DataError(f"{url!r} is not understood; the form is hf://datasets/owner/name/file.")
+    repo, _, revision = f"{parts[1]}/{parts[2]}".partition("@")
+    try:
+        return Path(hf_hub_download(repo, "/".join(parts[3:]), repo_type="dataset", revision=revision or None))
+    except Exception as error:
+        raise DataError(f"{url!r} cannot be had from the Hub{_advice(error, repo)} ({first_line(error)}).") from error
+
+
+def _advice(error: BaseException, repo: str) -> str:
+    advice = hub_advice(error, repo)
+    return "" if advice is None else f": {advice}"
+
+
+def _refusal(repo: str) -> Exception | None:
+    """What the Hub says when it is asked for a data set, which `datasets` keeps to itself; None where all is well."""
+    from huggingface_hub import HfApi
+
+    try:
+        HfApi().auth_check(repo, repo_type="dataset")
+    except Exception as error:
+        return error
+    return None

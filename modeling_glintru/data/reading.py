@@ -21,24 +21,7 @@ def _option(default: Any, help: str, metavar: str | None = None) -> Any:
 
 @dataclass(frozen=True)
 class ReadingOptions:
-    """What `read_interactions` takes beside the source.
-
-    Args:
-        user_column: Name of the user column; None recognises the usual names.
-        item_column: Name of the item column; None recognises the usual names.
-        time_column: Name of the time column; None recognises the usual names.
-        order_column: Column by which the rows of one user at one time are sorted; None keeps the order of the file.
-        session_column: Column of sessions: a history is then that of a user in one session.
-        session_gap: Pause after which a user's next session begins, such as `"30m"`.
-        time_format: How times are written: `"day_first"`, `"month_first"`, or signs such as `"%d.%m.%Y"`.
-        in_file_order: Whether the order of the rows stands for the time.
-        where: Conditions that rows must meet, such as `"rating >= 4"`; all of them.
-        drop_missing: Whether rows without user, item or time are left out and counted, instead of refused.
-        encoding: Encoding of a file of text, such as `"latin-1"`.
-        separator: What stands between two fields of a file of text.
-        columns: Names of the columns of a file without header.
-        quote: The character around fields that hold a separator; `"none"` where there is none.
-    """
+    """What `read_interactions` takes beside the source; each field says in its `help` what it is."""
 
     user_column: str | None = _option(None, "Column of user ids.")
     item_column: str | None = _option(None, "Column of item ids.")

@@ -16,16 +16,8 @@ __all__ = ["Roles", "find_roles", "load_fields"]
 
 @dataclass(frozen=True)
 class Roles:
-    """Which column plays which role.
-
-    Args:
-        user: Of the user.
-        item: Of the item, or of the list of items.
-        time: Of the time, or of the list of times; None where the rows are in order.
-        next_item: Of the item that follows the list (RecBole's benchmark files).
-        next_time: Of its time.
-        session: Of the session.
-        order: Of the order within a time.
+    """Which column plays which role; where items are a list, `next_item` and `next_time` follow it (RecBole's benchmark
+    files), and `time` may be a list too. Without `time` the rows are in order.
     """
 
     user: str
@@ -52,8 +44,7 @@ def find_roles(table: Table, given: Mapping[str, str | None], in_order: bool) ->
         in_order: No column of times is wanted.
 
     Returns:
-        The roles, and the error to raise where there is no column of times unless the items turn out to be lists,
-        whose order is enough.
+        The roles, and the error to raise where there are no times and the items turn out to be no lists either.
 
     Raises:
         DataError: A column is missing, ambiguous, or in two roles.

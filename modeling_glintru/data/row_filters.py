@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ast
+import operator
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
@@ -24,45 +25,55 @@ ALLOWED = (
     "a condition compares columns with values by ==, !=, <, <=, >, >=, in, not in, is null and is not null, and joins "
     "comparisons with and, or, not and parentheses"
 )
-OPERATORS: dict[type[ast.cmpop], Callable[[pl.Expr, Any], pl.Expr]] = {
-    ast.Eq: lambda column, value: column == value,
-    ast.NotEq: lambda column, value: column != value,
-    ast.Lt: lambda column, value: column < value,
-    ast.LtE: lambda column, value: column <= value,
-    ast.Gt: lambda column, value: column > value,
-    ast.GtE: lambda column, value: column >= value,
+COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
+    "==": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
 }
-MIRRORED: dict[type[ast.cmpop], type[ast.cmpop]] = {
-    ast.Eq: ast.Eq,
-    ast.NotEq: ast.NotEq,
-    ast.Lt: ast.Gt,
-    ast.LtE: ast.GtE,
-    ast.Gt: ast.Lt,
-    ast.GtE: ast.LtE,
+MIRRORED = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
+OPERATORS: dict[type[ast.cmpop], str] = {
+    ast.Eq: "==",
+    ast.NotEq: "!=",
+    ast.Lt: "<",
+    ast.LtE: "<=",
+    ast.Gt: ">",
+    ast.GtE: ">=",
+    ast.In: "in",
+    ast.NotIn: "not in",
+    ast.Is: "is",
+    ast.IsNot: "is not",
 }
-SIGNS: dict[type[ast.cmpop], str] = {ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">="}
 # Quoted values stay as they are; names in backticks may hold any letter.
 QUOTED_OR_BACKTICKED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|`([^`]*)`")
 
 
 @dataclass(frozen=True)
-class Condition:
-    """A condition whose form and columns are checked.
+class Comparison:
+    """A column, one of the `OPERATORS` (or `"is true"`), and the values that it is compared with."""
 
-    Args:
-        text: As it was given.
-        tree: What it says.
-        names: What stands in it as a name, to the column of the table.
-    """
+    column: str
+    operator: str
+    values: list[Any]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Parts of a condition that are joined by `"and"` or `"or"`, or one that is turned round by `"not"`."""
+
+    word: str
+    parts: list[Comparison | Group]
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A condition whose form and columns are checked: as it was given, what it says, and the columns it needs."""
 
     text: str
-    tree: ast.expr
-    names: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The columns that it needs."""
-        return tuple(dict.fromkeys(self.names.values()))
+    tree: Comparison | Group
+    columns: tuple[str, ...]
 
 
 def parse_condition(text: str, columns: Sequence[str], source: str) -> Condition:
@@ -79,34 +90,111 @@ def parse_condition(text: str, columns: Sequence[str], source: str) -> Condition
     """
     if len(text) > LONGEST:
         raise DataError(f"--where takes at most {LONGEST:,} letters, but got {len(text):,}.")
-    quoted: dict[str, str] = {}
+    parser = _Parser(text, columns, source)
+    return Condition(text, parser.condition(), tuple(parser.found))
 
-    def placeholder(match: re.Match[str]) -> str:
-        if match[1] is None:
-            return match[0]
-        name = f"column_in_backticks_{len(quoted)}"
-        quoted[name] = match[1]
-        return name
 
-    source_text = QUOTED_OR_BACKTICKED.sub(placeholder, text).strip()
-    try:
-        tree = ast.parse(source_text, mode="eval").body
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        equals = re.search(r"(?<![=!<>])=(?!=)", QUOTED_OR_BACKTICKED.sub("", text))
-        hint = "write == to compare" if equals else f"{ALLOWED}; text stands in quotes"
-        raise DataError(f"--where {text!r} is not understood: {hint}.") from error
-    condition = Condition(text, tree)
-    for name in _names(tree, text):
-        written = quoted.get(name, name)
-        found = next((column for column in columns if written in (column, base_name(column))), None)
+class _Parser:
+    """Turns Python's tree of a condition into comparisons, and refuses whatever else stands in it."""
+
+    def __init__(self, text: str, columns: Sequence[str], source: str) -> None:
+        self.text, self.columns, self.source = text, columns, source
+        self.quoted: dict[str, str] = {}  # stand-ins for names in backticks
+        self.found: dict[str, None] = {}
+
+    def condition(self) -> Comparison | Group:
+        def stand_in(match: re.Match[str]) -> str:
+            if match[1] is None:
+                return match[0]
+            name = f"column_in_backticks_{len(self.quoted)}"
+            self.quoted[name] = match[1]
+            return name
+
+        try:
+            tree = ast.parse(QUOTED_OR_BACKTICKED.sub(stand_in, self.text).strip(), mode="eval").body
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+            equals = re.search(r"(?<![=!<>])=(?!=)", QUOTED_OR_BACKTICKED.sub("", self.text))
+            hint = "write == to compare" if equals else f"{ALLOWED}; text stands in quotes"
+            raise DataError(f"--where {self.text!r} is not understood: {hint}.") from error
+        return self.node(tree)
+
+    def node(self, node: ast.expr) -> Comparison | Group:
+        if isinstance(node, ast.BoolOp):
+            return Group("and" if isinstance(node.op, ast.And) else "or", [self.node(part) for part in node.values])
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
+            return Group("not", [self.node(node.operand)])
+        if isinstance(node, ast.Compare):
+            sides = [node.left, *node.comparators]
+            return Group("and", list(map(self.comparison, sides, node.ops, sides[1:])))
+        if _is_column(node):
+            return Comparison(self.column(node), "is true", [True])
+        raise self.not_allowed(node)
+
+    def comparison(self, left: ast.expr, sign: ast.cmpop, right: ast.expr) -> Comparison:
+        word = OPERATORS[type(sign)]
+        values = [self.value(side) for side in (left, right) if not _is_column(side)]
+        if len(values) != 1:
+            raise DataError(
+                f"--where {self.text!r} compares {_written(left)} with {_written(right)}, but one side must be a "
+                "column and the other a value (text in quotes)."
+            )
+        value, is_mirrored = values[0], not _is_column(left)
+        if word in ("in", "not in"):
+            fine = not is_mirrored and isinstance(value, list) and value and None not in value
+            wanted = "a column on its left and a list of values on its right, such as country in ('de', 'at')"
+        elif word in ("is", "is not"):
+            fine, wanted = not is_mirrored and value is None, "null on its right"
+        else:
+            fine = value is not None and not isinstance(value, list)
+            wanted = "a single value; a missing one is found by is null"
+        if not fine:
+            written = _written(ast.Compare(left, [sign], [right]))
+            raise DataError(f"--where {self.text!r}: {written} needs {wanted}.")
+        column = self.column(right if is_mirrored else left)
+        return Comparison(
+            column, MIRRORED.get(word, word) if is_mirrored else word, value if isinstance(value, list) else [value]
+        )
+
+    def value(self, node: ast.expr) -> Any:
+        """A constant: a number, a text, true, false, null, or a list of such."""
+        if isinstance(node, (ast.Tuple, ast.List, ast.Set)):
+            return [self.value(element) for element in node.elts]
+        if isinstance(node, ast.Name) and node.id in CONSTANTS:
+            return CONSTANTS[node.id]
+        is_negative = isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub)
+        constant = node.operand if is_negative else node  # type: ignore[attr-defined]
+        if isinstance(constant, ast.Constant):
+            value = constant.value
+            if is_negative and isinstance(value, (int, float)) and not isinstance(value, bool):
+                return -value
+            if not is_negative and (value is None or isinstance(value, (bool, int, float, str))):
+                return value
+        raise self.not_allowed(node)
+
+    def column(self, node: ast.expr) -> str:
+        assert isinstance(node, ast.Name)
+        written = self.quoted.get(node.id, node.id)
+        found = next((column for column in self.columns if written in (column, base_name(column))), None)
         if found is None:
             raise DataError(
-                f"--where {text!r} needs a column {written!r}, which {source} does not have; "
-                f"{nearest_names(written, columns)}"
-                + (" Text stands in quotes." if written not in quoted.values() else "")
+                f"--where {self.text!r} needs a column {written!r}, which {self.source} does not have; "
+                f"{nearest_names(written, self.columns)}"
+                + ("" if node.id in self.quoted else " Text stands in quotes.")
             )
-        condition.names[name] = found
-    return condition
+        self.found[found] = None
+        return found
+
+    def not_allowed(self, node: ast.expr) -> DataError:
+        return DataError(f"--where {self.text!r} holds {_written(node)}, but {ALLOWED}.")
+
+
+def _is_column(node: ast.expr) -> bool:
+    return isinstance(node, ast.Name) and node.id not in CONSTANTS
+
+
+def _written(node: ast.expr) -> str:
+    written = ast.unparse(node)
+    return written if len(written) <= 60 else written[:57] + "..."
 
 
 def filter_rows(
@@ -115,13 +203,8 @@ def filter_rows(
     """Keeps the rows that meet all conditions.
 
     A row in which a compared cell is missing is left out, whatever the comparison. In text files a column that is
-    compared with a number is read as numbers, and a column of text that is compared with a date is read as dates.
-
-    Args:
-        rows: The rows.
-        conditions: The conditions.
-        time: Name of the column of times, whose cells are read as `times.read_times` reads them.
-        time_format: Of that column.
+    compared with a number is read as numbers, and a column of text that is compared with a date as dates; the column
+    `time` is read as `times.read_times` reads it.
 
     Raises:
         DataError: A column and its value are of different kinds, or nothing is left.
@@ -145,81 +228,6 @@ def filter_rows(
         rows.notes.append(f"--where {condition.text!r} keeps {len(rows):,} of {before:,} rows{counts}.")
 
 
-def _names(node: ast.expr, text: str) -> list[str]:
-    """The names of columns in a condition, which must have the right form."""
-    if isinstance(node, ast.BoolOp):
-        return [name for value in node.values for name in _names(value, text)]
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
-        return _names(node.operand, text)
-    if isinstance(node, ast.Compare):
-        sides = [node.left, *node.comparators]
-        found = [name for side in sides for name in _names_of_side(side, text)]
-        for left, operator, right in zip(sides, node.ops, sides[1:], strict=False):
-            _check_comparison(left, operator, right, text)
-        return found
-    if isinstance(node, ast.Name) and node.id not in CONSTANTS:
-        return [node.id]
-    raise _not_allowed(node, text)
-
-
-def _names_of_side(node: ast.expr, text: str) -> list[str]:
-    if isinstance(node, ast.Name) and node.id not in CONSTANTS:
-        return [node.id]
-    _value(node, text)
-    return []
-
-
-def _check_comparison(left: ast.expr, operator: ast.cmpop, right: ast.expr, text: str) -> None:
-    left_is_column, right_is_column = (_is_column(side) for side in (left, right))
-    if left_is_column == right_is_column:
-        raise DataError(
-            f"--where {text!r} compares {_written(left)} with {_written(right)}, but one side must be a column and the "
-            "other a value (text in quotes)."
-        )
-    value = _value(right if left_is_column else left, text)
-    if isinstance(operator, (ast.In, ast.NotIn)):
-        fine = left_is_column and isinstance(value, list) and value and None not in value
-        wanted = "a column on its left and a list of values on its right, such as country in ('de', 'at')"
-    elif isinstance(operator, (ast.Is, ast.IsNot)):
-        fine, wanted = left_is_column and value is None, "null on its right"
-    else:
-        fine = value is not None and not isinstance(value, list)
-        wanted = "a single value; a missing one is found by is null"
-    if not fine:
-        written = _written(ast.Compare(left, [operator], [right]))
-        raise DataError(f"--where {text!r}: {written} needs {wanted}.")
-
-
-def _is_column(node: ast.expr) -> bool:
-    return isinstance(node, ast.Name) and node.id not in CONSTANTS
-
-
-def _value(node: ast.expr, text: str) -> Any:
-    """A constant of a condition: a number, a text, true, false, null, or a list of such."""
-    if isinstance(node, (ast.Tuple, ast.List, ast.Set)):
-        return [_value(element, text) for element in node.elts]
-    if isinstance(node, ast.Name) and node.id in CONSTANTS:
-        return CONSTANTS[node.id]
-    sign = 1
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-        node, sign = node.operand, -1
-    if isinstance(node, ast.Constant) and (node.value is None or isinstance(node.value, (bool, int, float, str))):
-        if sign == 1:
-            return node.value
-        if isinstance(node.value, (int, float)) and not isinstance(node.value, bool):
-            return -node.value
-    raise _not_allowed(node, text)
-
-
-def _not_allowed(node: ast.expr, text: str) -> DataError:
-    return DataError(f"--where {text!r} holds {_written(node)}, but {ALLOWED}.")
-
-
-def _written(node: ast.expr) -> str:
-    written = ast.unparse(node)
-    return written if len(written) <= 60 else written[:57] + "..."
-
-
 class _Translation:
     """From the tree of a condition to an expression of polars, for the types that the columns have."""
 
@@ -228,43 +236,32 @@ class _Translation:
         self.time, self.time_format = time, time_format
         self.as_numbers: dict[str, None] = {}  # columns of text that were compared with numbers
 
-    def of(self, node: ast.expr) -> pl.Expr:
-        if isinstance(node, ast.BoolOp):
-            parts = [self.of(value) for value in node.values]
-            join = pl.all_horizontal if isinstance(node.op, ast.And) else pl.any_horizontal
-            return join(parts)
-        if isinstance(node, ast.UnaryOp):
-            return ~self.of(node.operand)
-        if isinstance(node, ast.Compare):
-            sides = [node.left, *node.comparators]
-            pairs = zip(sides, node.ops, sides[1:], strict=False)
-            return pl.all_horizontal([self.comparison(left, operator, right) for left, operator, right in pairs])
-        assert isinstance(node, ast.Name)
-        return self.column_for(node, [True])
+    def of(self, node: Comparison | Group) -> pl.Expr:
+        if isinstance(node, Comparison):
+            return self.comparison(node.column, node.operator, node.values)
+        parts = [self.of(part) for part in node.parts]
+        if node.word == "not":
+            return ~parts[0]
+        return pl.all_horizontal(parts) if node.word == "and" else pl.any_horizontal(parts)
 
-    def comparison(self, left: ast.expr, operator: ast.cmpop, right: ast.expr) -> pl.Expr:
-        kind = type(operator)
-        if not _is_column(left):
-            left, right, kind = right, left, MIRRORED[kind]
-        value = _value(right, self.condition.text)
-        if isinstance(operator, (ast.Is, ast.IsNot)):
-            missing = self.missing(self.condition.names[left.id])  # type: ignore[attr-defined]
-            return missing if isinstance(operator, ast.Is) else ~missing
-        values = value if isinstance(value, list) else [value]
-        ordered = not isinstance(operator, (ast.In, ast.NotIn, ast.Eq, ast.NotEq))
-        if ordered:
-            self.refuse_quoted_numbers(left, values, kind)
-        moments = self.as_moments(left, values, ordered)
-        if moments is None:
-            column = self.column_for(left, values)
-            values = self.values_for(left, values)
-        else:
-            column, values = moments
-        if isinstance(operator, (ast.In, ast.NotIn)):
+    def comparison(self, name: str, word: str, values: list[Any]) -> pl.Expr:
+        if word in ("is", "is not"):
+            return self.missing(name) if word == "is" else ~self.missing(name)
+        if word == "is true":
+            return self.column_for(name, values)
+        is_ordered = word in MIRRORED
+        if is_ordered:
+            self.refuse_quoted_numbers(name, values, word)
+        column, values = self.as_moments(name, values, is_ordered) or (
+            self.column_for(name, values),
+            self.values_for(name, values),
+        )
+        if word in ("in", "not in"):
             # One by one, because `is_in` takes no integers for a column of floats.
             inside = pl.any_horizontal([column == pl.lit(value) for value in values])
-            return inside if isinstance(operator, ast.In) else ~inside
-        return OPERATORS[kind](column, pl.lit(values[0]))
+            return inside if word == "in" else ~inside
+        comparison: pl.Expr = COMPARISONS[word](column, pl.lit(values[0]))
+        return comparison
 
     def missing(self, name: str) -> pl.Expr:
         column, kind = pl.col(name), self.rows.frame.schema[name]
@@ -272,14 +269,12 @@ class _Translation:
             return column.is_null() | column.is_in(MISSING_TEXT)
         return column.is_null() | column.is_nan() if kind.is_float() else column.is_null()
 
-    def as_moments(self, node: ast.expr, values: list[Any], ordered: bool) -> tuple[pl.Expr, list[Any]] | None:
-        """A column without a type of dates, and the values, as moments; None where they are to be compared as they are.
+    def as_moments(self, name: str, values: list[Any], ordered: bool) -> tuple[pl.Expr, list[Any]] | None:
+        """A column without a type of dates, and the values, as moments; None where they are compared as they are.
 
-        Moments are what the column of times is compared with, and what any column of text is compared with where the
-        values are ISO dates. A column that is not all dates is still compared with a date by == and in, as text.
+        So the column of times is compared, and any column of text with ISO dates. A column that is not all dates is
+        still compared with a date by == and in, as text.
         """
-        assert isinstance(node, ast.Name)
-        name = self.condition.names[node.id]
         kind, is_time = self.rows.frame.schema[name], name == self.time
         if not all(isinstance(value, str) for value in values) or not (kind == pl.String or kind.is_numeric()):
             return None
@@ -324,10 +319,8 @@ class _Translation:
             return moments
         return times.cast(pl.Datetime("us"))
 
-    def refuse_quoted_numbers(self, node: ast.expr, values: list[Any], kind: type[ast.cmpop]) -> None:
+    def refuse_quoted_numbers(self, name: str, values: list[Any], word: str) -> None:
         """Refuses to order numbers of a text file as text, by which '10' is less than '4'."""
-        assert isinstance(node, ast.Name)
-        name = self.condition.names[node.id]
         if self.rows.frame.schema[name] != pl.String or not self.rows.table.is_text or not isinstance(values[0], str):
             return
         if name == self.time and self.time_format is not None:  # such as 20240531
@@ -338,7 +331,7 @@ class _Translation:
         if len(known) and not known.cast(pl.Float64, strict=False).null_count():
             raise DataError(
                 f"--where {self.condition.text!r}: {name!r} holds numbers, but {values[0]!r} is text; "
-                f"numbers stand without quotes: {name_in_condition(name)} {SIGNS[kind]} {values[0].strip()}."
+                f"numbers stand without quotes: {name_in_condition(name)} {word} {values[0].strip()}."
             )
 
     def wants_dates(self, name: str) -> DataError:
@@ -347,10 +340,8 @@ class _Translation:
             "'2024-05-31T18:00:00'."
         )
 
-    def column_for(self, node: ast.expr, values: list[Any]) -> pl.Expr:
+    def column_for(self, name: str, values: list[Any]) -> pl.Expr:
         """The column in the type that these values have."""
-        assert isinstance(node, ast.Name)
-        name = self.condition.names[node.id]
         kind = self.rows.frame.schema[name]
         kinds = {
             "text" if isinstance(v, str) else "true or false" if isinstance(v, bool) else "numbers" for v in values
@@ -380,10 +371,8 @@ class _Translation:
             raise DataError(f"--where {self.condition.text!r}: {name!r} holds {has}, not {wanted}{quotes}.")
         return column
 
-    def values_for(self, node: ast.expr, values: list[Any]) -> list[Any]:
+    def values_for(self, name: str, values: list[Any]) -> list[Any]:
         """Dates where the column has dates."""
-        assert isinstance(node, ast.Name)
-        name = self.condition.names[node.id]
         if not self.rows.frame.schema[name].is_temporal():
             return values
         dates = date_times(pl.Series(values, dtype=pl.String))

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from .codes import sorted_codes, time_keys
+from .ids import sorted_codes
 from .interactions import Interactions
 
-__all__ = ["Sequences", "build_sequences"]
+__all__ = ["Sequences", "build_sequences", "time_keys"]
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,22 @@ def build_sequences(interactions: Interactions) -> Sequences:
         ticks=interactions.ticks,
         parts=parts,
     )
+
+
+def time_keys(frame: pl.DataFrame) -> tuple[np.ndarray, ...]:
+    """What the interactions of a user are sorted by, for `np.lexsort`: the last key counts most.
+
+    Args:
+        frame: As `Interactions.frame`: a column `timestamp`, and where there are such, `order` (which sorts within a
+            time, numbers or text) and `part` (the file of a given split, which sorts before the time).
+    """
+    keys = [frame["timestamp"].to_numpy()]
+    if "order" in frame.columns:
+        order = frame["order"]
+        keys.insert(0, order.to_numpy() if order.dtype.is_numeric() else sorted_codes(order)[1])
+    if "part" in frame.columns:
+        keys.append(frame["part"].to_numpy())
+    return tuple(keys)
 
 
 def _order(user: np.ndarray, keys: Sequence[np.ndarray]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Sources by name: the two that come with the package, and everything that `read_interactions` reads."""
+"""Sources by name, a split in three files, and everything that read_interactions reads."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ import polars as pl
 
 from ..errors import DataError
 from .columns import base_name, has_usual_name, recognise_column
+from .example_data import load_movielens_100k, movielens_100k_titles, synthetic_interactions, synthetic_item_titles
+from .files import is_prepared
 from .interactions import Interactions, read_ids, read_interactions
-from .movielens import load_movielens_100k, movielens_100k_titles
 from .readers import Table, open_table
 from .reading import FILE_FORM, ReadingOptions
-from .storage import is_prepared
-from .synthetic import synthetic_interactions, synthetic_item_titles
 
-__all__ = ["NAMED_SOURCES", "NamedSource", "load_source", "load_titles", "options_for"]
+__all__ = ["NAMED_SOURCES", "NamedSource", "load_source", "load_titles", "options_for", "read_given_split"]
 
 
 @dataclass(frozen=True)
@@ -38,13 +37,8 @@ NAMED_SOURCES = {
 def load_source(source: Any, *, split: str = "train", **reading: Any) -> Interactions:
     """Interactions of a named source (`"ml-100k"`, `"demo"`), or of anything that `read_interactions` takes.
 
-    Args:
-        source: A name or a table.
-        split: Which split of a data set that has several.
-        reading: Options of `read_interactions` (see `ReadingOptions`); a named source needs none of them.
-
     Raises:
-        DataError: As `read_interactions`, or there are options for a named source.
+        DataError: As `read_interactions`, or there are reading options for a named source.
     """
     given = {name: value for name, value in reading.items() if value not in (None, False, (), [])}
     if isinstance(source, str) and source in NAMED_SOURCES:
@@ -56,18 +50,10 @@ def load_source(source: Any, *, split: str = "train", **reading: Any) -> Interac
 
 
 def options_for(source: Any, options: ReadingOptions, like: str | None) -> dict[str, Any]:
-    """How a table is read that is of the same shop as another one, whose options are known.
+    """How a table is read that is like another one, whose options and name are known.
 
     Columns count where the table has them, and how text is written where the two files have the same suffix; all else
-    counts, so that a model which was trained on purchases meets purchases again.
-
-    Args:
-        source: The table; a named source or prepared data is read without options.
-        options: Those of the other table.
-        like: Name of the other table, None where it is not known.
-
-    Returns:
-        Options for `load_source`.
+    counts, so that a model which was trained on purchases meets purchases again. Returns options for `load_source`.
 
     Raises:
         DataError: The table cannot be opened.
@@ -95,17 +81,14 @@ def load_titles(
     """Titles of items: raw item id to title.
 
     Args:
-        source: A named source, or any table (see `read_interactions`) with a column of item ids and one of titles:
-            a catalogue, or interactions that carry titles. An item that occurs more than once has its first title.
-        item_column: Name of the column of item ids, often that of the interactions; where the table has no such column,
-            one with a usual name is taken.
+        source: A named source, or any table with a column of item ids and one of titles; an item has its first title.
+        item_column: Where the table has no column of this name, one with a usual name is taken.
         title_column: Name of the column of titles.
         split: Which split of a data set that has several.
-        form: How a file of text is written: `encoding`, `separator`, `columns` and `quote` of `ReadingOptions`.
+        form: `encoding`, `separator`, `columns` and `quote` of `ReadingOptions`.
 
     Returns:
-        Titles by raw id (rows without id or title left out), or None where the table has no column of titles and
-        none was named.
+        Titles by raw id, or None where the table has no column of titles and none was named.
 
     Raises:
         DataError: The table cannot be read, a named column of titles is missing, or no column holds item ids.
@@ -131,4 +114,34 @@ def _item_column_of_titles(table: Table, name: str | None) -> str:
     raise DataError(
         f"{table.source} has no column of item ids: neither {name!r}, as --item_column says, nor a usual name; rename "
         f"the column of ids in it to {name!r}. It has: {columns}."
+    )
+
+
+def read_given_split(train: Any, validation: Any, test: Any, **reading: Any) -> Interactions:
+    """The interactions of a training, a validation (or None) and a test file in one table.
+
+    The column `part` (Int8) is 0 for training, 1 for validation and 2 for test. Ids that are integers in one file and
+    text in another are text in all. `reading` are options of `read_interactions`, the same for all files.
+
+    Raises:
+        DataError: As `read_interactions`, or the times of the files are of different kinds.
+    """
+    sources = {0: train, 1: validation, 2: test}
+    files = {part: load_source(source, **reading) for part, source in sources.items() if source is not None}
+    first = files[0]
+    for other in files.values():
+        if other.has_dates != first.has_dates:
+            dates, numbers = (other, first) if other.has_dates else (first, other)
+            raise DataError(f"The times of {dates.source} are dates, but those of {numbers.source} are numbers.")
+    frames = [file.frame.with_columns(part=pl.lit(part, pl.Int8)) for part, file in files.items()]
+    for column in ("user_id", "item_id"):
+        if len({frame[column].dtype for frame in frames}) > 1:
+            frames = [frame.with_columns(pl.col(column).cast(pl.String)) for frame in frames]
+    notes = [f"{file.source}: {note}" for file in files.values() for note in file.notes]
+    return Interactions(
+        frame=pl.concat(frames, how="vertical_relaxed"),
+        columns=first.columns,
+        source=" + ".join(file.source for file in files.values()),
+        has_dates=first.has_dates,
+        notes=tuple(notes),
     )

@@ -19,8 +19,10 @@ __all__ = [
     "HOLD_OUT",
     "PARTS",
     "SPLITS",
+    "WHOLE",
     "Rows",
     "Splits",
+    "cut_users",
     "given",
     "held_out_users",
     "leave_one_out",
@@ -29,15 +31,13 @@ __all__ = [
 ]
 
 PARTS = ("train", "validation", "test")
+WHOLE = "whole"  # a further part: complete histories of those users of whom the other parts hold only a beginning
 HOLD_OUT = ("item", "basket")
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of one part of a split; all arrays are int64 of one length.
-
-    A row of an evaluated part is one target. Where a user has several targets they are several rows, one after the
-    other.
+    """Rows of one part of a split: int64 arrays of one length; a user with several targets has several rows.
 
     Args:
         users: Places in `Sequences.users`.
@@ -281,6 +281,22 @@ def split_sequences(
             "longer histories are needed."
         )
     return splits
+
+
+def cut_users(sequences: Sequences, splits: Splits) -> Rows:
+    """The complete histories of the users of whom no row, with its target, is that.
+
+    There are none in `leave_one_out` and `user`, where a test target is a user's last item; in `temporal` it is the
+    first after the cut.
+    """
+    starts, ends = sequences.offsets[:-1], sequences.offsets[1:]
+    reached = starts.copy()
+    for name in PARTS:
+        part = getattr(splits, name)
+        stops = part.stops if part.targets is None else part.stops + (part.targets == part.stops)
+        np.maximum.at(reached, part.users, stops)
+    users = np.flatnonzero(reached < ends)
+    return Rows(users, starts[users], ends[users])
 
 
 def _count_per_user(chosen: np.ndarray, offsets: np.ndarray) -> np.ndarray:

@@ -1,39 +1,42 @@
-"""Reads files of text, every cell as it is written: a row that does not fit the others is named, never bent."""
+"""Reads files of text: every cell as it is written, and a row that does not fit the others is named, never bent.
+
+Rows without quotes are read by polars once their separators are counted; all others by Python's `csv` module, whose
+strict mode follows RFC 4180 and knows the line of every row.
+"""
 
 from __future__ import annotations
 
+import bisect
+import csv
+import functools
+import io
+import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
-import numpy as np
 import polars as pl
-import pyarrow as pa
 
 from ..errors import DataError, nearest_names
-from .frames import from_arrow
-from .table import Table, unreadable
-from .text_blocks import text_blocks
-from .text_layout import Layout, TextOptions, one_byte, one_byte_separators, recognise_layout
-from .text_rows import CheckedBlock, RaggedLine, RowShape, StrayQuote, check_block
+from .files import text_blocks
+from .table import Table
+from .text_layout import Layout, TextOptions, dialect, one_byte, one_byte_separators, recognise_layout
 
-__all__ = ["TEXT_SUFFIXES", "open_text"]
+__all__ = ["open_text"]
 
-TEXT_SUFFIXES = (".csv", ".tsv", ".txt", ".dat", ".inter", ".item")
 KIND = "a table of text"
 HEADER_BYTES = 2**18  # read to recognise the layout
-LONGEST_ROW = 2**27
+LONGEST_CELL = 2**27
+ROWS_AT_ONCE = 50_000  # by the csv module
+DOUBTFUL_SHARE = 0.9  # of the lines of a row that are whole rows if quotes are text
 QUOTES_AS_TEXT = "--quote none"
+STRANGE_BYTE = re.compile("[\udc80-\udcff]")  # one that the encoding does not know
+RETURN_WITHIN = re.compile(r"\r(?!\n$)")
 
 
 def open_text(paths: Sequence[Path], suffix: str, source: str, options: TextOptions) -> Table:
-    """Opens a file of text, or part files of one table.
-
-    Args:
-        paths: The files, in the order of their rows.
-        suffix: Their suffix without that of a compression.
-        source: Display name of the table.
-        options: What the caller says about the files.
+    """Opens a file of text, or part files of one table in the order of their rows.
 
     Raises:
         DataError: A file is empty or cannot be read, or the files have different columns.
@@ -70,37 +73,35 @@ class _TextTable:
 
     def load(self, names: Sequence[str]) -> pl.DataFrame:
         names = list(dict.fromkeys(names))
-        if not self.quotes_are_text:
-            try:
-                return self._read(names)
-            except _QuotesAreText as error:
-                reason = error.reason
-            self.quotes_are_text = True
-            try:
-                return self._read(names)
-            except DataError:
-                self.quotes_are_text = False
-                if reason is not None:
-                    raise reason from None
-                raise
-        return self._read(names)
+        if self.quotes_are_text:
+            return self._read(names)
+        try:
+            return self._read(names)
+        except _QuotesAreText as error:
+            reason = error.reason
+        self.quotes_are_text = True
+        try:
+            return self._read(names)
+        except DataError as error:
+            self.quotes_are_text = False
+            raise (reason or error) from None
 
     def _read(self, names: list[str]) -> pl.DataFrame:
-        frames = [frame for file in self.files for frame in file.read(names, self.quotes_are_text)]
+        with _long_cells():
+            frames = [frame for file in self.files for frame in file.read(names, self.quotes_are_text)]
         broken = sum(file.broken_rows for file in self.files)
-        if broken and not self.is_quote_given and broken == sum(file.doubtful_rows for file in self.files):
-            next(file for file in self.files if file.doubtful_rows).refuse_doubtful_rows()
+        if broken and not self.is_quote_given and broken == sum(len(file.doubtful_lines) for file in self.files):
+            next(file for file in self.files if file.doubtful_lines).refuse_doubtful_rows()
         self.is_read = True
         return pl.concat(frames) if frames else pl.DataFrame(schema=dict.fromkeys(names, pl.String))
 
     def place(self, row: int) -> str:
         if not self.is_read:
             self.load(self.files[0].layout.names[:1])
-        if len(self.files) == 1:
-            return f"line {self.files[0].line_of(row)}"
         for file in self.files:
             if row < file.rows:
-                return f"line {file.line_of(row)} of {file.path.name}"
+                where = f"line {file.line_of(row)}"
+                return where if len(self.files) == 1 else f"{where} of {file.path.name}"
             row -= file.rows
         raise IndexError(row)
 
@@ -114,44 +115,48 @@ class _QuotesAreText(Exception):
 
 
 class _TextFile:
-    """One file: its layout, and after `read` how its rows lie in its lines."""
+    """One file: its layout, and after `read` on which line each row begins."""
 
     def __init__(self, path: Path, suffix: str, options: TextOptions) -> None:
         self.path, self.encoding = path, options.encoding
         blocks = text_blocks(path, self.encoding, KIND, HEADER_BYTES)
         self.layout: Layout = recognise_layout(next(blocks, b""), suffix, path.name, options)
+        self.may_drop_quotes = self.layout.may_drop_quotes
         self._forget()
 
     def _forget(self) -> None:
-        self.rows, self.lines, self.broken_rows, self.doubtful_rows, self.doubtful_line = 0, 0, 0, 0, 0
-        self.gaps: list[np.ndarray] = []
-        self.has_strange_bytes = False
+        self.rows, self.broken_rows = 0, 0
+        self.doubtful_lines: list[int] = []
+        # Rows (from 0) that do not begin on the line after the row before them, and their lines (from 1).
+        self.jumps, self.jump_lines = [0], [self.layout.header_lines + 1]
 
     def line_of(self, row: int) -> int:
         """The line (from 1) on which a row (from 0) begins."""
-        before = sum(int(np.searchsorted(gaps, row, side="right")) for gaps in self.gaps)
-        return self.layout.header_lines + row + before + 1
+        jump = bisect.bisect_right(self.jumps, row) - 1
+        return self.jump_lines[jump] + row - self.jumps[jump]
 
     def read(self, names: Sequence[str], quotes_are_text: bool) -> Iterator[pl.DataFrame]:
-        """The named columns, a block of rows at a time."""
+        """The named columns, some rows at a time."""
         self._forget()
-        layout = self.layout
-        columns = [self._column(name) for name in names]
-        shape = RowShape(one_byte(layout.separator), None if quotes_are_text else layout.quote, len(layout.names))
-        pending = b""
-        for block, is_last in _with_last(_without_lines(self._blocks(), layout.header_lines)):
-            block = pending + one_byte_separators(block, layout.separator, self.path.name)
-            checked = self._check(block, shape, is_last)
-            pending = block[checked.size :]
-            if len(pending) > LONGEST_ROW:
-                self._refuse_quote(block, shape, checked.lines)
-            frame = self._parse(block[: checked.size], checked, shape, columns)
-            frame.columns = list(names)
-            self._count(checked)
+        columns = {name: self._column(name) for name in names}
+        quote = None if quotes_are_text else self.layout.quote
+        self.may_drop_quotes = quote is not None and self.layout.may_drop_quotes
+        blocks = _without_lines(text_blocks(self.path, self.encoding, KIND), self.layout.header_lines)
+        blocks = (one_byte_separators(block, self.layout.separator, self.path.name) for block in blocks)
+        for frame in self._frames(blocks, columns, quote):
+            if len(self.layout.separator.encode()) > 1:  # in a quoted cell
+                stand_in = one_byte(self.layout.separator).decode()
+                frame = frame.with_columns(pl.all().str.replace_all(stand_in, self.layout.separator, literal=True))
             yield frame
 
-    def _blocks(self) -> Iterator[bytes]:
-        return text_blocks(self.path, self.encoding, KIND)
+    def _frames(self, blocks: Iterator[bytes], columns: dict[str, int], quote: str | None) -> Iterator[pl.DataFrame]:
+        for block in blocks:
+            frame = self._read_plain(block, columns, quote)
+            if frame is None:  # from here on row by row, for a quoted cell may go on in the next block
+                yield from self._read_rows(_lines(block, blocks), columns, quote)
+                return
+            self.rows += frame.height
+            yield frame
 
     def _column(self, name: str) -> int:
         names = self.layout.names
@@ -161,184 +166,184 @@ class _TextFile:
             raise DataError(f"{self.path.name} has {names.count(name)} columns named {name!r}.")
         return names.index(name)
 
-    def _count(self, checked: CheckedBlock) -> None:
-        if checked.doubtful_rows and not self.doubtful_rows:
-            self.doubtful_line = self.lines + checked.doubtful_line
-        if len(checked.gaps):
-            self.gaps.append(checked.gaps + self.rows)
-        self.rows += checked.rows
-        self.lines += checked.lines
-        self.broken_rows += checked.broken_rows
-        self.doubtful_rows += checked.doubtful_rows
+    def _read_plain(self, block: bytes, columns: dict[str, int], quote: str | None) -> pl.DataFrame | None:
+        """The rows of a block; None where one of them needs a closer look.
 
-    def _check(self, block: bytes, shape: RowShape, is_last: bool) -> CheckedBlock:
+        That is where a line is no row (empty, ragged, or a part of a quoted cell), a quote is anywhere but at both
+        ends of a cell, or a byte is strange.
+        """
+        separator, cells = one_byte(self.layout.separator), len(self.layout.names)
+        mark = quote.encode() if quote is not None and quote.encode() in block else b""
+        if mark and _are_quoted_alike(block, separator, mark):
+            block, mark = block.replace(mark, b""), b""
+        unquoted = _quoted_cell(separator, mark).sub(b"", block) if mark else block
+        # What is left without the text of the cells is the same few bytes for every row.
+        row = separator * (cells - 1) + b"\n"
+        marks = _only(row, unquoted)
+        rows = len(marks) // cells
+        if cells == 1 or marks != row * rows or (mark and mark in unquoted):
+            return None
+        order = sorted(set(columns.values()))
         try:
-            return check_block(block, shape, is_last)
-        except StrayQuote as error:
-            self._refuse_quote(block, shape, error.line)
-        except RaggedLine as error:
-            self._refuse_line(block, shape, error)
+            frame = pl.read_csv(
+                block,
+                columns=order,
+                has_header=False,
+                separator=separator.decode(),
+                quote_char=mark.decode() or None,
+                infer_schema=False,  # everything as text: an id such as 007 must stay what it is
+            )
+        except pl.exceptions.ComputeError as error:
+            if "utf-8" not in str(error).lower():
+                raise
+            return None
+        if frame.height != rows:
+            return None
+        return frame.select(pl.nth(order.index(column)).alias(name) for name, column in columns.items())
 
-    def _name_line(self, line: int) -> str:
-        """The words for a line (from 0) of the block that is being read."""
-        return f"Line {self.layout.header_lines + self.lines + line + 1} of {self.path.name}"
+    def _read_rows(self, lines: Iterator[str], columns: dict[str, int], quote: str | None) -> Iterator[pl.DataFrame]:
+        cells, first_line = len(self.layout.names), self.line_of(self.rows)
+        last_line = first_line - 1
+        taken: list[str] = []  # the lines of one row
 
-    def _shown(self, block: bytes, line: int) -> str:
-        text = block.split(b"\n", line + 1)[line].removesuffix(b"\r")
-        text = text.replace(one_byte(self.layout.separator), self.layout.separator.encode())
-        return repr(text.decode("utf-8", "replace")[:120])
+        def noted() -> Iterator[str]:
+            for line in lines:
+                taken.append(line)
+                yield line
 
-    def _refuse_quote(self, block: bytes, shape: RowShape, line: int) -> NoReturn:
-        if self.layout.may_drop_quotes:
+        reader = csv.reader(noted(), **dialect(self.layout.separator, quote))
+        rows: list[list[str]] = []
+        while True:
+            line = last_line + 1
+            try:
+                row = next(reader, None)
+            except csv.Error as error:
+                self._refuse_row(line, taken, str(error))
+            if row is None:
+                break
+            last_line = first_line + reader.line_num - 1
+            if len(row) == cells:
+                if len(taken) > 1:
+                    self._count_broken_row(line, taken)
+                self._count_row(line)
+                rows.append(row)
+            elif len(taken) > 1 or taken[0].strip(" \t\r\n"):  # a line of blanks alone is no row
+                self._refuse_cells(line, len(row), taken)
+            taken.clear()
+            if len(rows) == ROWS_AT_ONCE:
+                yield self._frame(rows, columns)
+                rows = []
+        yield self._frame(rows, columns)
+
+    def _count_row(self, line: int) -> None:
+        if line != self.line_of(self.rows):
+            self.jumps.append(self.rows)
+            self.jump_lines.append(line)
+        self.rows += 1
+
+    def _count_broken_row(self, line: int, lines: list[str]) -> None:
+        self.broken_rows += 1
+        separator = one_byte(self.layout.separator).decode()
+        whole = sum(text.count(separator) == len(self.layout.names) - 1 for text in lines)
+        if whole >= DOUBTFUL_SHARE * len(lines):
+            self.doubtful_lines.append(line)
+
+    def _frame(self, rows: list[list[str]], columns: dict[str, int]) -> pl.DataFrame:
+        frame = {}
+        for name, column in columns.items():
+            cells = [row[column] or None for row in rows]
+            try:
+                frame[name] = pl.Series(name, cells, dtype=pl.String)
+            except UnicodeEncodeError as error:
+                raise self._not_in_this_encoding(name, cells) from error
+        return pl.DataFrame(frame)
+
+    def _not_in_this_encoding(self, name: str, cells: list[str | None]) -> DataError:
+        row, cell = next((row, cell) for row, cell in enumerate(cells) if cell and STRANGE_BYTE.search(cell))
+        line, written = self.line_of(self.rows - len(cells) + row), cell.encode("utf-8", "surrogateescape")
+        return DataError(
+            f"Column {name!r} of {self.path.name} is not in {self.encoding or 'UTF-8'}, first on line {line}: "
+            f"{written[:60]!r}; name the encoding of the file, for example --encoding latin-1."
+        )
+
+    def _shown(self, line: str) -> str:
+        line = line.removesuffix("\n").removesuffix("\r")
+        line = line.replace(one_byte(self.layout.separator).decode(), self.layout.separator)
+        return repr(line[:120].encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
+
+    def _refuse_row(self, line: int, lines: list[str], reason: str) -> NoReturn:
+        if "new-line" in reason:
+            self._refuse_return(line + len(lines) - 1, lines[-1])
+        if self.may_drop_quotes:
             raise _QuotesAreText
         raise DataError(
-            f"{self._name_line(line)} has a quote that opens a cell and does not close it properly: "
-            f"{self._shown(block, line)}; repair it (a quote inside a quoted cell is written twice), or read every "
+            f"Line {line} of {self.path.name} has a quote that opens a cell and does not close it properly: "
+            f"{self._shown(lines[0])}; repair it (a quote inside a quoted cell is written twice), or read every "
             f"quote as text with {QUOTES_AS_TEXT}."
         )
 
-    def _refuse_line(self, block: bytes, shape: RowShape, error: RaggedLine) -> NoReturn:
-        if b"\r" in block.split(b"\n", error.line + 1)[error.line].removesuffix(b"\r"):
-            raise self._return_within(block, error.line)
-        where = "line 1" if self.layout.header_lines == 0 else "the header"
-        advice = "--separator"
-        if shape.quote is not None and shape.quote in block:
-            advice = f"--separator and {QUOTES_AS_TEXT}"
-        refusal = DataError(
-            f"{self._name_line(error.line)} has {error.cells} cell{'' if error.cells == 1 else 's'} where {where} has "
-            f"{shape.cells}: "
-            f"{self._shown(block, error.line)}; repair this line (a cell that holds the separator "
-            f"{self.layout.separator!r} needs quotes), or say how the file is written ({advice})."
-        )
-        if self.layout.may_drop_quotes and shape.quote is not None and shape.quote in block:
-            raise _QuotesAreText(refusal)
-        raise refusal
-
-    def refuse_doubtful_rows(self) -> NoReturn:
-        """Refuses rows that are one where quotes are quotes and several where they are text."""
-        if self.layout.may_drop_quotes:
-            raise _QuotesAreText
+    def _refuse_return(self, line: int, text: str) -> NoReturn:
         raise DataError(
-            f"Line {self.layout.header_lines + self.doubtful_line + 1} of {self.path.name} opens a quote that another "
-            "line closes, but each of these lines is a whole row by itself: read quotes as text with "
-            f"{QUOTES_AS_TEXT}, or allow line breaks in quoted cells with --quote '\"'."
-        )
-
-    def _parse(self, block: bytes, checked: CheckedBlock, shape: RowShape, columns: list[int]) -> pl.DataFrame:
-        if not checked.rows:
-            return pl.DataFrame(schema={str(column): pl.String for column in columns})
-        whole = block
-        if checked.empty_lines is not None:
-            block = _without_spans(block, *checked.empty_lines)
-        is_plain = not checked.has_quotes
-        if checked.has_simple_quotes:
-            block, is_plain = block.replace(shape.quote or b"", b""), True
-        frame = None
-        if is_plain and not self.has_strange_bytes:
-            frame = _parse_plain(block, shape, columns)
-            self.has_strange_bytes = frame is None
-        if frame is None:
-            frame = self._parse_with_arrow(block, whole, checked, shape, columns)
-        if frame.height != checked.rows:
-            raise self._stray_return(whole) or DataError(
-                f"{self.path.name} cannot be read as {KIND}: of {checked.rows} rows after line "
-                f"{self.layout.header_lines + self.lines} {frame.height} are left."
-            )
-        if shape.quote is not None and checked.has_quotes and len(self.layout.separator.encode()) > 1:
-            stand_in = one_byte(self.layout.separator).decode()
-            frame = frame.with_columns(pl.all().str.replace_all(stand_in, self.layout.separator, literal=True))
-        return frame
-
-    def _parse_with_arrow(
-        self, block: bytes, whole: bytes, checked: CheckedBlock, shape: RowShape, columns: list[int]
-    ) -> pl.DataFrame:
-        quote = shape.quote if checked.has_quotes and not checked.has_simple_quotes else None
-        try:
-            return from_arrow(_parse_quoted(block, shape, quote, columns, pa.string()))
-        except pa.ArrowInvalid as error:
-            if "invalid UTF8" not in str(error):
-                raise self._stray_return(whole) or unreadable(self.path, KIND, error) from error
-        cells = _parse_quoted(block, shape, quote, columns, pa.binary())
-        raise self._not_in_this_encoding(cells, checked, columns)
-
-    def _not_in_this_encoding(self, cells: pa.Table, checked: CheckedBlock, columns: list[int]) -> DataError:
-        self._count(checked)
-        for column, place in zip(cells.columns, columns, strict=True):
-            for row, cell in enumerate(column.to_pylist()):
-                try:
-                    (cell or b"").decode("utf-8")
-                except UnicodeDecodeError:
-                    line = self.line_of(self.rows - checked.rows + row)
-                    return DataError(
-                        f"Column {self.layout.names[place]!r} of {self.path.name} is not in "
-                        f"{self.encoding or 'UTF-8'}, first on line {line}: {cell[:60]!r}; name the encoding of the "
-                        "file, for example --encoding latin-1."
-                    )
-        raise AssertionError("every cell can be decoded")
-
-    def _stray_return(self, block: bytes) -> DataError | None:
-        """The error for a carriage return within a line, which Arrow takes for the line's end."""
-        text = block.replace(b"\r\n", b"\n")
-        stray = text.find(b"\r")
-        if stray < 0:
-            return None
-        return self._return_within(text, text.count(b"\n", 0, stray))
-
-    def _return_within(self, block: bytes, line: int) -> DataError:
-        return DataError(
-            f"{self._name_line(line)} has a carriage return that does not end the line: {self._shown(block, line)}; "
+            f"Line {line} of {self.path.name} has a carriage return that does not end the line: {self._shown(text)}; "
             "remove it."
         )
 
-
-def _parse_plain(block: bytes, shape: RowShape, columns: list[int]) -> pl.DataFrame | None:
-    """Rows without quotes; None where a byte, wanted or not, is not UTF-8."""
-    order = sorted(columns)
-    try:
-        frame = pl.read_csv(
-            block,
-            columns=order,
-            has_header=False,
-            separator=shape.separator.decode(),
-            quote_char=None,
-            infer_schema=False,  # everything as text: an id such as 007 must stay what it is
+    def _refuse_cells(self, line: int, cells: int, lines: list[str]) -> NoReturn:
+        if len(lines) == 1 and RETURN_WITHIN.search(lines[0]):
+            self._refuse_return(line, lines[0])
+        where = "line 1" if self.layout.header_lines == 0 else "the header"
+        refusal = DataError(
+            f"Line {line} of {self.path.name} has {cells} cell{'' if cells == 1 else 's'} where {where} has "
+            f"{len(self.layout.names)}: {self._shown(lines[0])}; repair this line (a cell that holds the separator "
+            f"{self.layout.separator!r} needs quotes), or say how the file is written (--separator, {QUOTES_AS_TEXT})."
         )
-    except pl.exceptions.ComputeError as error:
-        if "utf-8" not in str(error).lower():
-            raise
-        return None
-    return frame.select(frame.columns[order.index(column)] for column in columns)
+        raise _QuotesAreText(refusal) if self.may_drop_quotes else refusal
+
+    def refuse_doubtful_rows(self) -> NoReturn:
+        """Refuses rows that are one where quotes are quotes and several where they are text."""
+        if self.may_drop_quotes:
+            raise _QuotesAreText
+        raise DataError(
+            f"Line {self.doubtful_lines[0]} of {self.path.name} opens a quote that another line closes, but each of "
+            f"these lines is a whole row by itself: read quotes as text with {QUOTES_AS_TEXT}, or allow line breaks in "
+            "quoted cells with --quote '\"'."
+        )
 
 
-def _parse_quoted(
-    block: bytes, shape: RowShape, quote: bytes | None, columns: list[int], kind: pa.DataType
-) -> pa.Table:
-    from pyarrow import csv
-
-    names = [str(place) for place in range(shape.cells)]
-    wanted = [names[column] for column in columns]
-    return csv.read_csv(
-        pa.BufferReader(block),
-        read_options=csv.ReadOptions(column_names=names, use_threads=False, block_size=max(len(block), 1)),
-        parse_options=csv.ParseOptions(
-            delimiter=shape.separator.decode(),
-            quote_char=quote.decode() if quote else False,
-            newlines_in_values=quote is not None,
-        ),
-        convert_options=csv.ConvertOptions(
-            include_columns=wanted,
-            column_types=dict.fromkeys(wanted, kind),
-            strings_can_be_null=True,
-            null_values=[""],
-        ),
-    )
+@contextmanager
+def _long_cells() -> Iterator[None]:
+    """Lets the csv module read cells of more than 128 kB."""
+    before = csv.field_size_limit(LONGEST_CELL)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
 
 
-def _without_spans(block: bytes, starts: np.ndarray, ends: np.ndarray) -> bytes:
-    steps = np.zeros(len(block) + 1, np.int8)
-    steps[starts] += 1
-    steps[ends] -= 1
-    return np.frombuffer(block, np.uint8)[np.cumsum(steps[:-1], dtype=np.int8) == 0].tobytes()
+def _only(kept: bytes, block: bytes) -> bytes:
+    """A block without all other bytes."""
+    return block.translate(None, bytes(byte for byte in range(256) if byte not in kept))
+
+
+def _are_quoted_alike(block: bytes, separator: bytes, quote: bytes) -> bool:
+    """Whether the same cells of every row stand in quotes, and hold no quote, separator or line break."""
+    marks = _only(separator + quote + b"\n", block)
+    row = marks[: marks.index(b"\n") + 1]
+    rows, cells = len(marks) // len(row), row[:-1].split(separator)
+    if marks != row * rows or not set(cells) <= {b"", quote * 2}:
+        return False
+    begun = block.count(separator + quote) + block.count(b"\n" + quote) + block.startswith(quote)
+    ended = sum(block.count(quote + end) for end in (separator, b"\n", b"\r\n"))
+    return begun == ended == cells.count(quote * 2) * rows
+
+
+@functools.cache
+def _quoted_cell(separator: bytes, quote: bytes) -> re.Pattern[bytes]:
+    """A cell of one line with a quote at both ends and doubled quotes within."""
+    around, mark = re.escape(separator), re.escape(quote)
+    text = b"[^" + mark + b"\\n]*"
+    cell = mark + text + b"(?:" + mark * 2 + text + b")*" + mark
+    return re.compile(b"(?:^|(?<=" + around + b"))" + cell + b"(?=" + around + b"|\\r?$)", re.MULTILINE)
 
 
 def _without_lines(blocks: Iterator[bytes], lines: int) -> Iterator[bytes]:
@@ -351,15 +356,11 @@ def _without_lines(blocks: Iterator[bytes], lines: int) -> Iterator[bytes]:
             yield block
 
 
-def _with_last(blocks: Iterator[bytes]) -> Iterator[tuple[bytes, bool]]:
-    """Each block, and whether it is the last."""
-    held = next(blocks, None)
-    for block in blocks:
-        assert held is not None
-        yield held, False
-        held = block
-    if held is not None:
-        yield held, True
+def _lines(block: bytes, following: Iterator[bytes]) -> Iterator[str]:
+    """The lines of a block and of those that follow it, each with its line feed."""
+    yield from io.StringIO(block.decode("utf-8", "surrogateescape"), newline="\n")
+    for block in following:
+        yield from io.StringIO(block.decode("utf-8", "surrogateescape"), newline="\n")
 
 
 def _listed(names: Sequence[str]) -> str:

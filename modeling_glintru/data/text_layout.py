@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ..errors import DataError
-from .text_rows import ImproperQuote, RowShape, UnfinishedQuote, split_row
 
-__all__ = ["Layout", "TextOptions", "check_text_options", "one_byte_separators", "recognise_layout"]
+__all__ = [
+    "Layout",
+    "TextOptions",
+    "check_text_options",
+    "dialect",
+    "one_byte",
+    "one_byte_separators",
+    "recognise_layout",
+]
 
 SEPARATORS = ("\t", ",", ";", "|", "::")  # where two fit equally well, the first
 SEPARATOR_WORDS = {"tab": "\t", "comma": ",", "semicolon": ";", "pipe": "|", "blank": " ", "space": " ", "\\t": "\t"}
@@ -47,7 +56,7 @@ class Layout:
         names: Names of the columns.
         separator: The text between two cells.
         header_lines: Lines before the first row.
-        quote: The byte of the quotes; None where quotes are text.
+        quote: The character of the quotes; None where quotes are text.
         may_drop_quotes: Quotes are text after all as soon as one of them is not properly written.
         has_no_time: The file is of a kind that has no times.
     """
@@ -55,7 +64,7 @@ class Layout:
     names: tuple[str, ...]
     separator: str
     header_lines: int
-    quote: bytes | None
+    quote: str | None
     may_drop_quotes: bool
     has_no_time: bool = False
 
@@ -115,13 +124,7 @@ def one_byte(separator: str) -> bytes:
 
 
 def recognise_layout(block: bytes, suffix: str, source: str, options: TextOptions) -> Layout:
-    """The layout of a file.
-
-    Args:
-        block: Its first lines, in UTF-8.
-        suffix: Its suffix, such as `".csv"`.
-        source: Its name, for the errors.
-        options: What the caller says.
+    """The layout of a file of which `block` holds the first lines in UTF-8.
 
     Raises:
         DataError: There is no line, the first line has no names, or the names do not fit.
@@ -134,11 +137,11 @@ def recognise_layout(block: bytes, suffix: str, source: str, options: TextOption
     separator = options.separator or _recognise_separator(sample, suffix)
     if separator == " " and options.quote not in (None, "none"):
         raise DataError(f"{source} is separated by blanks, so that its cells cannot be quoted: leave --quote out.")
-    quote = None if options.quote == "none" or separator == " " else (options.quote or '"').encode()
+    quote = None if options.quote == "none" or separator == " " else (options.quote or '"')
     may_drop_quotes = options.quote is None and suffix != ".csv"
     try:
         first = _cells(sample[0], separator, quote, source)
-    except (UnfinishedQuote, ImproperQuote) as error:
+    except csv.Error as error:
         if not may_drop_quotes:
             raise DataError(
                 f"Line {empty + 1} of {source} has a quote that does not end its cell: {_shown(sample[0])}; "
@@ -168,10 +171,16 @@ def recognise_layout(block: bytes, suffix: str, source: str, options: TextOption
     return Layout(names, separator, header_lines, quote, may_drop_quotes, has_no_time)
 
 
-def _cells(line: bytes, separator: str, quote: bytes | None, source: str) -> list[str]:
-    row = one_byte_separators(line + b"\n", separator, source)
-    cells, _ = split_row(row, 0, RowShape(one_byte(separator), quote, 1))
-    return [cell.replace(STAND_IN, separator.encode()).decode("utf-8", "replace") for cell in cells]
+def dialect(separator: str, quote: str | None) -> dict[str, Any]:
+    """The arguments of `csv.reader` for rows whose separators are one byte."""
+    quoting = {"quoting": csv.QUOTE_NONE} if quote is None else {"quotechar": quote}
+    return {"delimiter": one_byte(separator).decode(), "strict": True, **quoting}
+
+
+def _cells(line: bytes, separator: str, quote: str | None, source: str) -> list[str]:
+    row = one_byte_separators(line + b"\n", separator, source).decode("utf-8", "replace")
+    cells = next(csv.reader([row], **dialect(separator, quote)))
+    return [cell.replace(STAND_IN.decode(), separator) for cell in cells]
 
 
 def _recognise_separator(sample: list[bytes], suffix: str) -> str:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from .against import against, no_better_than
 from .evaluate import Evaluation, evaluate
-from .item_knn import ItemKNNScorer
 from .metrics import bootstrap_interval, per_user_metrics
 from .plots import plot_learning_curves
 from .ranking import rank_among, rank_targets
-from .references import OwnItemsScorer, PopularityScorer
-from .report import collect_metrics, format_table, library_versions, write_metrics_json
-from .scorers import ModelScorer, Scorer
+from .report import (
+    REFERENCE_TITLES,
+    against,
+    collect_metrics,
+    format_table,
+    library_versions,
+    no_better_than,
+    write_metrics_json,
+)
+from .scorers import ItemKNNScorer, ModelScorer, OwnItemsScorer, PopularityScorer, Scorer
 from .trainer_metrics import RankingMetrics, target_ranks
 
 __all__ = [
+    "REFERENCE_TITLES",
     "Evaluation",
     "ItemKNNScorer",
     "ModelScorer",

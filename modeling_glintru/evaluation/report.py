@@ -1,4 +1,4 @@
-"""Measured numbers as a JSON file and as a table of plain text."""
+"""Evaluations as tables and metrics.json, and whether a model beats what needs no training."""
 
 from __future__ import annotations
 
@@ -13,10 +13,71 @@ from typing import Any
 import numpy as np
 
 from .._version import __version__
-from .against import against
+from ..errors import DataError
 from .evaluate import Evaluation, MetricTable
+from .metrics import bootstrap_interval, per_user_metrics
 
-__all__ = ["collect_metrics", "format_table", "library_versions", "write_metrics_json"]
+__all__ = [
+    "REFERENCE_TITLES",
+    "against",
+    "collect_metrics",
+    "format_table",
+    "library_versions",
+    "no_better_than",
+    "write_metrics_json",
+]
+
+# What people read for the names of the reference models.
+REFERENCE_TITLES = {
+    "popularity": "popularity",
+    "item_knn": "item-kNN",
+    "own_newest": "own items, newest first",
+    "own_frequent": "own items, most often first",
+}
+
+
+def against(model: Evaluation, references: Mapping[str, Evaluation]) -> dict[str, dict[str, float]]:
+    """The model's NDCG minus that of each reference, in the ranking that is served, with paired 95 % intervals.
+
+    Args:
+        model: Of the model.
+        references: Of other scorers by name, over the same targets in the same order.
+
+    Returns:
+        For each name `{"value": ..., "low": ..., "high": ...}`: the mean difference, and its interval over users.
+
+    Raises:
+        DataError: A reference was measured over another number of targets.
+    """
+    k = min(model.ks)
+    found = {}
+    for name, reference in references.items():
+        if reference.num_targets != model.num_targets:
+            raise DataError(
+                f"{name} was measured over {reference.num_targets} targets, the model over {model.num_targets}"
+            )
+        ours, theirs = (per_user_metrics(each.ranks[model.main], [k])[f"ndcg@{k}"] for each in (model, reference))
+        low, high = bootstrap_interval(ours - theirs, model.num_bootstrap, seed=model.seed, users=model.users)
+        found[name] = {"value": float(np.mean(ours - theirs)), "low": low, "high": high}
+    return found
+
+
+def no_better_than(differences: Mapping[str, Mapping[str, float]], k: int) -> str | None:
+    """A sentence that names each reference which the model does not surely beat; None where it beats all.
+
+    Args:
+        differences: From `against`, or the entry `against` of a `metrics.json`.
+        k: Cutoff of the NDCG in them.
+    """
+    worst = {name: entry for name, entry in differences.items() if name in REFERENCE_TITLES and entry["low"] <= 0}
+    if not worst:
+        return None
+    said = "; ".join(
+        f"{REFERENCE_TITLES[name]} (difference of NDCG@{k} {entry['value']:+.4f} [{entry['low']:+.4f}, "
+        f"{entry['high']:+.4f}])"
+        for name, entry in worst.items()
+    )
+    return f"This model is not better than {said}: the 95 % interval of the paired difference is not above zero."
 
 
 def library_versions() -> dict[str, str]:

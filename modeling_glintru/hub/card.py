@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from string import Template
 from typing import Any
 
+import yaml
 from huggingface_hub import EvalResult, ModelCardData
 
-from ..data.movielens import LICENCE_NOTICE
-from ..evaluation.against import REFERENCE_TITLES, no_better_than
+from ..data.example_data import LICENCE_NOTICE
 from ..models.auto import MODELS, OUR_MODELS, model_label
 from ..models.processing_glintru import GlintRUProcessor
-from ..recipe import Recipe, load_recipe
 from .card_text import CARD_FILE, PLACEHOLDER, sign
 from .endpoint import HANDLER_FILE
 
@@ -38,7 +38,9 @@ SPLITS = {
 }
 
 
-def write_card(folder: Path, name: str) -> None:
+def write_card(
+    folder: Path, name: str, references: Mapping[str, str] | None = None, weakness: str | None = None
+) -> None:
     """Writes `README.md` into the model folder of a finished run, from its config, recipe, metrics and vocabulary.
 
     The place of the repository's name is held open until a push.
@@ -46,10 +48,13 @@ def write_card(folder: Path, name: str) -> None:
     Args:
         folder: With `config.json`, `recipe.yaml`, `metrics.json` and the processor.
         name: Of the model, without an owner.
+        references: Models without training in `metrics.json`, by name, to what people read for them.
+        weakness: A sentence for people where the model does not surely beat all of these.
     """
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    recipe = load_recipe(folder / "recipe.yaml")
+    recipe_text = (folder / "recipe.yaml").read_text(encoding="utf-8")
+    recipe = yaml.safe_load(recipe_text)
     processor = GlintRUProcessor.from_pretrained(folder)
     label = model_label(MODELS[config["model_type"]])
     name = re.sub(r"[^\w.-]+", "-", name)
@@ -65,10 +70,10 @@ def write_card(folder: Path, name: str) -> None:
         max_length=processor.max_length,
         repo=repo,
         data=_data(metrics["data"], recipe),
-        results=_results(label, metrics, recipe),
+        results=_results(label, metrics, recipe, references or {}, weakness),
         training=_training(metrics),
         curves="\n![Learning curves](learning_curves.png)\n" if (folder / "learning_curves.png").exists() else "",
-        recipe=recipe.to_yaml().strip(),
+        recipe=recipe_text.strip(),
     )
     header = _header(name, label, metrics, recipe)
     (folder / CARD_FILE).write_text(sign(f"---\n{header}\n---\n\n{text}"), encoding="utf-8")
@@ -87,7 +92,7 @@ An Inference Endpoint of this repository runs its `{HANDLER_FILE}`, which also s
 """
 
 
-def _header(name: str, label: str, metrics: dict[str, Any], recipe: Recipe) -> str:
+def _header(name: str, label: str, metrics: dict[str, Any], recipe: dict[str, Any]) -> str:
     source = str(metrics["data"]["source"])
     on_hub = source.count("/") == 1
     main = metrics.get("main", "test")
@@ -102,9 +107,9 @@ def _header(name: str, label: str, metrics: dict[str, Any], recipe: Recipe) -> s
             metric_name=key.upper(),
             metric_value=round(entry["value"], 4),
             metric_args={
-                "protocol": f"{recipe.data.split}, all items ranked, past items "
+                "protocol": f"{recipe['data']['split']}, all items ranked, past items "
                 + ("ranked too" if main.endswith("_with_history") else "excluded")
-                + (", time of the request given" if recipe.model.get("use_time_gaps") else ""),
+                + (", time of the request given" if recipe["model"].get("use_time_gaps") else ""),
                 "low": round(entry["low"], 4),
                 "high": round(entry["high"], 4),
                 "confidence": 0.95,
@@ -180,7 +185,7 @@ def _stream(processor: GlintRUProcessor) -> str:
     )
 
 
-def _data(data: dict[str, Any], recipe: Recipe) -> str:
+def _data(data: dict[str, Any], recipe: dict[str, Any]) -> str:
     source = str(data["source"])
     lines = [
         f"`{source}`: {data['interactions']:,} interactions of {data['users']:,} users with {data['items']:,} items, "
@@ -189,8 +194,8 @@ def _data(data: dict[str, Any], recipe: Recipe) -> str:
     if any(data["dropped"].values()):
         left_out = ", ".join(f"{count:,} {what}" for what, count in data["dropped"].items())
         lines.append(f"Left out by the filters of the recipe: {left_out}.")
-    name = "basket" if recipe.data.hold_out == "basket" else data["split"]
-    split = SPLITS[name].format(test=recipe.data.test_fraction, validation=recipe.data.validation_fraction)
+    name = "basket" if recipe["data"]["hold_out"] == "basket" else data["split"]
+    split = SPLITS[name].format(test=recipe["data"]["test_fraction"], validation=recipe["data"]["validation_fraction"])
     lines.append(
         f"Split {split}. {data['train_interactions']:,} interactions were learnt from; {data['validation_users']:,} "
         f"users were evaluated in the validation and {data['test_users']:,} in the test."
@@ -199,13 +204,16 @@ def _data(data: dict[str, Any], recipe: Recipe) -> str:
     return "\n\n".join(lines)
 
 
-def _results(label: str, metrics: dict[str, Any], recipe: Recipe) -> str:
+def _results(
+    label: str, metrics: dict[str, Any], recipe: dict[str, Any], references: Mapping[str, str], weakness: str | None
+) -> str:
     ranked = metrics["data"]["items"]
     users, targets = metrics["num_test_users"], metrics.get("num_test_targets", metrics["num_test_users"])
     counted = f"{users:,} users" + (f" with {targets:,} targets" if targets != users else "")
+    resamples = recipe["evaluation"]["num_bootstrap"]
     blocks = [
         f"On the test split ({counted}), with 95 % bootstrap intervals over users "
-        f"({recipe.evaluation.num_bootstrap:,} resamples). An item counts as behind the target only where its score is "
+        f"({resamples:,} resamples). An item counts as behind the target only where its score is "
         "lower: ties count against the model. The epoch was chosen on the validation split. The first table is the "
         "ranking that is served."
     ]
@@ -214,21 +222,21 @@ def _results(label: str, metrics: dict[str, Any], recipe: Recipe) -> str:
             f"{metrics['recurring_targets']:.1%} of the test targets stand in the user's history before. Where past "
             "items are left out, such a target is a miss."
         )
-    if sentence := no_better_than(metrics.get("against", {}), min(recipe.evaluation.top_k)):
-        blocks.append(f"**{sentence}**")
+    if weakness:
+        blocks.append(f"**{weakness}**")
     if refit := metrics.get("refit"):
         epochs = f"{refit['epochs']} epoch{'s' if refit['epochs'] != 1 else ''}"
         blocks.append(
             "These figures were measured on a model trained without the held-out items; the weights here were then "
             f"trained once more on everything ({refit['num_interactions']:,} interactions), {epochs}."
         )
-    if recipe.model.get("use_time_gaps"):
+    if recipe["model"].get("use_time_gaps"):
         blocks.append(
             f"{label} was given the time from the last item to the request, in seconds where the data has dates or "
             "Unix times, else in the unit of its time column: in use "
             '`{"history": [...], "time_gap": ...}`. Without it it answers from the items alone.'
         )
-    rows = {label: metrics} | {title: metrics[key] for key, title in REFERENCE_TITLES.items() if key in metrics}
+    rows = {label: metrics} | {title: metrics[key] for key, title in references.items() if key in metrics}
     for column in (key for key in metrics if key == "test" or key.startswith("test_")):
         blocks.append(f"{_protocol(column, ranked)}\n\n{_table(rows, column)}")
     return "\n\n".join(blocks)

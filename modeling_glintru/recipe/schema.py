@@ -256,7 +256,7 @@ class EvaluationRecipe:
             `"own_frequent"` (the user's own items, the newest or the most frequent first). Where items recur, the last
             two are added to whatever is named.
         recommend_seen: Whether past items are recommended again, which also makes their ranking the main one, in
-            validation too; None lets the data decide (`data.recurrence.RECURRING`).
+            validation too; None lets the data decide (`data.summary.RECURRING`).
     """
 
     top_k: tuple[int, ...] = (10, 20)

@@ -19,8 +19,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from ..data import LengthBucketSampler, TargetBatchSampler
-from ..data.collator import IGNORED_LABEL
-from ..data.sampler import HasLengths
+from ..data.batches import IGNORED_LABEL, HasLengths
 from ..errors import RecipeError
 from ..machine import give_back_memory, own_bytes
 from .optimizer import LazyAdamW, can_train_rows, clip_grad_norm_

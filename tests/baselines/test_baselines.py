@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 import torch
 
-import modeling_glintru.evaluation.item_knn as item_knn_module
+import modeling_glintru.evaluation.scorers as item_knn_module
 from modeling_glintru.errors import DataError
 from modeling_glintru.evaluation import ItemKNNScorer, PopularityScorer, evaluate
 from tests.evaluation.helpers import make_split

@@ -168,7 +168,7 @@ def test_mixed_ids_far_down_in_json_lines(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     row = '{"user_id": 1, "item_id": 2, "timestamp": 3}\n'
     path.write_text(row * 2000 + '{"user_id": "one", "item_id": 2, "timestamp": 3}\n')
-    refused(path, "Column 'user_id' of a.jsonl mixes types: \"one\" on line 2001 ")
+    refused(path, "Column 'user_id' of a.jsonl mixes types: .*\"one\" on line 2001")
 
 
 @pytest.mark.parametrize("ids", [[1.0, 2.0, math.nan], [1.5, 2.0, 3.0]])

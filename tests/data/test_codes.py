@@ -4,7 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from modeling_glintru.data.codes import sorted_codes
+from modeling_glintru.data.ids import sorted_codes
 
 
 @pytest.mark.parametrize("values", [["10", "9", "é", "9", "Z", "z"], [5, -3, 5, 2**62, 0]])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from modeling_glintru.data.collator import SequenceCollator
+from modeling_glintru.data.batches import SequenceCollator
 from modeling_glintru.errors import DataError
 
 WINDOWS = [{"item_ids": np.array([4, 5, 6, 7], np.int32)}, {"item_ids": [8, 9]}]

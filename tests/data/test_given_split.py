@@ -9,10 +9,10 @@ from typing import Any
 import polars as pl
 import pytest
 
-from modeling_glintru.data.given_split import read_given_split
 from modeling_glintru.data.interactions import read_interactions
 from modeling_glintru.data.prepare import PreparedData, load_prepared, prepare
 from modeling_glintru.data.sequences import build_sequences
+from modeling_glintru.data.sources import read_given_split
 from modeling_glintru.data.splits import split_sequences
 from modeling_glintru.errors import DataError
 

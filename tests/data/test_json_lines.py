@@ -9,7 +9,7 @@ from unittest import mock
 import polars as pl
 import pytest
 
-from modeling_glintru.data import text_blocks
+from modeling_glintru.data import files
 from modeling_glintru.data.readers import Table, open_table
 from modeling_glintru.errors import DataError
 
@@ -89,7 +89,7 @@ def test_a_name_in_two_places(tmp_path: Path) -> None:
 def test_blocks(size: int, tmp_path: Path) -> None:
     rows = [{"u": f"ü{place}", "i": place} for place in range(50)]
     path = write(tmp_path / "a.jsonl", [*rows[:20], "\n", " \n", *rows[20:]])
-    with mock.patch.object(text_blocks, "BLOCK_BYTES", size):
+    with mock.patch.object(files, "BLOCK_BYTES", size):
         table, frame = read(path)
         assert frame.to_dicts() == rows
         assert (table.place(19), table.place(20), table.place(49)) == ("line 20", "line 23", "line 52")
@@ -98,12 +98,15 @@ def test_blocks(size: int, tmp_path: Path) -> None:
         many = ["{}\n"] * 1000
         refused(
             write(path, [*rows, *many, {"u": "x", "i": "text"}]),
-            "Column 'i' of a.jsonl mixes types: \"text\" on line 1051 does not fit",
+            r"Column 'i' of a.jsonl mixes types: .* 1 is text \(\"text\" on line 1051\), the others are integers",
         )
-        refused(
-            write(path, [*rows, *many, {"u": "x", "i": 1.5}]),
-            "Column 'i' .*: 1.5 on line 1051 does not fit the first values, which are int",
-        )
+        _, frame = read(write(path, [*rows, *many, {"u": "x", "i": 1.5}]))
+        assert frame["i"].dtype == pl.Float64 and frame["i"][-1] == 1.5 and frame["i"][49] == 49
+
+
+def test_integers_that_a_fraction_would_round_are_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", [{"i": 2**53 + 1}, {"i": 2}, {"i": 0.5}])
+    refused(path, r"mixes types: of the first 3 values 1 is a number with a fraction \(0.5 on line 3\)")
 
 
 @pytest.mark.parametrize("value", ["007", 7.0, "1e3"])
@@ -112,8 +115,9 @@ def test_what_is_no_integer_among_huge_ones(value: object, tmp_path: Path) -> No
     refused(write(tmp_path / "a.jsonl", rows), "a.jsonl mixes types.* on line 1002")
 
 
-def test_longer_than_any_integer(tmp_path: Path) -> None:
-    refused(write(tmp_path / "a.jsonl", [{"i": 10**80}]), "more than 76 digits .*write such ids in quotes")
+def test_integers_of_any_length_are_exact(tmp_path: Path) -> None:
+    _, frame = read(write(tmp_path / "a.jsonl", [{"i": 10**80}, {"i": -7}, {"i": None}]))
+    assert frame["i"].to_list() == [str(10**80), "-7", None]
 
 
 @pytest.mark.parametrize("line", ['{"i": 1}{"i": 2}\n', '{"i": 1,\n"u": 2}\n'])
@@ -144,7 +148,7 @@ def test_mixed_types_are_counted(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", [{"i": 1}, {"i": None}, {"i": 2.5}, {"i": "x"}, {"i": "y"}, {"i": 3}])
     refused(path, r"of the first 5 values 2 are text \(the first is \"x\" on line 4\), the others are integers or num")
     path = write(path, [*[{"e": [{"i": 1}, {"i": 2}]}] * 1000, {"e": [{"i": 1}, {"i": "x"}]}, {"e": [{"i": "y"}]}])
-    refused(path, r"'i' of a\.jsonl .* \"x\" on line 1001 .*integers \(2 such values on lines 1 to 1002\)")
+    refused(path, r"'i' of a\.jsonl mixes .* 2 are text \(the first is \"x\" on line 1001\), the others are integers")
     refused(write(path, [{"i": 1}, {"i": {"a": 1}}, {"i": 2}]), r"1 is an object \({\"a\": 1} on line 2\)")
     refused(write(path, [{"i": {"a": 1}}]), r"'i' of a\.jsonl nests objects, the first is {\"a\": 1} on line 1")
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from modeling_glintru.data import movielens
+from modeling_glintru.data import example_data
 from modeling_glintru.errors import DataError
 
 FILES = {
@@ -43,51 +43,51 @@ def downloads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         return write_wheel(folder)
 
     checksums = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in FILES.items()}
-    monkeypatch.setattr(movielens, "CHECKSUMS", checksums)
-    monkeypatch.setattr(movielens, "_download_wheel", download)
-    movielens._show_licence.cache_clear()
+    monkeypatch.setattr(example_data, "CHECKSUMS", checksums)
+    monkeypatch.setattr(example_data, "_download_wheel", download)
+    example_data._show_licence.cache_clear()
     return calls
 
 
 def test_extracted_once_then_cached(downloads: list[Path], tmp_path: Path) -> None:
     for _ in range(2):
-        read = movielens.load_movielens_100k(tmp_path)
+        read = example_data.load_movielens_100k(tmp_path)
         assert read.frame.rows() == [(196, 242, 881250949), (186, 302, 5)]
         assert read.source == "ml-100k"
-        assert movielens.movielens_100k_titles(tmp_path) == {242: 'Kolya "a film" (1996)', 302: "Untold"}
+        assert example_data.movielens_100k_titles(tmp_path) == {242: 'Kolya "a film" (1996)', 302: "Untold"}
     assert len(downloads) == 1
     assert sorted(path.name for path in (tmp_path / "ml-100k").iterdir()) == ["ml-100k.inter", "ml-100k.item"]
 
 
 def test_damaged_cache_is_fetched_again(downloads: list[Path], tmp_path: Path) -> None:
-    movielens.load_movielens_100k(tmp_path)
+    example_data.load_movielens_100k(tmp_path)
     (tmp_path / "ml-100k" / "ml-100k.inter").write_text("damaged")
-    assert len(movielens.load_movielens_100k(tmp_path)) == 2
+    assert len(example_data.load_movielens_100k(tmp_path)) == 2
     assert len(downloads) == 2
 
 
 def test_the_user_cache_is_the_default(downloads: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    movielens.load_movielens_100k()
+    example_data.load_movielens_100k()
     assert (tmp_path / "glintru" / "ml-100k" / "ml-100k.inter").is_file()
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
-    movielens.load_movielens_100k()
+    example_data.load_movielens_100k()
     assert (tmp_path / ".cache" / "glintru" / "ml-100k" / "ml-100k.inter").is_file()
 
 
 def test_licence_is_shown_once(downloads: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        movielens.load_movielens_100k(tmp_path)
-        movielens.load_movielens_100k(tmp_path)
-    assert caplog.messages == [movielens.LICENCE_NOTICE]
+        example_data.load_movielens_100k(tmp_path)
+        example_data.load_movielens_100k(tmp_path)
+    assert caplog.messages == [example_data.LICENCE_NOTICE]
     for word in ("GroupLens", "research", "acknowledged", "redistributed", "commercial", "permission"):
-        assert word in movielens.LICENCE_NOTICE
+        assert word in example_data.LICENCE_NOTICE
 
 
 def refused(match: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=match) as caught:
-        movielens.load_movielens_100k(tmp_path)
+        example_data.load_movielens_100k(tmp_path)
     assert "\n" not in str(caught.value)
     assert "--recipe demo" in str(caught.value)
     folder = tmp_path / "ml-100k"
@@ -104,7 +104,7 @@ def refused(match: str, tmp_path: Path) -> None:
 def test_wrong_wheel(
     files: dict[str, str], match: str, downloads: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(movielens, "_download_wheel", lambda folder: write_wheel(folder, files))
+    monkeypatch.setattr(example_data, "_download_wheel", lambda folder: write_wheel(folder, files))
     refused(match, tmp_path)
 
 
@@ -114,7 +114,7 @@ def test_damaged_wheel(downloads: list[Path], tmp_path: Path, monkeypatch: pytes
         wheel.write_bytes(b"PK no zip")
         return wheel
 
-    monkeypatch.setattr(movielens, "_download_wheel", download)
+    monkeypatch.setattr(example_data, "_download_wheel", download)
     refused("recbole.whl is damaged", tmp_path)
 
 
@@ -127,7 +127,7 @@ def test_pip_is_asked_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         return subprocess.CompletedProcess(command, 0, "", "")
 
     monkeypatch.setattr(subprocess, "run", run)
-    assert movielens._download_wheel(tmp_path).name == "recbole-1.2.1-py3-none-any.whl"
+    assert example_data._download_wheel(tmp_path).name == "recbole-1.2.1-py3-none-any.whl"
     (command,) = commands
     assert command[1:4] == ["-m", "pip", "download"]
     assert command[-1] == "recbole==1.2.1"

@@ -6,10 +6,10 @@ import polars as pl
 import pytest
 
 from modeling_glintru.data.interactions import read_interactions
-from modeling_glintru.data.notes import tie_shares, trained_positions
 from modeling_glintru.data.prepare import prepare
 from modeling_glintru.data.sequences import Sequences, build_sequences
 from modeling_glintru.data.splits import Splits, split_sequences
+from modeling_glintru.data.summary import tie_shares, trained_positions
 
 from .helpers import make_interactions, random_interactions
 

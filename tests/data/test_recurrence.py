@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-import modeling_glintru.data.recurrence as recurrence
+import modeling_glintru.data.summary as recurrence
 from modeling_glintru.data import load_prepared
 from modeling_glintru.data.prepare import prepare
-from modeling_glintru.data.recurrence import RECURRING, recurring_targets, recurring_training_targets
+from modeling_glintru.data.summary import RECURRING, recurring_targets, recurring_training_targets
 
 from ..evaluation.helpers import make_split
 from .helpers import make_interactions

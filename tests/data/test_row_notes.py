@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from modeling_glintru.data.interactions import read_interactions
-from modeling_glintru.data.row_notes import giant_note, unused_note
+from modeling_glintru.data.rows import giant_note, unused_note
 
 
 @pytest.mark.parametrize("rows", [1_000, 250_000])

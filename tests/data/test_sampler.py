@@ -8,15 +8,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
+from modeling_glintru.data.batches import LengthBucketSampler, TargetBatchSampler
 from modeling_glintru.data.interactions import read_interactions
 from modeling_glintru.data.prepare import prepare
-from modeling_glintru.data.sampler import LengthBucketSampler, TargetBatchSampler, padding_share
 from modeling_glintru.data.windows import TrainingWindows
 from modeling_glintru.errors import DataError
 
 from .helpers import STEADY
 
 LENGTHS = np.random.default_rng(0).geometric(0.02, 5000).clip(1, 200)
+
+
+def padding_share(lengths: np.ndarray, order: list[int], batch_size: int) -> float:
+    """Share of the positions of padded batches that hold no item, for rows of these lengths taken in `order`."""
+    taken = np.asarray(lengths)[np.asarray(order)]
+    cuts = np.arange(0, len(taken), batch_size)
+    sizes = np.minimum(batch_size, len(taken) - cuts)
+    total = int((np.maximum.reduceat(taken, cuts) * sizes).sum())
+    return 1 - int(taken.sum()) / total
 
 
 @STEADY

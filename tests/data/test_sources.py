@@ -7,8 +7,13 @@ import pytest
 
 import modeling_glintru.data as data
 from modeling_glintru.data import sources
-from modeling_glintru.data.sources import NamedSource, load_source, load_titles
-from modeling_glintru.data.synthetic import synthetic_interactions, synthetic_item_titles
+from modeling_glintru.data.sources import (
+    NamedSource,
+    load_source,
+    load_titles,
+    synthetic_interactions,
+    synthetic_item_titles,
+)
 from modeling_glintru.errors import DataError
 
 FRAME = pl.DataFrame({"user_id": ["a", "b"], "item_id": [7, 8], "timestamp": [1, 2]})
@@ -21,7 +26,7 @@ def test_named_sources() -> None:
 
 
 def test_ml_100k_is_movielens(monkeypatch: pytest.MonkeyPatch) -> None:
-    from modeling_glintru.data.movielens import load_movielens_100k, movielens_100k_titles
+    from modeling_glintru.data.sources import load_movielens_100k, movielens_100k_titles
 
     assert sources.NAMED_SOURCES["ml-100k"] == NamedSource(load_movielens_100k, movielens_100k_titles)
 

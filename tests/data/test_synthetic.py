@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from modeling_glintru.data.example_data import synthetic_interactions, synthetic_item_titles
 from modeling_glintru.data.prepare import prepare
-from modeling_glintru.data.synthetic import synthetic_interactions, synthetic_item_titles
 from modeling_glintru.errors import DataError
 
 

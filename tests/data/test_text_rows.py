@@ -12,9 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from modeling_glintru.data import text_blocks
+from modeling_glintru.data import files
 from modeling_glintru.data.readers import open_table
-from modeling_glintru.data.text_rows import RaggedLine, RowShape, StrayQuote, check_block
 from modeling_glintru.errors import DataError
 
 from .helpers import STEADY
@@ -59,7 +58,7 @@ def by_split(text: str, separator: str) -> list[list[str]]:
 
 def read(path: Path, block_bytes: int, **options: str) -> list[list[str]]:
     """Header and rows, read whole and by one column alone: both give the same, or both refuse."""
-    with mock.patch.object(text_blocks, "BLOCK_BYTES", block_bytes):
+    with mock.patch.object(files, "BLOCK_BYTES", block_bytes):
         table = open_table(path, **options)
         if len(set(table.names)) < len(table.names):
             raise DataError("Two columns have one name.")
@@ -119,71 +118,44 @@ def test_whatever_a_csv_writer_writes_is_read(
     assert read(path, block_bytes, separator=separator, quote='"') == [NAMES, *rows]
 
 
-COMMAS = RowShape(b",", b'"', 3)
-
-
-def test_rows_lines_and_gaps() -> None:
-    block = b'a,b,c\n\n"x\ny",2,3\r\n\r\n6" pipe,"p, q",z\n'
-    checked = check_block(block, COMMAS, is_last=True)
-    assert (checked.rows, checked.lines, checked.size) == (3, 6, len(block))
-    assert checked.gaps.tolist() == [1, 2, 2]
-    assert checked.has_quotes and checked.broken_rows == 1 and not checked.doubtful_rows
-
-
-def test_a_cell_that_goes_on_in_the_next_block() -> None:
-    checked = check_block(b'a,b,c\n1,"2\n', COMMAS, is_last=False)
-    assert (checked.size, checked.rows, checked.lines) == (6, 1, 1)
-    with pytest.raises(StrayQuote) as caught:
-        check_block(b'a,b,c\n1,"2\n', COMMAS, is_last=True)
-    assert caught.value.line == 1
+def refusal(path: Path, content: bytes) -> str:
+    path.write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        table = open_table(path)
+        table.load(table.names[:1])
+    return str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("block", "line", "cells"),
+    ("content", "line", "cells"),
     [
-        (b"a,b,c\n1,2\n1,2,3,4\n", 1, 2),
-        (b"a,b,c\n\n1,2,3,4\n1,2\n", 2, 4),
-        (b'a,b,c\n"1,2",3\n', 1, 2),
-        (b'a,b,c\n"1\n2",3,4,5\n', 1, 4),
-        (b'a,b,c\n1,2\n"open,3,4\n', 1, 2),  # the first fault counts
-        (b"a,b,c\n1,2,3\n1,2,3,\n1,2\n", 2, 4),
+        (b"a,b,c\n1,2\n1,2,3,4\n", 2, 2),
+        (b"a,b,c\n\n1,2,3,4\n1,2\n", 3, 4),
+        (b'a,b,c\n"1,2",3\n', 2, 2),
+        (b'a,b,c\n"1\n2",3,4,5\n', 2, 4),
+        (b'a,b,c\n1,2\n"open,3,4\n', 2, 2),  # the first fault counts
+        (b"a,b,c\n1,2,3\n1,2,3,\n1,2\n", 3, 4),
     ],
 )
-def test_the_first_ragged_line_is_named(block: bytes, line: int, cells: int) -> None:
-    with pytest.raises(RaggedLine) as caught:
-        check_block(block, COMMAS, is_last=True)
-    assert (caught.value.line, caught.value.cells) == (line, cells)
+def test_the_first_ragged_line_is_named(content: bytes, line: int, cells: int, tmp_path: Path) -> None:
+    assert refusal(tmp_path / "a.csv", content).startswith(f"Line {line} of a.csv has {cells} cells where the header")
 
 
-@pytest.mark.parametrize("cell", [b'"weird al" yankovic', b'"a"b"', b'"open', b'"" "'])
-def test_stray_quotes(cell: bytes) -> None:
-    with pytest.raises(StrayQuote) as caught:
-        check_block(b'"a",b,c\n1,' + cell + b",3\n", COMMAS, is_last=True)
-    assert caught.value.line == 1
+@pytest.mark.parametrize("cell", [b'"weird al" yankovic', b'"a"b"', b'"open', b'"" "', b'"b"x', b'"b""'])
+def test_stray_quotes(cell: bytes, tmp_path: Path) -> None:
+    message = refusal(tmp_path / "a.csv", b'a,b,c\n"a",b,c\n1,' + cell + b",3\n")
+    assert message.startswith("Line 3 of a.csv has a quote")
 
 
-@pytest.mark.parametrize("cell", [b'6" pipe', b'a""b', b' "a"', b'the "big" one', b'x"'])
-def test_a_quote_within_a_cell_is_text(cell: bytes) -> None:
-    checked = check_block(b"1," + cell + b",3\n", COMMAS, is_last=True)
-    assert (checked.rows, checked.has_quotes) == (1, False)
+@pytest.mark.parametrize("cell", ['6" pipe', 'a""b', ' "a"', 'the "big" one', 'x"'])
+def test_a_quote_within_a_cell_is_text(cell: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(f"a,b,c\n1,{cell},3\n")
+    assert open_table(path).load(["b"]).rows() == [(cell,)]
 
 
-def test_lines_that_are_rows_without_quoting_make_a_doubtful_row() -> None:
-    checked = check_block(b'a,b,c\na,"open,1\nb,close",2\n', COMMAS, is_last=True)
-    assert (checked.broken_rows, checked.doubtful_rows, checked.doubtful_line) == (1, 1, 1)
-
-
-@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
-def test_cells_that_are_quoted_in_every_row_alike(end: bytes) -> None:
-    sound = (b'"a","b",c' + end) * 3
-    checked = check_block(sound, COMMAS, is_last=True)
-    assert checked.has_quotes and checked.has_simple_quotes and checked.rows == checked.lines == 3
-    for cell in (b'x"b"', b'"b"x', b'""', b'"b""'):
-        block = sound.replace(b'"b"', cell)
-        if cell == b'""':
-            assert check_block(block, COMMAS, is_last=True).has_simple_quotes
-        elif cell == b'x"b"':
-            assert not check_block(block, COMMAS, is_last=True).has_simple_quotes
-        else:
-            with pytest.raises(StrayQuote):
-                check_block(block, COMMAS, is_last=True)
+def test_a_cell_of_more_than_128_kilobytes(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text('a,b\n1,"' + "x," * 200_000 + '"\n')
+    assert open_table(path).load(["b"])["b"].str.len_bytes().to_list() == [400_000]
+    assert csv.field_size_limit() < 400_000

@@ -9,12 +9,12 @@ import polars as pl
 import pytest
 
 import modeling_glintru.data.prepare as prepare_module
-import modeling_glintru.data.whole as whole_module
+import modeling_glintru.data.prepared as whole_module
 from modeling_glintru.data.interactions import Interactions
 from modeling_glintru.data.prepare import PreparedData, load_prepared, prepare
+from modeling_glintru.data.prepared import with_everything
 from modeling_glintru.data.sequences import build_sequences
-from modeling_glintru.data.splits import Rows, Splits
-from modeling_glintru.data.whole import WHOLE, cut_users, with_everything
+from modeling_glintru.data.splits import WHOLE, Rows, Splits, cut_users
 from modeling_glintru.errors import DataError
 
 from .helpers import make_interactions, naive_histories, random_interactions

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from modeling_glintru.data.collator import SequenceCollator
+from modeling_glintru.data.batches import SequenceCollator
 from modeling_glintru.data.histories import history_lengths
 from modeling_glintru.data.windows import TrainingWindows
 from modeling_glintru.errors import DataError

@@ -6,8 +6,8 @@ import polars as pl
 import pytest
 from huggingface_hub import DatasetCard
 
-from modeling_glintru.data import hub_tables, load_source, load_titles, read_interactions
-from modeling_glintru.data.synthetic import synthetic_interactions, synthetic_item_titles
+from modeling_glintru.data import load_source, load_titles, read_interactions, readers
+from modeling_glintru.data.example_data import synthetic_interactions, synthetic_item_titles
 from modeling_glintru.errors import DataError, HubError
 from modeling_glintru.hub import push_interactions
 
@@ -48,12 +48,12 @@ def test_dates_stay_dates(hub):
 def test_a_large_one_is_streamed(hub, monkeypatch):
     push_interactions(read_interactions(FRAME), "ann/clicks")
     expected = load_source("ann/clicks").frame
-    monkeypatch.setattr(hub_tables, "STREAMED_BYTES", 10)
-    monkeypatch.setattr(hub_tables, "STREAMED_ROWS", 2)
+    monkeypatch.setattr(readers, "STREAMED_BYTES", 10)
+    monkeypatch.setattr(readers, "STREAMED_ROWS", 2)
     kinds = []
-    original = hub_tables.open_dataset
+    original = readers.open_dataset
     monkeypatch.setattr(
-        hub_tables, "open_dataset", lambda loaded, *rest: kinds.append(type(loaded).__name__) or original(loaded, *rest)
+        readers, "open_dataset", lambda loaded, *rest: kinds.append(type(loaded).__name__) or original(loaded, *rest)
     )
     assert load_source("ann/clicks").frame.equals(expected)
     assert kinds == ["IterableDatasetDict"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from modeling_glintru.data.example_data import synthetic_interactions
 from modeling_glintru.data.prepare import prepare
-from modeling_glintru.data.synthetic import synthetic_interactions
 from research import default_rule, few_to_validate, last_item_out, tuning
 
 

@@ -16,7 +16,7 @@ from modeling_glintru import GlintRUProcessor
 from modeling_glintru import jobs as runs
 from modeling_glintru.data import load_source, synthetic_interactions
 from modeling_glintru.data.prepare import prepare
-from modeling_glintru.data.whole import with_everything
+from modeling_glintru.data.prepared import with_everything
 from modeling_glintru.evaluation import RankingMetrics, target_ranks
 from modeling_glintru.recipe import Recipe, load_model_recipe, load_recipe
 from modeling_glintru.training import checkpoint, refit, train

@@ -1,8 +1,4 @@
-"""MovieLens-100K, taken out of the wheel of the PyPI package `recbole`, which ships it as an example.
-
-pip is asked for the package by name, so whatever registry this machine's pip uses is used. The files are checked, kept
-in the user's cache, and never part of this repository.
-"""
+"""Two data sets to try things on: MovieLens-100K, out of a package of PyPI, and a synthetic one."""
 
 from __future__ import annotations
 
@@ -17,10 +13,19 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
+import numpy as np
+import polars as pl
+
 from ..errors import DataError
 from .interactions import Interactions, read_interactions
 
-__all__ = ["LICENCE_NOTICE", "load_movielens_100k", "movielens_100k_titles"]
+__all__ = [
+    "LICENCE_NOTICE",
+    "load_movielens_100k",
+    "movielens_100k_titles",
+    "synthetic_interactions",
+    "synthetic_item_titles",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -42,10 +47,7 @@ LICENCE_NOTICE = (
 def load_movielens_100k(cache_dir: str | Path | None = None) -> Interactions:
     """MovieLens-100K: 100,000 ratings of 943 users for 1,682 films, times in seconds; each rating is an interaction.
 
-    The first call downloads about 2 MB; later calls read the cache. The licence notice is logged once per process.
-
-    Args:
-        cache_dir: Where the files are kept; `$XDG_CACHE_HOME/glintru` or `~/.cache/glintru` by default.
+    The first call downloads about 2 MB into `cache_dir` (`$XDG_CACHE_HOME/glintru` or `~/.cache/glintru` by default).
 
     Raises:
         DataError: The data can neither be found in the cache nor be had with pip, or is not what it should be.
@@ -130,3 +132,67 @@ def _show_licence() -> None:
 
 def _not_available(reason: str) -> DataError:
     return DataError(f"MovieLens-100K cannot be had ({reason}); try the synthetic data instead: --recipe demo.")
+
+
+VOLUMES = 8
+MIN_LENGTH, MAX_LENGTH = 6, 40
+GO_ON, NEW_SAGA = 0.75, 0.15  # what is left (0.10) is a uniform draw over all items
+HOUR = 3600
+START = 1_700_000_000  # seconds since 1970
+
+
+def synthetic_interactions(num_users: int = 800, num_items: int = 240, seed: int = 42) -> Interactions:
+    """Draws histories of 6 to 40 items with planted structure, in time order; at least 2 users and 16 items.
+
+    The catalogue consists of sagas of several volumes. Who has read volume k mostly reads volume k + 1 next, sometimes
+    begins another saga, and now and then takes anything. No item is popular, so popularity predicts next to nothing.
+    Ids are text (`"user-0001"`, `"saga-03-volume-5"`), times are in seconds; the same seed gives the same table.
+
+    Raises:
+        DataError: Too few users or items.
+    """
+    if num_users < 2 or num_items < 2 * VOLUMES:
+        raise DataError(
+            f"The synthetic set needs at least 2 users and {2 * VOLUMES} items, but got {num_users} and {num_items}."
+        )
+    rng = np.random.default_rng(seed)
+    shape = (num_users, MAX_LENGTH)
+    chance, anything = rng.random(shape), rng.integers(0, num_items, shape)
+    opening = rng.integers(0, -(-num_items // VOLUMES), shape) * VOLUMES
+    items = np.empty(shape, np.int64)
+    items[:, 0] = anything[:, 0]
+    # All users take a step at once.
+    for step in range(1, MAX_LENGTH):
+        following = items[:, step - 1] + 1
+        # After the last volume comes the first of some other saga.
+        following = np.where((following % VOLUMES == 0) | (following >= num_items), opening[:, step], following)
+        items[:, step] = np.select(
+            [chance[:, step] < GO_ON, chance[:, step] < GO_ON + NEW_SAGA],
+            [following, opening[:, step]],
+            anything[:, step],
+        )
+    times = START + rng.integers(0, 365 * 24, (num_users, 1)) * HOUR
+    times = times + np.cumsum(rng.integers(1, 72 * HOUR, shape), axis=1)
+    taken = np.arange(MAX_LENGTH) < rng.integers(MIN_LENGTH, MAX_LENGTH + 1, (num_users, 1))
+    users = np.broadcast_to(np.arange(num_users)[:, None], shape)
+    user_names = pl.Series([f"user-{user + 1:04d}" for user in range(num_users)])
+    item_names = pl.Series(_item_ids(num_items))
+    frame = pl.DataFrame(
+        {
+            "user_id": user_names.gather(users[taken]),
+            "item_id": item_names.gather(items[taken]),
+            "timestamp": times[taken],
+        }
+    ).sort("timestamp", maintain_order=True)
+    return Interactions(frame, {"user": "user_id", "item": "item_id", "time": "timestamp"}, "demo")
+
+
+def synthetic_item_titles(num_items: int = 240) -> dict[str, str]:
+    """Raw id to title, such as `"saga-03-volume-5"` to `"Saga 3, volume 5"`."""
+    return {
+        raw: f"Saga {item // VOLUMES + 1}, volume {item % VOLUMES + 1}" for item, raw in enumerate(_item_ids(num_items))
+    }
+
+
+def _item_ids(num_items: int) -> list[str]:
+    return [f"saga-{item // VOLUMES + 1:02d}-volume-{item % VOLUMES + 1}" for item in range(num_items)]

@@ -1,23 +1,62 @@
-"""Finds the files that a path means: a name is a name; a folder or a `*` that names no file means part files."""
+"""Finds the files that a path means, and reads text out of them, whatever its encoding and compression."""
 
 from __future__ import annotations
 
+import bz2
+import codecs
+import functools
 import glob
+import gzip
+import lzma
 import os
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
 
 from ..errors import DataError
-from .json_lines import JSON_SUFFIXES
-from .text_blocks import COMPRESSIONS
-from .text_files import TEXT_SUFFIXES
+from .table import unreadable
 
-__all__ = ["SUFFIXES", "NamedFiles", "find_files", "find_listed", "suffix_of"]
+__all__ = [
+    "JSON_SUFFIXES",
+    "SUFFIXES",
+    "TEXT_SUFFIXES",
+    "NamedFiles",
+    "check_encoding",
+    "find_files",
+    "find_listed",
+    "is_prepared",
+    "text_blocks",
+]
 
+TEXT_SUFFIXES = (".csv", ".tsv", ".txt", ".dat", ".inter", ".item")
+JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 SUFFIXES = (".csv", ".tsv", ".parquet", *JSON_SUFFIXES, *TEXT_SUFFIXES[2:])
+SUMMARY_FILE = "summary.json"  # of a folder of prepared data
 HIDDEN = (".", "_")  # what Spark writes beside its part files begins with one of these
 PATTERN_MARKS = "*?"
+BLOCK_BYTES = 2**24
+LONGEST_LINE = 2**28
+# A longer mark stands before a shorter one that it begins with.
+BYTE_ORDER_MARKS = {
+    codecs.BOM_UTF8: "utf-8",
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+READING_ERRORS = (OSError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowException)
+OPENERS: dict[str, Any] = {
+    "": functools.partial(open, mode="rb", buffering=0),
+    ".gz": gzip.open,
+    ".bz2": bz2.open,
+    ".xz": lzma.open,
+    ".zst": lambda path: pa.CompressedInputStream(pa.OSFile(str(path)), "zstd"),
+}
+COMPRESSIONS = tuple(suffix for suffix in OPENERS if suffix)
 
 
 @dataclass(frozen=True)
@@ -43,18 +82,13 @@ def suffix_of(path: Path) -> str:
 
 
 def find_files(name: str) -> NamedFiles | None:
-    """The files that a name means.
+    """The files that a name means, or None where it means none.
 
-    Args:
-        name: A file, taken literally even with `[`, `*` or `?` in it; or a folder of part files; or a pattern with `*`
-            or `?`, where there is no file of this very name. Of a folder and a pattern, names that begin with a dot or
-            an underscore are left out, and so are files of no bytes; a folder is not read with its sub-folders.
-
-    Returns:
-        The files, or None where the name means none.
+    A file is taken literally, even with `[`, `*` or `?` in its name. A folder or a pattern means part files, without
+    empty ones and those whose names begin with a dot or an underscore; a folder is not read with its sub-folders.
 
     Raises:
-        DataError: A file is empty, or its suffix is not known; or there are part files of several kinds, or none, or
+        DataError: A file is empty or its suffix unknown; or there are part files of several kinds, or none, or
             sub-folders with tables beside them.
     """
     path = Path(name).expanduser()
@@ -156,3 +190,90 @@ def _holds_tables(folder: Path) -> bool:
 
 def _counted(paths: Sequence[Path], word: str) -> str:
     return f"{len(paths)} {word}{'' if len(paths) == 1 else 's'}"
+
+
+def is_prepared(source: str | None) -> bool:
+    """Whether a source is a folder of prepared data."""
+    return source is not None and (Path(source) / SUMMARY_FILE).is_file()
+
+
+def check_encoding(encoding: str | None) -> str | None:
+    """The name that Python's codecs have for an encoding.
+
+    Raises:
+        DataError: Python has no such encoding of text.
+    """
+    if encoding is None:
+        return None
+    try:
+        "".encode(encoding)  # refuses codecs that are not of text, such as zlib
+        return codecs.lookup(encoding).name
+    except LookupError as error:
+        raise DataError(
+            f"The encoding {encoding!r} (--encoding) is not known; usual ones are utf-8, utf-16, latin-1 and cp1252."
+        ) from error
+
+
+def text_blocks(path: Path, encoding: str | None, kind: str, size: int | None = None) -> Iterator[bytes]:
+    """Reads a file of text, `size` bytes at a time.
+
+    Yields blocks of whole lines in UTF-8 without a byte order mark, each ending with a line feed. A byte that the
+    encoding does not know stays as it is (it may stand in a column that nobody wants). `kind` names the file's format
+    in errors.
+
+    Raises:
+        DataError: The file cannot be read or decoded, or has a line of more than `LONGEST_LINE` bytes.
+    """
+    rest = b""
+    for piece in _in_utf8(path, encoding, kind, size or BLOCK_BYTES):
+        end = piece.rfind(b"\n") + 1
+        if end:
+            yield rest + piece[:end]
+            rest = piece[end:]
+        else:
+            rest += piece
+            if len(rest) > LONGEST_LINE:
+                raise DataError(f"{path.name} is not {kind}: a line of it is longer than {LONGEST_LINE >> 20} MB.")
+    if rest:
+        yield rest + b"\n"
+
+
+def _in_utf8(path: Path, encoding: str | None, kind: str, size: int) -> Iterator[bytes]:
+    decoder: codecs.IncrementalDecoder | None = None
+    is_first, has_bare_returns, is_last = True, False, False
+    try:
+        with OPENERS[path.suffix.lower() if path.suffix.lower() in OPENERS else ""](path) as file:
+            while not is_last:
+                piece = file.read(size)
+                is_last = not piece
+                if is_first:
+                    encoding = _encoding_of(piece, encoding, path)
+                    if encoding != "utf-8":
+                        decoder = codecs.getincrementaldecoder(encoding)("surrogateescape")
+                if decoder is not None:
+                    piece = decoder.decode(piece, final=is_last).encode("utf-8", "surrogateescape")
+                if is_first:
+                    piece = piece.removeprefix(codecs.BOM_UTF8)
+                    has_bare_returns = b"\r" in piece and b"\n" not in piece  # line ends of a Mac before 2001
+                    is_first = False
+                if piece:
+                    yield piece.replace(b"\r", b"\n") if has_bare_returns else piece
+    except UnicodeError as error:
+        raise DataError(
+            f"{path.name} is not text in {encoding} ({error}); name its encoding, for example --encoding latin-1."
+        ) from error
+    except READING_ERRORS as error:
+        raise unreadable(path, kind, error) from error
+
+
+def _encoding_of(piece: bytes, encoding: str | None, path: Path) -> str:
+    """The encoding of a file that begins with some bytes, where the caller gave this encoding or None."""
+    if encoding not in (None, "utf-8", "utf-8-sig"):
+        return str(encoding)
+    marked = next((name for mark, name in BYTE_ORDER_MARKS.items() if piece.startswith(mark)), None)
+    if marked is None and b"\0" in piece[:1000]:
+        raise DataError(
+            f"{path.name} is not text in UTF-8 (it holds zero bytes); if it is UTF-16 without a byte order mark, "
+            "add --encoding utf-16-le."
+        )
+    return marked or "utf-8"

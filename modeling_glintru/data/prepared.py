@@ -1,0 +1,277 @@
+"""Prepared data: histories for training and evaluation with their vocabulary, in memory or as a folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from ..errors import DataError, GlintRUError
+from ..models.configuration_glintru import UNKNOWN_GAP
+from .files import SUMMARY_FILE
+from .histories import iterate_flat_histories
+from .splits import PARTS
+from .summary import describe, recurring_training_targets
+
+if TYPE_CHECKING:
+    from datasets import Dataset, DatasetDict
+
+    from ..models.processing_glintru import GlintRUProcessor
+
+__all__ = [
+    "PreparedData",
+    "check_output_folder",
+    "load_prepared",
+    "read_summary",
+    "whole_folder",
+    "with_everything",
+    "write_summary",
+]
+
+FORMAT = "glintru-prepared"
+FORMAT_VERSION = 1
+ROWS_PER_CHUNK = 65_536  # the 32-bit offsets of a list column must not overflow
+COLUMNS = {
+    "train": ["user_id", "item_ids"],
+    "validation": ["user_id", "item_ids", "target"],
+    "test": ["user_id", "item_ids", "target"],
+}
+GAPS = "time_gaps"  # a further column, on request
+LISTS = {"item_ids": pa.list_(pa.int32()), GAPS: pa.list_(pa.float32())}
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """Histories ready for training and evaluation.
+
+    Args:
+        dataset: `train` with rows `user_id` (raw), `item_ids` (int32 indices, oldest first); `validation` and `test`
+            with rows `user_id`, `item_ids` (the full history) and `target` (int32). On request also `time_gaps`:
+            float32, for each item the time to the next one or to the target, in seconds for dates and else in the
+            table's unit; -1 after the last of a training history. Where the split cuts off what follows a test target
+            (`temporal`), `whole` holds the complete histories of those users, for a last training on everything.
+        processor: Holds the item vocabulary: all items of the (filtered) table, index 0 is padding.
+        summary: What was done and counted; fit for JSON.
+    """
+
+    dataset: DatasetDict
+    processor: GlintRUProcessor
+    summary: dict[str, Any]
+
+    @cached_property
+    def item_counts(self) -> np.ndarray:
+        """int64, length `vocab_size`: how often each item occurs in the training histories (index 0: never)."""
+        return item_counts(self.dataset["train"], self.processor.vocab_size)
+
+    @cached_property
+    def recurring(self) -> float:
+        """Share of the training targets that stood in the history before, 0 to 1."""
+        known = self.summary.get("recurring_targets")  # prepared folders of earlier versions do not have it
+        return recurring_training_targets(self.dataset["train"]) if known is None else known["train"]
+
+    def describe(self) -> str:
+        """The summary in a few lines for people."""
+        return describe(self.summary, self.processor.recommend_seen)
+
+
+def item_counts(split: Dataset, vocab_size: int) -> np.ndarray:
+    """int64, length `vocab_size`: how often each item occurs in the histories of a split."""
+    counts = np.zeros(vocab_size, np.int64)
+    for items, _ in iterate_flat_histories(split, ROWS_PER_CHUNK):
+        counts += np.bincount(items, minlength=vocab_size)
+    return counts
+
+
+def load_prepared(folder: str | Path) -> PreparedData:
+    """Opens what `prepare` wrote; histories are memory-mapped, not read.
+
+    Raises:
+        DataError: The folder is missing, not prepared data, incomplete or damaged.
+    """
+    from datasets import DatasetDict, load_from_disk
+
+    from ..models.processing_glintru import GlintRUProcessor
+
+    folder = Path(folder)
+    summary = read_summary(folder)
+    try:
+        dataset = load_from_disk(str(folder / "dataset"))
+        assert isinstance(dataset, DatasetDict)
+        rows = [dataset[part].num_rows for part in PARTS]
+        columns = [dataset[part].column_names for part in PARTS]
+    # Arrow, the file system and `datasets` each have their own errors; all mean the same here.
+    except Exception as error:
+        raise DataError(f"The data sets of {folder} are missing or damaged; run glintru prepare again.") from error
+    try:
+        processor = GlintRUProcessor.from_pretrained(str(folder))
+    except GlintRUError as error:
+        raise DataError(f"The item vocabulary of {folder} is missing or damaged; run glintru prepare again.") from error
+    expected = [summary.get("train_histories")]
+    expected += [summary.get(f"{part}_targets", summary.get(f"{part}_users")) for part in ("validation", "test")]
+    gaps = [GAPS] if summary.get("options", {}).get(GAPS) else []
+    if (
+        rows != expected
+        or columns != [[*names, *gaps] for names in COLUMNS.values()]
+        or len(processor) != summary.get("items")
+    ):
+        raise DataError(f"The files of {folder} do not belong together; run glintru prepare again.")
+    return PreparedData(dataset, processor, summary)
+
+
+def with_everything(data: PreparedData) -> PreparedData:
+    """The same data with every user's complete history for training, a row a user, in the order of the users.
+
+    The other parts stay as they are, but nothing is held out any more: figures on them would mean nothing.
+
+    Raises:
+        DataError: The parts do not hold all interactions, as in a folder that an older version prepared by time.
+    """
+    parts = [_lists(data.dataset[name]) for name in data.dataset]
+    sizes = [part.select("user_id", length=_length(part)) for part in parts]
+    # The longest row of each user is chosen before any row is copied.
+    longest = pl.concat(part.with_row_index("row").with_columns(part=number) for number, part in enumerate(sizes))
+    longest = longest.sort("length").unique("user_id", keep="last", maintain_order=True)
+    chosen = (part[longest.filter(part=number)["row"]] for number, part in enumerate(parts))
+    table = pl.concat(map(_with_target, chosen)).sort("user_id")
+    found, expected = int(table["item_ids"].list.len().sum()), data.summary["interactions"]
+    if found != expected:
+        raise DataError(
+            f"The prepared data holds {found:,} of its {expected:,} interactions: what follows the test targets of its "
+            "split was left out by an older version, so there is no training on everything (--refit); run glintru "
+            "prepare again, or give --data the interactions themselves."
+        )
+    train = _dataset(table, data.dataset["train"].data.schema)
+    return replace(data, dataset=type(data.dataset)({**data.dataset, "train": train}))
+
+
+def _lists(part: Dataset) -> pl.DataFrame:
+    """The rows of a part as they are, for polars."""
+    columns = {}
+    for name in part.column_names:
+        column = part.data.column(name)
+        columns[name] = pl.Series(name, column.cast(pa.large_list(column.type.value_type)) if name in LISTS else column)
+    return pl.DataFrame(columns)
+
+
+def _length(part: pl.DataFrame) -> pl.Expr:
+    return pl.col("item_ids").list.len() + ("target" in part.columns)
+
+
+def _with_target(part: pl.DataFrame) -> pl.DataFrame:
+    """Histories with their targets at the end; after a target comes no known time."""
+    if "target" not in part.columns:
+        return part
+    ends = {"item_ids": pl.col("target"), "time_gaps": pl.lit(UNKNOWN_GAP, pl.Float32)}
+    return part.select("user_id", *(pl.concat_list(name, ends[name]) for name in part.columns if name in ends))
+
+
+def _dataset(table: pl.DataFrame, schema: pa.Schema) -> Dataset:
+    from datasets import Dataset
+
+    schema = pa.schema([(name, LISTS.get(name, schema.field(name).type)) for name in table.columns])
+    pieces = [piece.to_arrow().cast(schema) for piece in table.iter_slices(ROWS_PER_CHUNK)]
+    return Dataset(pa.concat_tables(pieces))
+
+
+def check_output_folder(folder: Path, overwrite: bool) -> None:
+    """Refuses a folder that holds something.
+
+    With `overwrite`, prepared data may be replaced; anything else is refused all the same.
+
+    Raises:
+        DataError: The folder is in the way.
+    """
+    if not folder.exists():
+        if folder.is_symlink():
+            raise DataError(f"{folder} is a link to nowhere; choose another output folder.")
+        return
+    if not folder.is_dir():
+        raise DataError(f"{folder} is a file, but prepared data is a folder; choose another output folder.")
+    entries = {entry.name for entry in folder.iterdir()}
+    if not entries:
+        return
+    try:
+        own = {SUMMARY_FILE, *read_summary(folder)["files"]}
+    except DataError:
+        own = set()
+    foreign = sorted(entries - own)
+    if foreign:
+        raise DataError(
+            f"{folder} holds something else ({foreign[0]!r}), which is never overwritten; choose another output folder."
+        )
+    if not overwrite:
+        raise DataError(f"{folder} already holds prepared data; choose another output folder or allow --overwrite.")
+
+
+@contextmanager
+def whole_folder(folder: Path, overwrite: bool) -> Iterator[Path]:
+    """Gives a temporary sibling to write into, which takes the place of `folder` when all went well."""
+    check_output_folder(folder, overwrite)
+    token = secrets.token_hex(4)
+    unfinished = folder.with_name(f".{folder.name}.{token}.unfinished")
+    replaced = folder.with_name(f".{folder.name}.{token}.replaced")
+    try:
+        unfinished.mkdir(parents=True)
+    except OSError as error:
+        raise DataError(f"{folder} cannot be written ({error.strerror or error}).") from error
+    try:
+        yield unfinished
+        check_output_folder(folder, overwrite)
+        if folder.exists():
+            folder.rename(replaced)
+        try:
+            unfinished.rename(folder)
+        except OSError:
+            if replaced.exists():
+                replaced.rename(folder)
+            raise
+    except OSError as error:
+        raise DataError(f"{folder} cannot be written ({error.strerror or error}).") from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        if folder.exists():
+            shutil.rmtree(replaced, ignore_errors=True)
+
+
+def write_summary(folder: Path, summary: dict[str, Any]) -> None:
+    """Writes `summary.json`, with the names of all files beside it."""
+    files = sorted(os.listdir(folder))
+    content = {"format": FORMAT, "format_version": FORMAT_VERSION, "files": files, **summary}
+    (folder / SUMMARY_FILE).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """Reads `summary.json` and checks that this package wrote it.
+
+    Raises:
+        DataError: The folder is missing, not prepared data, or of a newer version.
+    """
+    if not folder.is_dir():
+        raise DataError(f"There is no folder {folder}; make it with glintru prepare.")
+    try:
+        summary = json.loads((folder / SUMMARY_FILE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(
+            f"{folder} is not prepared data: it has no {SUMMARY_FILE}; make it with glintru prepare."
+        ) from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{folder / SUMMARY_FILE} is damaged; run glintru prepare again.") from error
+    if not isinstance(summary, dict) or summary.get("format") != FORMAT or not isinstance(summary.get("files"), list):
+        raise DataError(f"{folder} is not prepared data: its {SUMMARY_FILE} is of another kind.")
+    if summary.get("format_version") != FORMAT_VERSION:
+        raise DataError(
+            f"{folder} was prepared in format {summary.get('format_version')}, but this version reads "
+            f"{FORMAT_VERSION}; run glintru prepare again."
+        )
+    return summary
