@@ -42,6 +42,11 @@ LICENCE_NOTICE = (
     "publications (Harper and Konstan 2015, doi:10.1145/2827872), not to be redistributed and not for commercial use "
     "without permission."
 )
+VOLUMES = 8
+MIN_LENGTH, MAX_LENGTH = 6, 40
+GO_ON, NEW_SAGA = 0.75, 0.15  # what is left (0.10) is a uniform draw over all items
+HOUR = 3600
+START = 1_700_000_000  # seconds since 1970
 
 
 def load_movielens_100k(cache_dir: str | Path | None = None) -> Interactions:
@@ -132,13 +137,6 @@ def _show_licence() -> None:
 
 def _not_available(reason: str) -> DataError:
     return DataError(f"MovieLens-100K cannot be had ({reason}); try the synthetic data instead: --recipe demo.")
-
-
-VOLUMES = 8
-MIN_LENGTH, MAX_LENGTH = 6, 40
-GO_ON, NEW_SAGA = 0.75, 0.15  # what is left (0.10) is a uniform draw over all items
-HOUR = 3600
-START = 1_700_000_000  # seconds since 1970
 
 
 def synthetic_interactions(num_users: int = 800, num_items: int = 240, seed: int = 42) -> Interactions:

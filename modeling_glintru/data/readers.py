@@ -29,6 +29,9 @@ from .text_layout import check_text_options
 
 __all__ = ["SUFFIXES", "Table", "hub_file", "open_dataset", "open_hub_dataset", "open_parquet", "open_table"]
 
+STREAMED_BYTES = 2**30  # a Hub data set above this size is streamed
+STREAMED_ROWS = 100_000  # at a time
+
 
 def open_table(
     source: Any,
@@ -159,10 +162,6 @@ def _guarded(path: Path, read: Callable[[], Any]) -> Any:
     # polars panics (an exception of its own, below BaseException) on some damaged files.
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         raise unreadable(path, "Parquet", error) from error
-
-
-STREAMED_BYTES = 2**30  # a Hub data set above this size is streamed
-STREAMED_ROWS = 100_000  # at a time
 
 
 def open_dataset(source: Any, split: str, display: str) -> Table:

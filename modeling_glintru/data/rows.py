@@ -16,6 +16,11 @@ __all__ = ["MISSING_TEXT", "Rows", "first_of", "giant_note", "looks_like_session
 MISSING_TEXT = ("", "NA", "N/A", "n/a", "null", "NULL", "None", "nan", "NaN", r"\N")
 NEGATIVE_INTEGER = r"^-[0-9]+$"
 NATURAL_NUMBER = r"^[0-9]+$"
+GIANT_SHARE, GIANT_TIMES_EVEN = 0.05, 4
+GIANT_ROWS, GIANT_IDS, GIANT_SAMPLE = 100, 20, 100_000
+LONGEST_NOTE = 160
+EVENTS = ("event", "eventtype", "behavior", "behaviortype", "behaviour", "action", "actiontype", "type", "interaction")
+RATINGS = ("rating", "overall", "stars", "score", "ratings")
 
 
 class Rows:
@@ -160,13 +165,6 @@ def first_of(column: pl.Series, wrong: pl.Series, place: Callable[[int], str]) -
     """The first value that is wrong and where it stands, for an error; `wrong` is True at each such value."""
     row = wrong.arg_true()[0]
     return f"{column[row]!r} in {place(row)}"
-
-
-GIANT_SHARE, GIANT_TIMES_EVEN = 0.05, 4
-GIANT_ROWS, GIANT_IDS, GIANT_SAMPLE = 100, 20, 100_000
-LONGEST_NOTE = 160
-EVENTS = ("event", "eventtype", "behavior", "behaviortype", "behaviour", "action", "actiontype", "type", "interaction")
-RATINGS = ("rating", "overall", "stars", "score", "ratings")
 
 
 def giant_note(ids: pl.Series, role: str, column: str) -> str | None:

@@ -18,6 +18,9 @@ from ..models.configuration_glintru import check_knows_time
 
 __all__ = ["ItemKNNScorer", "ModelScorer", "OwnItemsScorer", "PopularityScorer", "Scorer"]
 
+ORDERS = ("newest", "frequent")
+MAX_BLOCK = 2**24  # similarities held at once: 64 MB in float32
+
 
 class Scorer(Protocol):
     """Anything that scores all items after each history; models and baselines alike.
@@ -90,9 +93,6 @@ class ModelScorer:
         return padded
 
 
-ORDERS = ("newest", "frequent")
-
-
 class PopularityScorer:
     """Scores item j with its number of occurrences in the training histories: s(j) = count(j).
 
@@ -145,9 +145,6 @@ class OwnItemsScorer:
             own = newness if self.order == "newest" else counts + newness / (len(history) + 1)
             scores[row, items] = torch.from_numpy(own + 1)
         return scores
-
-
-MAX_BLOCK = 2**24  # similarities held at once: 64 MB in float32
 
 
 class ItemKNNScorer:
