@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,10 +19,10 @@ from ..errors import ModelFolderError, RecipeError
 from ..models.auto import MODELS
 from ..models.loading import load_model_folder
 from ..models.processing_glintru import GlintRUProcessor
-from ..recipe import FineTuningRecipe, Recipe, model_fields
+from ..recipe import FineTuningRecipe, Recipe, model_section
 from .adapters import check_adapters
 
-__all__ = ["Start", "model_section", "open_start", "weights_checksum"]
+__all__ = ["Start", "open_start", "weights_checksum"]
 
 
 @dataclass(frozen=True)
@@ -98,13 +97,6 @@ def open_start(settings: FineTuningRecipe) -> Start:
 def is_changeable(field: str) -> bool:
     """Whether a field of a config may be changed without making the weights useless: those of dropout alone."""
     return field.endswith("_dropout")
-
-
-def model_section(model: PreTrainedModel) -> dict[str, Any]:
-    """The `model` section of a recipe for models like this one."""
-    name = model.config.model_type
-    fields = (field for field in model_fields(name) if field != "name")
-    return {"name": name} | {field: getattr(model.config, field) for field in fields}
 
 
 def histories(split: Dataset) -> Iterator[np.ndarray]:
