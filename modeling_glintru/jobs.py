@@ -325,7 +325,8 @@ def train_and_evaluate(
     if note := prepared_otherwise(recipe.data, facts):
         hear(note)
     is_fresh = not is_prepared(recipe.data.source)
-    recipe, choices = resolve(recipe, facts, given, start)  # from here on it is only read
+    fitted = {} if start is None else {"fitted": start.fitted}
+    recipe, choices = resolve(recipe, facts, given, **fitted)  # from here on it is only read
     if given is not None and is_fresh:  # as if it had been prepared with the whole recipe
         data.summary["options"]["max_length"] = recipe.training.max_length
     hear("\n".join([*([describe(choices)] if choices else []), plan(recipe)]))

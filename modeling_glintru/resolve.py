@@ -7,7 +7,7 @@ of it, which the run then only reads, and which is written beside the weights.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -30,9 +30,9 @@ from .recipe import (
     find_model_recipe,
     flat_loss,
     load_recipe,
+    model_section,
 )
 from .rule import Choice, DataShape, blank_recipe, data_shape, preset
-from .training.start import Start, model_section
 
 __all__ = [
     "DataFacts",
@@ -235,7 +235,10 @@ def for_another_table(recipe: Recipe, source: Any) -> Recipe:
 
 
 def resolve(
-    recipe: Recipe, facts: DataFacts, given: Sequence[str] | None = None, start: Start | None = None
+    recipe: Recipe,
+    facts: DataFacts,
+    given: Sequence[str] | None = None,
+    fitted: Callable[[Recipe], Recipe] = lambda recipe: recipe,
 ) -> tuple[Recipe, list[Choice]]:
     """The complete recipe of a run: nothing in it depends on the data any more, and the run only reads it.
 
@@ -243,7 +246,7 @@ def resolve(
         recipe: Of the request.
         facts: Of the prepared data.
         given: As of `Request`.
-        start: The model that a fine-tuning starts from.
+        fitted: What the model that a fine-tuning starts from makes of a recipe, see `training.start.Start.fitted`.
 
     Returns:
         The recipe, with files by their names alone since a folder says more than it should, and the choices of the rule
@@ -258,9 +261,7 @@ def resolve(
         recipe, choices = preset(facts.shape, recipe, given)
         if recipe.fine_tuning is not None:
             recipe, choices = gentler(recipe, given), []
-    if start is not None:
-        recipe = start.fitted(recipe)
-    return without_folders(recipe), choices
+    return without_folders(fitted(recipe)), choices
 
 
 def as_prepared(recipe: Recipe, facts: DataFacts) -> Recipe:

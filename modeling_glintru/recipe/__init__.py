@@ -22,6 +22,7 @@ from .schema import (
     Recipe,
     TrainingRecipe,
     model_fields,
+    model_section,
 )
 
 __all__ = [
@@ -48,6 +49,7 @@ __all__ = [
     "load_model_recipe",
     "load_recipe",
     "model_fields",
+    "model_section",
     "one_of",
     "parse_yaml",
     "read_yaml",

@@ -445,6 +445,13 @@ def model_fields(model: str) -> dict[str, Any]:
     return {"name": str} | declared_fields(MODELS[model].config_class)
 
 
+def model_section(model: Any) -> dict[str, Any]:
+    """The `model` section of a recipe for models like this one."""
+    name = model.config.model_type
+    fields = (field for field in model_fields(name) if field != "name")
+    return {"name": name} | {field: getattr(model.config, field) for field in fields}
+
+
 def declared_fields(kind: type) -> dict[str, Any]:
     """The fields that our configs themselves declare, without those that follow from the data."""
     kinds = [base for base in reversed(kind.__mro__) if issubclass(base, NextItemConfig)]

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,9 +20,9 @@ from ..errors import ModelFolderError, RecipeError
 from ..models.auto import MODELS
 from ..models.loading import load_model_folder
 from ..models.processing_glintru import GlintRUProcessor
-from ..recipe import FineTuningRecipe, Recipe, model_fields
+from ..recipe import FineTuningRecipe, Recipe, model_section
 
-__all__ = ["Start", "add_adapters", "merge_adapters", "model_section", "open_start", "weights_checksum"]
+__all__ = ["Start", "add_adapters", "merge_adapters", "open_start", "weights_checksum"]
 
 
 @dataclass(frozen=True)
@@ -98,13 +97,6 @@ def open_start(settings: FineTuningRecipe) -> Start:
 def is_changeable(field: str) -> bool:
     """Whether a field of a config may be changed without making the weights useless: those of dropout alone."""
     return field.endswith("_dropout")
-
-
-def model_section(model: PreTrainedModel) -> dict[str, Any]:
-    """The `model` section of a recipe for models like this one."""
-    name = model.config.model_type
-    fields = (field for field in model_fields(name) if field != "name")
-    return {"name": name} | {field: getattr(model.config, field) for field in fields}
 
 
 def histories(split: Dataset) -> Iterator[np.ndarray]:

@@ -12,9 +12,9 @@ from modeling_glintru.data import synthetic_interactions
 from modeling_glintru.data.prepare import prepare
 from modeling_glintru.errors import RecipeError
 from modeling_glintru.models.auto import MODELS
-from modeling_glintru.recipe import FineTuningRecipe, load_recipe
+from modeling_glintru.recipe import FineTuningRecipe, load_recipe, model_section
 from modeling_glintru.training import train
-from modeling_glintru.training.start import Start, histories, model_section, weights_checksum
+from modeling_glintru.training.start import Start, histories, weights_checksum
 
 from ..model.helpers import small_model
 
