@@ -67,8 +67,13 @@ class ItemFilter:
             GlintRUError: The model knows no item of `allowed`; else as `ItemSet`.
         """
         only = None if allowed is None else allowed_indices(processor, allowed, unknown_items)
-        never = np.zeros(0, np.int64) if exclude is None else item_indices(processor, exclude, unknown_items)
-        return cls(processor, None if only is None else np.unique(only), np.unique(never[never > 0]))
+        if only is not None:
+            only = np.unique(only)
+        never = np.zeros(0, np.int64)
+        if exclude is not None:
+            found = item_indices(processor, exclude, unknown_items)
+            never = np.unique(found[found > 0])
+        return cls(processor, only, never)
 
     def __bool__(self) -> bool:
         """Whether any item is left out."""
