@@ -228,7 +228,8 @@ def run_comparison(
     for row in comparison.rows[name]:
         if recipe := comparison.row_recipe(name, row, validation):
             (output_dir / "recipes").mkdir(exist_ok=True)
-            anywhere = replace(recipe, name=row, data=replace(recipe.data, **dict.fromkeys(FILES)))
+            no_files: dict[str, Any] = dict.fromkeys(FILES)
+            anywhere = replace(recipe, name=row, data=replace(recipe.data, **no_files))
             anywhere.save(output_dir / "recipes" / f"{row}.yaml")
     say(f"\n{terminal_table(report, first)}")
     say(f"\nWritten: {', '.join(str(file) for file in written)}")
