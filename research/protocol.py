@@ -421,7 +421,7 @@ def study(
         dict.fromkeys(data, references),
         protocol.final_seeds,
         protocol.metric,
-        {name: protocol.pass_seconds(part) for name, part in data.items()},
+        pass_seconds={name: protocol.pass_seconds(part) for name, part in data.items()},
         protocol=protocol,
         ablate=tuple(ablate),
         first_look=first_look,

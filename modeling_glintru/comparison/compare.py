@@ -30,9 +30,10 @@ from ..rule import blank_recipe, data_shape, preset
 from .estimate import declared_seconds
 from .page import terminal_table, write_page
 from .plan import Comparison, Search, draw_settings
-from .queue import Job, run_queue
+from .queue import NOTHING_LEFT, Job, check_data, run_queue
 from .results import Results
 from .rows import Report, verdict
+from .run_trial import data_counts
 from .trials import FILES, METRICS
 
 __all__ = ["check_same_split", "compare_trained", "declare", "run_comparison", "search_space"]
@@ -95,7 +96,15 @@ def declare(
     name = _table_name(base)
     references = tuple(reference_names(base, data))
     seconds = {name: declared_seconds(data_shape(data))}
-    return Comparison({name: base}, {name: rows}, {name: references}, tuple(seeds), base.training.metric, seconds)
+    return Comparison(
+        data={name: base},
+        rows={name: rows},
+        references={name: references},
+        seeds=tuple(seeds),
+        metric=base.training.metric,
+        counts={name: data_counts(data)},
+        pass_seconds=seconds,
+    )
 
 
 def _named(models: Sequence[str], changes: Sequence[str]) -> dict[str, Recipe]:
@@ -201,10 +210,13 @@ def run_comparison(
     if retry_failed and not dry_run:
         results.forget_failures(name)
     job = Job(comparison, results.folder, None if max_minutes is None else time.time() + 60 * max_minutes, workers)
-    say(job.describe())
+    check_data(results, name, comparison.counts[name], bool(comparison.data[name].evaluation.recommend_seen))
+    left = job.describe()
+    say(left)
     if dry_run:
         return []
-    run_queue(job, say)
+    if left != NOTHING_LEFT:
+        run_queue(job, say)
     failed = [line for line in results.read(name).values() if line["status"] == "failed"]
     if failed:
         say(f"{len(failed)} of the runs failed: {failed[0]['error']} (--retry_failed runs them again)")

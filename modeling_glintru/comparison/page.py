@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,16 @@ __all__ = ["draw_intervals", "markdown_table", "terminal_table", "value_cell", "
 
 logger = logging.getLogger(__name__)
 OURS, OTHERS = "#c8553d", "#30638e"
+ABOUT = """\
+{size} The table was split by `{split}`, and every model ranked the same candidates for the same test users: {ranked}.
+Values are means over the seeds; intervals are 95 %, from a bootstrap over users and seeds. Differences are paired, over
+the same users, and a model is called better or worse only where the interval of its difference excludes zero. Every
+model {settings}. Validation chose the epochs; nothing was chosen on the test users.
+"""
 PAGE = """\
 # {title}
 
-{size} The table was split by `{split}`, and every model ranked the same candidates for the same test users:
-{ranked}. Values are means over the seeds; intervals are 95 %, from a bootstrap over users and seeds. Differences are
-paired, over the same users, and a model is called better or worse only where the interval of its difference excludes
-zero. Every model {settings}. Validation chose the epochs; nothing was chosen on the test users.
+{about}
 
 {main}
 {chart}
@@ -33,10 +37,9 @@ Training is the median CPU time of one run, validation included; for one user al
 {cost}
 ## Settings
 
-Train one of these models again, and keep it, with `glintru train --recipe {recipes}/MODEL.yaml --data FILE`.
+Train one of these models again, and keep it, with `glintru train --recipe recipes/MODEL.yaml --data FILE`.
 
-{chosen}
-"""
+{chosen}"""
 
 
 def markdown_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -148,8 +151,7 @@ def _markdown(report: Report, first: str, settings: str, chart: str | None) -> s
          " ".join(str(line["seed"]) for line in row.lines)]
         for row in trained
     ]  # fmt: skip
-    return PAGE.format(
-        title=f"Models compared on {report.name}",
+    about = ABOUT.format(
         size=(
             f"{counts['users']:,} users, {counts['items']:,} items, {counts['interactions']:,} interactions; "
             f"{counts['test_users']:,} test users."
@@ -159,10 +161,13 @@ def _markdown(report: Report, first: str, settings: str, chart: str | None) -> s
         if report.recommends_seen
         else "all items that the user has not taken yet",
         settings=settings,
+    )
+    return PAGE.format(
+        title=f"Models compared on {report.name}",
+        about=textwrap.fill(" ".join(about.split()), 118, break_on_hyphens=False, break_long_words=False),
         main=markdown_table(titles, main),
-        chart=f"\n![{metric.upper()} with 95 % intervals]({chart})\n" if chart else "",
+        chart=f"![{metric.upper()} with 95 % intervals]({chart})\n" if chart else "",
         cost=markdown_table(["model", "parameters", "training", "one user", "best epochs"], cost),
-        recipes="recipes",
         chosen=markdown_table(["model", "setting", f"validation {metric.upper()}", "seeds"], chosen),
     )
 

@@ -167,6 +167,7 @@ class Comparison:
         references: Name of a data set to the references, rows that are not trained.
         seeds: Seeds of the runs that are measured.
         metric: The validation metric that chooses epochs and settings.
+        counts: Name of a data set to its users, items, interactions and test users, where they are known.
         pass_seconds: Name of a data set to CPU seconds that one pass over it takes, by model, at `hidden_size` 64.
     """
 
@@ -175,6 +176,7 @@ class Comparison:
     references: dict[str, tuple[str, ...]] = field(default_factory=dict)
     seeds: tuple[int, ...] = (1, 2, 3)
     metric: str = "ndcg@10"
+    counts: dict[str, dict[str, int]] = field(default_factory=dict)
     pass_seconds: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def plan(self, validation: Validation) -> list[Step]:

@@ -26,6 +26,7 @@ from .trials import FINAL, FIXED, TUNE, Step, Trial, ready
 
 __all__ = ["Job", "run_queue", "work"]
 
+NOTHING_LEFT = "Nothing is left to run."
 POLL_SECONDS = 1.0
 PATIENCE_SECONDS = 30.0
 STOPPED_EXIT = 130
@@ -84,7 +85,7 @@ class Job:
             epochs = f"{left:>2} x {step.epochs:>3} epochs"
             lines.append(f"{row[:36]:<37}{what:<10}{epochs:<15}{clock(seconds):>9}{waits}")
         if not lines:
-            return "Nothing is left to run."
+            return NOTHING_LEFT
         shared = "" if self.workers == 1 else f", {clock(total / self.workers)} with --workers {self.workers}"
         runs_left = "1 run" if runs == 1 else f"{runs} runs"
         return "\n".join([*lines, f"{runs_left}, at most {clock(total)} of one core{shared}"])
@@ -173,17 +174,25 @@ def open_data(job: Job, name: str) -> PreparedData:
         DataError: It is another one, or cannot be read.
     """
     data = prepare_data(job.comparison.data[name], time_gaps=True, say=lambda text: None)
-    counts = data_counts(data)
-    main = "full_with_history" if data.processor.recommend_seen else "full"
-    for record in job.results.read(name).values():
+    check_data(job.results, name, data_counts(data), data.processor.recommend_seen)
+    return data
+
+
+def check_data(results: Results, name: str, counts: dict[str, int], recommend_seen: bool) -> None:
+    """Makes sure that results are about this data.
+
+    Raises:
+        DataError: They are about other data, or the data was ranked in another way.
+    """
+    main = "full_with_history" if recommend_seen else "full"
+    for record in results.read(name).values():
         if record.get("data_counts", counts) != counts:
             raise DataError(
-                f"{job.results.file(name)} is about other data ({record['data_counts']}, here {counts}); give another "
+                f"{results.file(name)} is about other data ({record['data_counts']}, here {counts}); give another "
                 "folder for the results"
             )
         if record["status"] == "done" and main_column(record) != main:
-            raise DataError(f"{job.results.file(name)} was measured with another recommend_seen; give another folder")
-    return data
+            raise DataError(f"{results.file(name)} was measured with another recommend_seen; give another folder")
 
 
 def run_queue(job: Job, say: Callable[[str], None] = print) -> None:

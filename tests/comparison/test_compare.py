@@ -185,8 +185,8 @@ def test_a_table_is_needed(tmp_path):
 
 
 def test_another_table_in_the_same_folder_is_refused(compared, tmp_path):
+    """Even where nothing is left to run, for the same settings are chosen for it."""
     comparison, folder, _, _ = compared
-    other = replace(comparison.data["toy"].data, min_user_interactions=20)
-    changed = replace(comparison, data={"toy": replace(comparison.data["toy"], data=other)})
+    counts = {"toy": comparison.counts["toy"] | {"interactions": 7}}
     with pytest.raises(DataError, match="about other data"):
-        queue.work(queue.Job(replace(changed, seeds=(3,)), folder / "trials"), lambda text: None)
+        run_comparison(replace(comparison, counts=counts), folder, say=lambda text: None)
