@@ -62,7 +62,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     from modeling_glintru.data.prepare import prepare
     from modeling_glintru.evaluation import RankingMetrics, target_ranks
     from modeling_glintru.recipe import change_recipe
-    from modeling_glintru.rule import blank_recipe, data_shape, preset
+    from modeling_glintru.recipe.rule import blank_recipe, data_shape, preset
     from modeling_glintru.training import train
     from modeling_glintru.training.stopping import Interruptions
 

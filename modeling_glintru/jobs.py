@@ -48,7 +48,7 @@ from .recipe import (
     change_recipe,
     load_model_recipe,
 )
-from .resolve import (
+from .recipe.resolve import (
     as_prepared,
     data_facts,
     for_another_table,
@@ -60,7 +60,7 @@ from .resolve import (
     with_data,
     without_folders,
 )
-from .rule import describe
+from .recipe.rule import describe
 from .training import TrainingResult, check_run_folder, save_model_folder
 from .training import train as train_weights
 from .training.folder import RunFolder, data_checksum, ranking_checksums, run_folder, run_identity

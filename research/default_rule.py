@@ -29,7 +29,7 @@ from modeling_glintru.data.prepare import prepare
 from modeling_glintru.evaluation import ModelScorer
 from modeling_glintru.models.auto import MODELS, model_label
 from modeling_glintru.recipe import Recipe, change_recipe
-from modeling_glintru.rule import DataShape, blank_recipe, data_shape, preset
+from modeling_glintru.recipe.rule import DataShape, blank_recipe, data_shape, preset
 
 from .experiments import add_line_or_page, ndcg_of_users, read_lines, share, train_aside
 

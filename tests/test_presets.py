@@ -14,7 +14,7 @@ from modeling_glintru.data.prepare import prepare
 from modeling_glintru.errors import RecipeError
 from modeling_glintru.models.auto import MODELS
 from modeling_glintru.recipe import Recipe, change_recipe, load_recipe
-from modeling_glintru.rule import (
+from modeling_glintru.recipe.rule import (
     MOST_AT_ONCE,
     RULE,
     DataShape,

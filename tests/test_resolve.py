@@ -10,8 +10,8 @@ from modeling_glintru import jobs
 from modeling_glintru.data import synthetic_interactions
 from modeling_glintru.errors import RecipeError
 from modeling_glintru.recipe import FineTuningRecipe, change_recipe, load_recipe
-from modeling_glintru.resolve import data_facts, gentler, prepared_otherwise, request, resolve, with_data
-from modeling_glintru.rule import preset
+from modeling_glintru.recipe.resolve import data_facts, gentler, prepared_otherwise, request, resolve, with_data
+from modeling_glintru.recipe.rule import preset
 
 
 @pytest.fixture(scope="module")

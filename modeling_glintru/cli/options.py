@@ -129,7 +129,7 @@ def asked_for(
     """The `Request` that the options make, with its data; `fine_tuning` are `from_model` and `items` of `request`."""
     from ..errors import RecipeError
     from ..recipe import GivenSplit, list_recipes
-    from ..resolve import request, with_data
+    from ..recipe.resolve import request, with_data
 
     asked = request(recipe, overrides, source=data, **fine_tuning)
     split_files = any(item.name in options for item in fields(GivenSplit))

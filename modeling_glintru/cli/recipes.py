@@ -19,7 +19,7 @@ def recipes(
     Example: glintru recipes rule
     """
     from ..recipe import list_recipes, load_recipe
-    from ..rule import rule_table
+    from ..recipe.rule import rule_table
 
     if name == "rule":
         print(rule_table())

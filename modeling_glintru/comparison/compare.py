@@ -25,8 +25,8 @@ from ..recipe import (
     load_recipe,
     read_yaml,
 )
-from ..resolve import HOW_TO_READ, as_prepared, data_facts, with_data
-from ..rule import blank_recipe, data_shape, preset
+from ..recipe.resolve import HOW_TO_READ, as_prepared, data_facts, with_data
+from ..recipe.rule import blank_recipe, data_shape, preset
 from .estimate import declared_seconds
 from .page import terminal_table, write_page
 from .plan import Comparison, Search, draw_settings

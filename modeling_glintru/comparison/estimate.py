@@ -13,7 +13,7 @@ from typing import Any
 
 from ..models.auto import MODELS
 from ..recipe import Recipe
-from ..rule import DataShape
+from ..recipe.rule import DataShape
 from .plan import Comparison
 from .trials import Step, Trial
 

@@ -12,7 +12,7 @@ import yaml
 
 from modeling_glintru.cli import VERBS
 from modeling_glintru.recipe import list_recipes, load_recipe
-from modeling_glintru.rule import rule_table
+from modeling_glintru.recipe.rule import rule_table
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -17,7 +17,7 @@ from modeling_glintru.comparison.rows import MAIN, resampled_rows
 from modeling_glintru.comparison.trials import FINAL, TUNE
 from modeling_glintru.errors import DataError, RecipeError
 from modeling_glintru.recipe import load_recipe
-from modeling_glintru.rule import blank_recipe
+from modeling_glintru.recipe.rule import blank_recipe
 
 from .helpers import pretend, tiny_data
 

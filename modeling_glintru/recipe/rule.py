@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from .data import PreparedData
-from .data.histories import history_lengths
-from .machine import num_processes
-from .models.auto import MODELS
-from .recipe import DEFAULT_MODEL, Recipe, changed_keys, model_fields, shown
+from ..data import PreparedData
+from ..data.histories import history_lengths
+from ..machine import num_processes
+from ..models.auto import MODELS
+from . import DEFAULT_MODEL, Recipe, changed_keys, model_fields, shown
 
 __all__ = [
     "RULE",

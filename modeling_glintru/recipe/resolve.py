@@ -12,14 +12,14 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from .data import PreparedData
-from .data.files import is_prepared
-from .data.reading import FILE_FORM, ReadingOptions
-from .data.sources import NAMED_SOURCES, options_for
-from .errors import DataError, RecipeError
-from .models.auto import MODELS
-from .models.loading import load_model_folder
-from .recipe import (
+from ..data import PreparedData
+from ..data.files import is_prepared
+from ..data.reading import FILE_FORM, ReadingOptions
+from ..data.sources import NAMED_SOURCES, options_for
+from ..errors import DataError, RecipeError
+from ..models.auto import MODELS
+from ..models.loading import load_model_folder
+from . import (
     NEW_WEIGHTS,
     DataRecipe,
     FineTuningRecipe,
