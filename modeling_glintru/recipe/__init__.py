@@ -4,8 +4,8 @@
 a run fails at its start and not after an hour.
 
 `schema` has the sections with their keys, `keys` finds and changes single ones, `files` finds recipes, and `reading`
-reads YAML into checked values. `rule` is the table by which settings are chosen from data, and `resolve` makes the complete
-recipe of a run.
+reads YAML into checked values. `rule` is the table by which settings are chosen from data, and `resolve` makes the
+complete recipe of a run.
 """
 
 from .files import configuration_folder, find_model_recipe, list_recipes, load_model_recipe, load_recipe
