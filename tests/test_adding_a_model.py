@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import subprocess
@@ -14,6 +15,7 @@ from typer.testing import CliRunner
 
 from modeling_glintru import AutoModelForSequentialRecommendation, Recommender, StreamingRecommender
 from modeling_glintru.cli import app
+from modeling_glintru.data import synthetic_interactions
 from modeling_glintru.errors import GlintRUError, ModelFolderError
 from modeling_glintru.models import auto
 from modeling_glintru.models.auto import ModelFileError, register_model_file, registered_name
@@ -145,6 +147,19 @@ def test_training_from_python_and_fine_tuning(meanrec, folder, tmp_path):
     assert type(result.model).__name__ == NAME and "name: meanrec" in (tmp_path / "model/recipe.yaml").read_text()
     tuned = train("demo", from_model=str(folder), settings={"num_train_epochs": 1}, verbose=False)
     assert set(tuned.evaluations) > {"MeanRec", "before"} and (tuned.output_dir / "modeling_meanrec.py").is_file()
+
+
+@pytest.mark.slow
+def test_it_is_compared(meanrec, tmp_path):
+    """In processes of their own, which have to load the file themselves."""
+    synthetic_interactions(60, 40).frame.write_csv(tmp_path / "clicks.csv")
+    words = ["compare", "--data", tmp_path / "clicks.csv", "--models", f"gru4rec,{meanrec}:{NAME}", "--seeds", "1"]
+    words += ["--output_dir", tmp_path / "out", "--set", "num_train_epochs=1", "--set", "hidden_size=8"]
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    forget()
+    assert result.exit_code == 0, result.output
+    models = json.loads((tmp_path / "out" / "comparison.json").read_text(encoding="utf-8"))["models"]
+    assert models["meanrec"]["test"]["ndcg@10"] > 0 and models["meanrec"]["difference"]["is"] in result.output
 
 
 def test_the_file_is_run_once_and_anew_when_it_changes(meanrec, tmp_path):

@@ -20,7 +20,8 @@ def compare(
         str,
         typer.Option(
             "--models",
-            help="Models, or recipes by name or file, separated by commas; the others are compared with the first.",
+            help="Models, files of your own as mine.py:MyModel, or recipes by name or file, separated by commas; the "
+            "others are compared with the first.",
         ),
     ] = "glintru,sasrec,gru4rec",
     output_dir: Annotated[

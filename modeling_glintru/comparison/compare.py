@@ -14,7 +14,7 @@ from ..data.sources import NAMED_SOURCES
 from ..errors import DataError, RecipeError, nearest_names
 from ..evaluation import Evaluation, against
 from ..jobs import prepare_data, reference_names
-from ..models.auto import MODELS
+from ..models.auto import MODELS, registered_name
 from ..recipe import (
     REFERENCE_MODELS,
     Recipe,
@@ -57,7 +57,8 @@ def declare(
 
     Args:
         source: The interactions, as `glintru train --data` takes them; None where `options` names a given split.
-        models: Names of models, or recipes by name or file, whose settings then stand.
+        models: Names of models, a model in a file of one's own as `file.py:Class`, or recipes by name or file, whose
+            settings then stand.
         options: Fields of `DataRecipe`, see `resolve.with_data`.
         changes: `key=value` texts that change the recipe of every model.
         seeds: Seeds of the runs that are measured.
@@ -104,6 +105,7 @@ def declare(
         metric=base.training.metric,
         counts={name: data_counts(data)},
         pass_seconds=seconds,
+        model_files=tuple(text for text in models if ".py:" in text),
     )
 
 
@@ -112,7 +114,7 @@ def _named(models: Sequence[str], changes: Sequence[str]) -> dict[str, Recipe]:
     if not models:
         raise RecipeError("--models must name at least one model, as in glintru,sasrec")
     found: dict[str, Recipe] = {}
-    for text in models:
+    for text in map(registered_name, models):
         name = Path(text).stem if text.endswith((".yaml", ".yml")) else text
         if name in found or name in REFERENCE_MODELS:
             why = "stands twice" if name in found else "is not trained and stands in every comparison"

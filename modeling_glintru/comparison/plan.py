@@ -169,6 +169,7 @@ class Comparison:
         metric: The validation metric that chooses epochs and settings.
         counts: Name of a data set to its users, items, interactions and test users, where they are known.
         pass_seconds: Name of a data set to CPU seconds that one pass over it takes, by model, at `hidden_size` 64.
+        model_files: Models in files of the user's own, as `file.py:Class`; a process that runs trials registers them.
     """
 
     data: dict[str, Recipe]
@@ -178,6 +179,7 @@ class Comparison:
     metric: str = "ndcg@10"
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
     pass_seconds: dict[str, dict[str, float]] = field(default_factory=dict)
+    model_files: tuple[str, ...] = ()
 
     def plan(self, validation: Validation) -> list[Step]:
         """All steps, most urgent first.

@@ -17,6 +17,7 @@ from typing import Any
 from ..data import PreparedData
 from ..errors import DataError, GlintRUError
 from ..jobs import prepare_data
+from ..models.auto import registered_name
 from ..training.stopping import RunStopped
 from .estimate import Estimate
 from .plan import Comparison
@@ -261,6 +262,8 @@ def _process(job: Job, parent: int, errors: Any) -> None:
     torch.set_num_threads(1)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     try:
+        for model in job.comparison.model_files:
+            registered_name(model)
         work(job, lambda text: print(f"{time.strftime('%H:%M')}  {text}", flush=True))
     except (KeyboardInterrupt, RunStopped):
         sys.exit(STOPPED_EXIT)
