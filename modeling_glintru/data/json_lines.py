@@ -39,8 +39,7 @@ def open_json_lines(paths: Sequence[Path], source: str, encoding: str | None) ->
     """Opens JSON lines, or part files of one table in the order of their rows.
 
     Where one column holds lists of objects, as `{"session": 1, "events": [{"aid": 7, "ts": 5}]}`, each of these
-    objects is a
-    row: the table has the columns `session`, `aid` and `ts`.
+    objects is a row: the table has the columns `session`, `aid` and `ts`.
 
     Raises:
         DataError: A file is empty or holds something else, or two columns would have one name.
