@@ -82,7 +82,7 @@ def test_the_recipe_and_the_seed_give_the_same_weights_again(demo, glintru, tmp_
 
 def test_the_printed_lines_load_the_model(demo):
     _, printed = demo
-    lines = printed[printed.index("from modeling_glintru.serving") :].strip().splitlines()
+    lines = printed[printed.index("from modeling_glintru import Recommender") :].strip().splitlines()
     assert len(lines) == 3
     done = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -259,6 +259,11 @@ def test_missing_split() -> None:
     refused(datasets.DatasetDict({"test": datasets.Dataset(frame().to_arrow())}), "no split 'train' .*it has: 'test'")
 
 
-@pytest.mark.parametrize("source", [None, 5, [1, 2], {"user_id": [1]}])
+@pytest.mark.parametrize("source", [None, 5, {"user_id": [1]}])
 def test_sources_of_an_unknown_kind(source: Any) -> None:
     refused(source, f"cannot be read from a {type(source).__name__}")
+
+
+@pytest.mark.parametrize("source", [[], [1, 2]])
+def test_a_list_of_something_else_than_paths(source: Any) -> None:
+    refused(source, "must be a list of paths of files of one kind")

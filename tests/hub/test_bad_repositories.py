@@ -97,7 +97,7 @@ def test_a_config_of_a_future_version(pushed, folder, caplog):
             model, _ = load_model_folder("ann/bad")
         finally:
             logging.getLogger("transformers").propagate = False
-    assert "GlintRUConfig does not know 'use_wormholes': kept as attributes, but not used" in caplog.text
+    assert "GlintRUConfig does not know 'use_wormholes': set as attributes, but not used" in caplog.text
     assert model.config.use_wormholes is True
     pushed(config__json=json.dumps(config | {"temperature": -1}).encode())
     refused(r"ann/bad/config\.json: temperature must be above 0 and finite, got -1")
