@@ -583,8 +583,13 @@ def train(
             progress=verbose,
             say=say,
         )
-    figures = next(iter(evaluations.values())).table() if evaluations else {}
-    metrics = {name: entry["value"] for name, entry in figures.items()}
+    measured = next(iter(evaluations.values()))
+    metrics = {name: entry["value"] for name, entry in measured.table().items()}
+    figures = ", ".join(
+        f"{name.upper()}@{k} {metrics[f'{name}@{k}']:.4f}" for k in measured.ks[:1] for name in ("ndcg", "hr", "mrr")
+    )
+    say(f"Trained {result.summary()['epochs']:g} epochs; epoch {result.best_epoch:g} was the best on validation")
+    say(f"Test      {figures}, {measured.num_users:,} users (more in the model's metrics)")
     return TrainedModel(Path(output_dir), result.model, data.processor, metrics, evaluations, temporary)
 
 
@@ -664,7 +669,10 @@ def _known_options(options: Mapping[str, Any]) -> Mapping[str, Any]:
     known = {item.name for item in fields(DataRecipe)} - {"source", "item_titles"}
     for name in options:
         if name not in known:
-            raise RecipeError(f"There is no option {name!r} for reading interactions; {nearest_names(name, known)}")
+            raise RecipeError(
+                f"There is no option {name!r} for reading interactions; {nearest_names(name, known)}. A setting of the "
+                f'training is given as settings={{"{name}": ...}}.'
+            )
     return options
 
 

@@ -107,7 +107,7 @@ def _print_differences(measured: dict[str, Any], differences: dict[str, Any], ti
         print(
             f"{model} minus {entry['to']}:\n  {entry['metric'].upper()} {entry['value']:+.4f} {bounds}, {entry['is']}"
         )
-    print("\nDifferences are paired, over the same users; better or worse only where the interval excludes zero.")
+    print("\nDifferences are paired, over the same users; better or worse only where the\ninterval excludes zero.")
 
 
 def _to_stderr(text: str) -> None:

@@ -248,7 +248,13 @@ def local_folder(name: str, revision: str | None, patterns: tuple[str, ...]) -> 
     if not REPOSITORY.fullmatch(name):
         raise ModelFolderError(f"there is no model folder {name}")
     with hub_errors(name, revision):
-        return Path(snapshot_download(name, revision=revision, allow_patterns=list(patterns)))
+        try:
+            return Path(snapshot_download(name, revision=revision, allow_patterns=list(patterns)))
+        except Exception as error:
+            advice = hub_advice(error, name, revision)
+            if advice and folder.parent.is_dir():  # rather a folder whose name is wrong than a repository
+                raise ModelFolderError(f"there is no folder {name}; as a repository, {advice}") from error
+            raise
 
 
 def _check_folder(folder: Path, name: str) -> None:

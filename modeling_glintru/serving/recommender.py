@@ -240,6 +240,8 @@ class Recommender:
         time_gaps: Sequence[float | None] | None = None,
     ) -> Iterator[Recommendation]:
         """As `recommend`, a batch at a time, so that any number of users fits."""
+        if isinstance(histories, (str, bytes)) or not hasattr(histories, "__len__"):
+            raise GlintRUError(f"each history must be a list of raw item ids, as in [[1, 2], [3]], got {histories!r}")
         top_k = check_top_k(top_k, len(self.processor))
         leaves_out = leaves_out_seen(exclude_seen, self.processor)
         filters = ItemFilter.of(self.processor, allowed, exclude)

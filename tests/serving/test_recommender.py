@@ -94,7 +94,7 @@ def test_unknown_items_are_counted_or_refused(recommender):
         recommender.recommend([["nobody"]], unknown_items="error")
 
 
-@pytest.mark.parametrize("histories", [ITEMS[:2], "item-01", [["item-01"], "item-02"], [1, 2], [None]])
+@pytest.mark.parametrize("histories", [ITEMS[:2], "item-01", [["item-01"], "item-02"], [1, 2], [None], None])
 def test_a_single_history_is_not_taken_for_several(recommender, histories):
     """The letters of an id would be unknown items, and the answer arbitrary."""
     with pytest.raises(GlintRUError, match=r"each history must be a list of raw item ids, as in \[\[1, 2\], \[3\]\]"):
