@@ -257,6 +257,44 @@ Training starts from the memory-mapped result; the last column is the time from 
 """
 
 
+def memory(report: dict[str, Any]) -> str:
+    """What a training process holds, step by step."""
+    results = report["results"]
+    shown = [step for step in (1, 50, 100, 300) if any(str(step) in r["sides"]["now"]["after"] for r in results)]
+
+    def cells(side: dict[str, Any]) -> list[str]:
+        after = side["after"]
+        held = [f"{after[str(step)]['resident'] / 2**20:,.0f} MiB" if str(step) in after else "-" for step in shown]
+        last = max(after, key=int)
+        return [*held, f"{after[last]['own'] / 2**20:,.0f} MiB", f"{side['peak'] / 2**20:,.0f} MiB"]
+
+    names = {"now": "", "before": ", before"}
+    rows = [
+        [f"{r['precision']}, {r['steps']} steps{names[name]}", *cells(side)]
+        for r in results
+        for name, side in r["sides"].items()
+    ]
+    head = ["", *(f"after step {step}" for step in shown), "of it without mapped files, at the end", "peak"]
+    first = results[0]
+    intro = paragraph(
+        f"""`python benchmarks/memory_growth.py`: `glintru train --data` by its own rule on a
+        generated table of {first["rows"]:,} interactions with {first["items"]:,} items. {machine(report)}"""
+    )
+    why = paragraph(
+        """Batches differ in shape, and for each new shape oneDNN stores a small piece of generated code. Such pieces
+        cut the gaps that freed tensors leave in the memory of the C library, so that the next tensors of that size need
+        new memory, and the process would grow with the number of steps. Therefore no step in float32 needs oneDNN where
+        the kernels are compiled, and `ReturnFreedMemory` gives the gaps back to the system as soon as the process holds
+        a fifth more than a step needs. It looks every ten steps at the soonest."""
+    )
+    return f"""## The memory of a training
+
+{intro}
+{table(head, rows)}
+
+{why}"""
+
+
 def epochs(report: dict[str, Any]) -> str:
     """The time of an epoch of MovieLens-1M before and after."""
     first = report["rows"][0]["seconds_per_epoch"]
@@ -285,6 +323,7 @@ def page() -> str:
         length(read("length_cost")),
         catalogue(read("catalogue_cost")),
         preparation(read("prepare_scale")),
+        memory(read("memory_growth")),
         clicks(read("inference")),
         everyone(read("inference")),
         kept(read("store")),

@@ -178,7 +178,7 @@ class Recommender:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """The figures of the test split that were measured after the training, such as `{"ndcg@10": 0.21, ...}`.
+        """The figures of the test split that were measured after the training, by names such as `ndcg@10`.
 
         They are those of the ranking that is served; empty where the model folder has none.
         """
