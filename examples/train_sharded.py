@@ -72,3 +72,5 @@ if rank == 0:
     whole.load_state_dict(weights)
     whole.save_pretrained(args.output_dir)
     data.processor.save_pretrained(args.output_dir)
+if mesh:
+    dist.destroy_process_group()  # ends its threads before Python does

@@ -113,7 +113,7 @@ def test_streaming(tmp_path):
 def test_train_on_your_table(tmp_path):
     folder = tmp_path / "model"
     output = run("train_on_your_table.py", folder, "--output_dir", str(folder), "--num_train_epochs", "3")
-    assert "blocks: two for sparse data, one for other" in output  # the reason of a choice
+    assert "two blocks for sparse data, one for other" in output  # the reason of a choice
     lines = re.findall(r"^([\w-]+): test ndcg@10 ([\d.]+)", output, re.MULTILINE)
     found = {name: float(value) for name, value in lines}
     assert list(found) == ["GLINT-RU", "popularity", "item_knn"] and found["GLINT-RU"] > 10 * found["popularity"]
