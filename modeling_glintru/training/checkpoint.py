@@ -27,6 +27,7 @@ from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from ..errors import ModelFolderError
 from .cooccurrence import NeighborSmoothing
 from .trainer import GlintRUTrainer
 
@@ -369,9 +370,19 @@ class RunCheckpoints(TrainerCallback):
         return self._past.get("seconds", 0.0) + time.perf_counter() - self._began
 
     def open(self, folder: Path, process: int) -> dict[str, Any]:
-        """Goes on from a checkpoint; returns what it holds of a process."""
+        """Goes on from a checkpoint; returns what it holds of a process.
+
+        Raises:
+            ModelFolderError: An earlier version of this package wrote it.
+        """
+        file = folder / PROCESS.format(process)
         self._folder = folder
-        self._past = json.loads((folder / PROCESS.format(process)).read_text(encoding="utf-8"))
+        self._past = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        if "ended" not in self._past:
+            raise ModelFolderError(
+                f"{folder} was written by an earlier version, and this one cannot go on from it: start again with "
+                "--overwrite"
+            )
         return self._past
 
     def add_loss(self, loss: torch.Tensor, step: int) -> None:

@@ -216,6 +216,18 @@ class Bomb:
         return Path.touch, (self.file,)
 
 
+def test_a_checkpoint_of_an_earlier_version_is_refused(data, tmp_path):
+    newest = stopped(data, tmp_path)
+    file = newest / "process-0.json"
+    own = json.loads(file.read_text(encoding="utf-8"))
+    del own["ended"]  # which earlier versions did not write
+    file.write_text(json.dumps(own), encoding="utf-8")
+    sums = json.loads((newest / "files.json").read_text(encoding="utf-8"))
+    (newest / "files.json").write_text(json.dumps(sums | {file.name: checkpoint._fingerprint(file)}), encoding="utf-8")
+    with pytest.raises(ModelFolderError, match=r"written by an earlier version.*--overwrite"):
+        run(data, tmp_path, resume=True)
+
+
 def test_nothing_is_unpickled(data, tmp_path):
     """Under every name that the plain Trainer reads or writes pickles, and as every file of our own."""
     newest, marker = stopped(data, tmp_path), tmp_path / "exploded"
