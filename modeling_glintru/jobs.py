@@ -584,10 +584,8 @@ def train(
             say=say,
         )
     measured = next(iter(evaluations.values()))
-    metrics = {name: entry["value"] for name, entry in measured.table().items()}
-    figures = ", ".join(
-        f"{name.upper()}@{k} {metrics[f'{name}@{k}']:.4f}" for k in measured.ks[:1] for name in ("ndcg", "hr", "mrr")
-    )
+    metrics = measured.means()
+    figures = ", ".join(f"{name.upper()} {metrics[name]:.4f}" for name in measured.headline)
     say(f"Trained {result.summary()['epochs']:g} epochs; epoch {result.best_epoch:g} was the best on validation")
     say(f"Test      {figures}, {measured.num_users:,} users (more in the model's metrics)")
     return TrainedModel(Path(output_dir), result.model, data.processor, metrics, evaluations, temporary)
@@ -644,7 +642,7 @@ def evaluate(
         progress=verbose,
         say=print if verbose else _say_nothing,
     )
-    return {name: entry["value"] for name, entry in next(iter(evaluations.values())).table().items()}
+    return next(iter(evaluations.values())).means()
 
 
 def _source_or_table(interactions: Any) -> tuple[str | None, Any]:

@@ -21,27 +21,23 @@ from modeling_glintru.models import auto
 from modeling_glintru.models.auto import ModelFileError, register_model_file, registered_name
 
 from .hub_server import ANN
+from .model.test_remote_code import BLOCK
 
 TEXT = (Path(__file__).parent.parent / "docs" / "adding_a_model.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", TEXT, flags=re.DOTALL | re.MULTILINE)
 CODE = next(text for kind, text in BLOCKS if kind == "python")
 COMMANDS = next(text for kind, text in BLOCKS if kind == "bash").strip().splitlines()
 NAME = "MeanRecForSequentialRecommendation"
-WITHOUT_THE_PACKAGE = """
-import sys
-
-class Blocked:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("modeling_glintru", "glintru"):
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-sys.meta_path.insert(0, Blocked())
+WITHOUT_THE_PACKAGE = (
+    BLOCK
+    + """
 from transformers import AutoModel, AutoProcessor
 
 model = AutoModel.from_pretrained(sys.argv[1], trust_remote_code=True)
 processor = AutoProcessor.from_pretrained(sys.argv[1], trust_remote_code=True)
 print(type(model).__name__, *model(**processor([["saga-03-volume-1"]])).logits[0, 1:4].tolist())
 """
+)
 
 
 @pytest.fixture(scope="module")

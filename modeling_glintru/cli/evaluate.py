@@ -97,11 +97,10 @@ def _print_differences(measured: dict[str, Any], differences: dict[str, Any], ti
     from ..evaluation import format_table
 
     first = next(iter(measured.values()))
-    metrics = [f"{metric}@{min(first.ks)}" for metric in ("ndcg", "hr", "mrr")]
     tables = {model: evaluation.table() for model, evaluation in measured.items()}
     served = "past items ranked too" if first.main.endswith("_with_history") else "the user's past items left out"
     print(f"\n{title}, {first.num_users:,} users, all items ranked, {served}; 95 % intervals\n")
-    print(format_table(tables, metrics, width=80) + "\n")
+    print(format_table(tables, first.headline, width=80) + "\n")
     for model, entry in differences.items():
         bounds = f"[{entry['low']:+.4f}, {entry['high']:+.4f}]"
         print(

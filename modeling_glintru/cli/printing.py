@@ -44,7 +44,6 @@ def print_evaluations(evaluations: Any, split: str, mark: str = "") -> None:
 
     names = {"full": "all items ranked, the user's past items left out", "full_with_history": "past items ranked too"}
     first = next(iter(evaluations.values()))
-    metrics = [f"{metric}@{min(first.ks)}" for metric in ("ndcg", "hr", "mrr")]
     counted = f"{first.num_users:,} users"
     if first.users is not None:
         counted += f" with {first.num_targets:,} targets"
@@ -52,7 +51,7 @@ def print_evaluations(evaluations: Any, split: str, mark: str = "") -> None:
         tables = {REFERENCE_TITLES.get(model, model): each.table(column) for model, each in evaluations.items()}
         served = "what is served, " if column == first.main else ""
         title = f"{split}, {counted}{mark}: {served}{names.get(column, column)}; 95 % intervals"
-        print("\n" + format_table(tables, metrics, title=title))
+        print("\n" + format_table(tables, first.headline, title=title))
     if first.recurring:
         effect = "they compete" if first.main.endswith("_with_history") else "with past items left out they are misses"
         print(f"\n{first.recurring:.1%} of the {split} targets stand in the user's history: {effect}")

@@ -88,6 +88,15 @@ class Evaluation:
                 table[name] = {"value": float(values.mean()), "low": low, "high": high}
         return self._tables[key]
 
+    @property
+    def headline(self) -> list[str]:
+        """The metrics that people are shown first: NDCG, HR and MRR at the smallest cutoff."""
+        return [f"{metric}@{min(self.ks)}" for metric in ("ndcg", "hr", "mrr")]
+
+    def means(self) -> dict[str, float]:
+        """The means of `table()`, the ranking that is served, without their intervals."""
+        return {name: entry["value"] for name, entry in self.table().items()}
+
     def tables(self, split: str) -> dict[str, MetricTable]:
         """All tables under the names that `metrics.json` uses: `test`, `test_with_history`, `test_pop100`, …"""
         return {_table_name(split, column): self.table(column) for column in self.ranks}
