@@ -31,7 +31,7 @@ from modeling_glintru.serving import Recommender, StreamingRecommender
 from .cli.conftest import glintru  # noqa: F401 (a fixture)
 from .fixtures import answers
 from .fixtures.answers import EXPECTED, FIXTURES, FOLDERS, TABLES, Stored
-from .model.test_remote_code import BLOCK, clean_environment
+from .model.test_remote_code import LOAD, clean_environment
 
 LEAK = "glintru-official-padding"  # the authors' padding leak, which no model runs with any more
 NAMES = sorted(folder.name for folder in FOLDERS.iterdir() if folder.name != LEAK)
@@ -293,20 +293,12 @@ def test_a_saved_model_is_fine_tuned(name, glintru, tmp_path):  # noqa: F811
 # ---------------------------------------------------------------- a folder with the code that travelled with it
 
 REMOTE = (
-    BLOCK
+    LOAD
     + """
-import json
-import torch
-from transformers import AutoModel, AutoProcessor
-
-folder, questions = sys.argv[1], json.loads(sys.argv[2])
-model = AutoModel.from_pretrained(folder, trust_remote_code=True).eval()
-processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
-assert type(model).__module__.startswith("transformers_modules."), type(model)
 with torch.no_grad():
-    scores = model(**processor(questions["histories"])).logits
-    state = model.state_class.from_bytes([bytes.fromhex(blob) for blob in questions["states"]])
-    streamed = model(**processor(questions["more"]), state=state).logits
+    scores = model(**processor(given["histories"])).logits
+    state = model.state_class.from_bytes([bytes.fromhex(blob) for blob in given["states"]])
+    streamed = model(**processor(given["more"]), state=state).logits
 print(json.dumps([scores[:, 1:].tolist(), streamed[:, 1:].tolist()]))
 """
 )

@@ -11,7 +11,7 @@ import torch
 
 from modeling_glintru import GlintRUProcessor
 
-from ..model.test_remote_code import BLOCK, clean_environment
+from ..model.test_remote_code import LOAD, clean_environment
 from .helpers import make
 
 ITEMS = [f"item-{number}" for number in range(1, 31)]
@@ -19,19 +19,14 @@ HISTORY = ["item-3", "item-9", "item-4"]
 
 # Scores, and what the pipeline recommends, in a process that cannot import the package.
 REMOTE = (
-    BLOCK
+    LOAD
     + """
-import json, torch
-from transformers import AutoModel, AutoProcessor, pipeline
+from transformers import pipeline
 
-folder, history = sys.argv[1], json.loads(sys.argv[2])
-model = AutoModel.from_pretrained(folder, trust_remote_code=True).eval()
-processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
-assert type(model).__module__.startswith("transformers_modules."), type(model)
 with torch.no_grad():
-    scores = model(**processor([history])).logits[0, 1:].tolist()
+    scores = model(**processor([given])).logits[0, 1:].tolist()
 recommend = pipeline("sequential-recommendation", model=folder, trust_remote_code=True)
-items = [item["item_id"] for item in recommend({"history": history}, top_k=5)["items"]]
+items = [item["item_id"] for item in recommend({"history": given}, top_k=5)["items"]]
 print(json.dumps({"scores": scores, "items": items}))
 """
 )

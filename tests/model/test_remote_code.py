@@ -64,6 +64,21 @@ except ModuleNotFoundError:
     pass
 """
 
+# The same, then a model folder (the first argument) is loaded with its own code; the second argument is JSON.
+LOAD = (
+    BLOCK
+    + """
+import json
+import torch
+from transformers import AutoModel, AutoProcessor
+
+folder, given = sys.argv[1], json.loads(sys.argv[2])
+model = AutoModel.from_pretrained(folder, trust_remote_code=True).eval()
+processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
+assert type(model).__module__.startswith("transformers_modules."), type(model)
+"""
+)
+
 # Prints what it computed as JSON.
 REMOTE = (
     BLOCK
