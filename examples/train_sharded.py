@@ -18,7 +18,7 @@ from transformers import set_seed
 from modeling_glintru import GlintRUConfig, GlintRUForSequentialRecommendation
 from modeling_glintru.data import LengthBucketSampler, SequenceCollator, TrainingWindows, load_source
 from modeling_glintru.data.prepare import prepare
-from modeling_glintru.machine import num_processes
+from modeling_glintru.machine import leave, num_processes
 from modeling_glintru.training.trainer import ProcessShare, ShareCollator
 
 MAX_LENGTH, BATCH_SIZE = 32, 32  # the batch of all processes together
@@ -72,5 +72,4 @@ if rank == 0:
     whole.load_state_dict(weights)
     whole.save_pretrained(args.output_dir)
     data.processor.save_pretrained(args.output_dir)
-if mesh:
-    dist.destroy_process_group()  # ends its threads before Python does
+leave(0)  # without Python's own end, which sometimes aborts beside the threads of gloo
