@@ -167,7 +167,7 @@ def test_wrong_overrides_are_named_in_one_sentence(override, sentence):
         ("name: a\n1: 2", "no key 1 in recipe"),
         ("seed: 3", "needs a name"),
         ("name: 5", "name must be text"),
-        ("name: [a\nseed: 3", "YAML error .*, line 2"),
+        ("name: [a\nseed: 3", "YAML error .*: line 2: "),
         ("name: a\ndata: !!python/object:os.system {}", "YAML error"),
         ("name: a\nseed: 0000-99-99", "seed|YAML error"),
     ],

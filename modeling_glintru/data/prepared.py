@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from ..errors import DataError, GlintRUError
 from ..models.configuration_glintru import UNKNOWN_GAP
+from ..models.untrusted_text import parse_json
 from .files import SUMMARY_FILE
 from .histories import iterate_flat_histories
 from .splits import PARTS
@@ -260,7 +261,7 @@ def read_summary(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise DataError(f"There is no folder {folder}; make it with glintru prepare.")
     try:
-        summary = json.loads((folder / SUMMARY_FILE).read_text(encoding="utf-8"))
+        summary = parse_json((folder / SUMMARY_FILE).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DataError(
             f"{folder} is not prepared data: it has no {SUMMARY_FILE}; make it with glintru prepare."

@@ -9,12 +9,12 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-import yaml
 from huggingface_hub import EvalResult, ModelCardData
 
 from ..data.example_data import LICENCE_NOTICE
 from ..models.auto import MODELS, OUR_MODELS, model_label
 from ..models.processing_glintru import GlintRUProcessor
+from ..models.untrusted_text import parse_json, parse_yaml
 from .card_text import CARD_FILE, PLACEHOLDER, sign
 from .endpoint import HANDLER_FILE
 
@@ -51,10 +51,10 @@ def write_card(
         references: Models without training in `metrics.json`, by name, to what people read for them.
         weakness: A sentence for people where the model does not surely beat all of these.
     """
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    config = parse_json((folder / "config.json").read_text(encoding="utf-8"))
+    metrics = parse_json((folder / "metrics.json").read_text(encoding="utf-8"))
     recipe_text = (folder / "recipe.yaml").read_text(encoding="utf-8")
-    recipe = yaml.safe_load(recipe_text)
+    recipe = parse_yaml(recipe_text)
     processor = GlintRUProcessor.from_pretrained(folder)
     label = model_label(MODELS[config["model_type"]])
     name = re.sub(r"[^\w.-]+", "-", name)

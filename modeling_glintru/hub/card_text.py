@@ -6,10 +6,9 @@ import hashlib
 import re
 from typing import Any
 
-import yaml
-
 from ..errors import GlintRUError
 from ..models.loading import first_line
+from ..models.untrusted_text import parse_yaml
 
 __all__ = ["CARD_FILE", "PLACEHOLDER", "CardError", "card_header", "check_card", "is_signed", "sign", "with_repository"]
 
@@ -38,12 +37,9 @@ def card_header(text: str) -> dict[str, Any]:
     if found is None:
         raise CardError(f"the header of {CARD_FILE} begins with --- but has no second line ---")
     try:
-        header = yaml.safe_load(found[1])
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = "" if mark is None else f", line {mark.line + 2}"
-        problem = getattr(error, "problem", None) or first_line(error)
-        raise CardError(f"the YAML header of {CARD_FILE}{where} is broken: {problem}") from error
+        header = parse_yaml("\n" + found[1])  # the line of the first --- counts
+    except ValueError as error:
+        raise CardError(f"the YAML header of {CARD_FILE} is broken: {first_line(error)}") from error
     if header is None:
         return {}
     if not isinstance(header, dict):

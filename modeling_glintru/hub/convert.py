@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import re
 import warnings
@@ -17,6 +16,7 @@ from torch import Tensor
 from ..errors import DataError, ModelFolderError
 from ..models.modeling_glintru import GlintRUForSequentialRecommendation
 from ..models.processing_glintru import GlintRUProcessor
+from ..models.untrusted_text import parse_json
 from .official import from_official_state_dict
 
 __all__ = ["OfficialCheckpoint", "convert", "read_checkpoint", "read_tokens"]
@@ -103,7 +103,7 @@ def read_tokens(file: str | Path) -> list[str]:
         text = file.read_text(encoding="utf-8")
         if file.suffix.lower() != ".json":
             return _without_padding(text.splitlines())
-        content = json.loads(text)
+        content = parse_json(text)
     except (OSError, ValueError) as error:
         raise DataError(f"the item tokens {file} cannot be read: {str(error).splitlines()[0]}") from error
     if isinstance(content, dict) and "item_id" in content and not isinstance(content["item_id"], int):

@@ -53,8 +53,8 @@ def plan_push(folder: str | Path, repo_id: str) -> PushPlan:
         raise ModelFolderError(f"there is no model folder {folder}")
     if repo_id.count("/") > 1 or not repo_id.strip("/"):
         raise HubError(f"{repo_id!r} is no name of a repository, which is owner/name")
-    load_model_folder(folder)  # weights that do not load, or without their vocabulary, are of no use to anybody
     files = model_files(folder, repo_id)
+    load_model_folder(folder)  # weights that do not load, or without their vocabulary, are of no use to anybody
     uploaded = {file.path for file in files}
     return PushPlan(files, sorted(entry.name for entry in folder.iterdir() if entry.name not in uploaded))
 

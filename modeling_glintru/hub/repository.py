@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import fnmatch
 import json
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import yaml
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, RepoCard, get_token
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, RepoCard
 from huggingface_hub.hf_api import RepoFile
 
 from ..errors import HubError
-from ..models.loading import MODEL_FILES, hub_errors
+from ..models.loading import MODEL_FILES, first_line, hub_errors
+from ..models.untrusted_text import parse_json, parse_yaml
 from .card_text import CARD_FILE, CardError, check_card, is_signed, sign, with_repository
+from .leaving import check_binary_file, check_file_of_folder, check_text
 
 __all__ = ["PushResult", "SharedFile", "commit_files", "model_files"]
-
-TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{16,}")
-HOME = re.compile(r"(?:/home/|/Users/|[A-Za-z]:\\+Users\\+)\w[^\s\"']*")
 
 
 @dataclass(frozen=True)
@@ -63,33 +61,49 @@ def model_files(folder: Path, repo_id: str) -> list[SharedFile]:
     loaded from, and the card gets the repository's name.
 
     Raises:
-        HubError: A file that would be uploaded holds a token or a path of this machine.
+        HubError: A file that would be uploaded holds a secret or a path of this machine, is damaged, or is a link to
+            somewhere else.
         CardError: The card's header is damaged.
     """
     files = []
     for entry in sorted(folder.iterdir()):
-        if not entry.is_file() or not any(fnmatch.fnmatch(entry.name, pattern) for pattern in MODEL_FILES):
+        if entry.is_dir() or not any(fnmatch.fnmatch(entry.name, pattern) for pattern in MODEL_FILES):
             continue
+        check_file_of_folder(entry)
         content: Path | bytes = entry
-        if entry.suffix not in (".safetensors", ".png"):
+        if entry.suffix in (".safetensors", ".png"):
+            check_binary_file(entry)
+        else:
             raw = entry.read_bytes()
-            text = _cleaned(entry.name, raw.decode("utf-8"), repo_id)
-            _refuse_private(entry, text, folder)
+            text = _cleaned(entry, raw, repo_id)
+            check_text(entry, text)
             content = text.encode("utf-8") if text.encode("utf-8") != raw else entry
         size = len(content) if isinstance(content, bytes) else entry.stat().st_size
         files.append(SharedFile(entry.name, content, size))
     return files
 
 
-def _cleaned(name: str, text: str, repo_id: str) -> str:
+def _cleaned(file: Path, raw: bytes, repo_id: str) -> str:
+    """The text of a file as it leaves; errors as of `model_files`."""
+    name = file.name
+    try:
+        text = raw.decode("utf-8")
+        return _without_places(name, text, repo_id)
+    except CardError:
+        raise
+    except ValueError as error:
+        raise HubError(f"{file} is damaged and cannot be uploaded ({first_line(error)})") from error
+
+
+def _without_places(name: str, text: str, repo_id: str) -> str:
     if name == CARD_FILE:
         check_card(text)
         return sign(with_repository(text, repo_id))
     if name == "recipe.yaml":
-        recipe = yaml.safe_load(text)
+        recipe = parse_yaml(text)
         return text if _without_folders(recipe) else yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True)
     if name.endswith(".json"):
-        content = json.loads(text)
+        content = parse_json(text)
         if not isinstance(content, dict):
             return text
         clean = _without_folders(content.get("recipe"))
@@ -117,17 +131,6 @@ def _file_name(source: str) -> str:
     path = PureWindowsPath(source) if "\\" in source else PurePosixPath(source)
     on_hub = source.count("/") == 1 and not source.startswith((".", "~", "/")) and not path.suffix
     return source if on_hub else path.name or source
-
-
-def _refuse_private(file: Path, text: str, folder: Path) -> None:
-    """The last gate: text that names this machine, its user or a token does not leave."""
-    token = get_token()
-    if TOKEN.search(text) or (token and token in text):
-        raise HubError(f"{file} holds an access token: take it out before the push")
-    here = [str(path) for path in (folder.resolve(), Path.cwd(), Path.home()) if len(path.parts) > 2]
-    found = next((path for path in here if path in text), None) or next(iter(HOME.findall(text)), None)
-    if found:
-        raise HubError(f"{file} holds a path of this machine ({found}): take it out before the push")
 
 
 def commit_files(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +27,7 @@ from transformers.utils import logging
 from .auto import MODELS, AutoModelForSequentialRecommendation, register_model_file
 from .configuration_glintru import GlintRUError
 from .processing_glintru import VOCABULARY_FILE, GlintRUProcessor, VocabularyFileError
+from .untrusted_text import parse_json
 
 __all__ = [
     "MODEL_FILES",
@@ -292,7 +292,7 @@ def _check_folder(folder: Path, name: str) -> None:
 
 def _json_object(folder: Path, name: str, file: str) -> dict[str, Any]:
     try:
-        content = json.loads((folder / file).read_text(encoding="utf-8"))
+        content = parse_json((folder / file).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ModelFolderError(f"{name}/{file} is damaged: {first_line(error)}") from error
     if not isinstance(content, dict):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -12,9 +11,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ..errors import RecipeError, nearest_names
+from ..models import untrusted_text
 
 __all__ = ["at_least", "described", "find_yaml", "from_mapping", "one_of", "parse_yaml", "read_yaml", "yaml_files"]
 
@@ -31,16 +29,6 @@ PLAIN_NAMES = {
     **dict.fromkeys(("num_layers", "n_layers", "num_blocks"), "model.num_hidden_layers"),
     "dropout": "model.*_dropout",
 }
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1 reads 1e-3 as text; here it is a number, as everywhere else."""
-
-
-_Loader.yaml_implicit_resolvers = {key: list(value) for key, value in yaml.SafeLoader.yaml_implicit_resolvers.items()}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
 
 
 def yaml_files(folder: Path) -> dict[str, Path]:
@@ -81,14 +69,12 @@ def parse_yaml(text: str, what: str) -> Any:
     """What a YAML text holds; `what` names the text in messages.
 
     Raises:
-        RecipeError: It is not YAML; the message says where.
+        RecipeError: It is not YAML, or too large or too deep; the message says where.
     """
     try:
-        return yaml.load(text, Loader=_Loader)
-    except (yaml.YAMLError, ValueError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark and "\n" in text else ""
-        raise RecipeError(f"YAML error in {what}{where}: {getattr(error, 'problem', None) or error}.") from error
+        return untrusted_text.parse_yaml(text)
+    except ValueError as error:
+        raise RecipeError(f"YAML error in {what}: {error}.") from error
 
 
 def from_mapping(kind: type, name: str, content: Any) -> Any:

@@ -21,6 +21,7 @@ from ..hub.card_text import CARD_FILE, is_signed
 from ..hub.repository import MODEL_FILES
 from ..machine import num_processes
 from ..models.auto import MODELS
+from ..models.untrusted_text import parse_json
 from ..recipe import Recipe
 from .checkpoint import has_checkpoints, replace_json
 
@@ -173,7 +174,7 @@ def is_own(entry: Path) -> bool:
 def is_run_folder(folder: Path) -> bool:
     """Whether a run of ours wrote `folder`: a GLINT-RU model, or the checkpoints of one that did not finish."""
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = parse_json((folder / "config.json").read_text(encoding="utf-8"))
     except OSError:
         return (folder / CHECKPOINTS).is_dir()
     except ValueError:
@@ -201,7 +202,7 @@ def check_identity(file: Path, identity: dict[str, Any]) -> None:
         ModelFolderError: They differ, or the file cannot be read.
     """
     try:
-        stored = json.loads(file.read_text(encoding="utf-8"))
+        stored = parse_json(file.read_text(encoding="utf-8"))
         recipe, data, processes = dict(stored["recipe"]), stored["data"], stored["processes"]
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise ModelFolderError(

@@ -113,5 +113,5 @@ def test_headers():
     assert card_header("# no header\n") == {} == card_header("---\n---\n")
     assert card_header("---\r\ntags: [a]\r\n---\r\n# x") == {"tags": ["a"]}
     check_card("---\nlicense: mit\nanything: 3\n---\n")
-    with pytest.raises(CardError, match=r"line 2 is broken: mapping values are not allowed here"):
+    with pytest.raises(CardError, match=r"is broken: line 2: mapping values are not allowed here"):
         check_card("---\na: b: c\n---\n")
