@@ -116,12 +116,14 @@ def _built() -> Path:
     key = hashlib.sha256("\n".join([*sources, *FLAGS, version, _processor_flags()]).encode()).hexdigest()[:32]
     folder = _private_folder()
     for file in folder.glob(f"{key}-*.so"):
-        if file.stem == f"{key}-{_checksum(file)}":
+        if _is_own(file.lstat()) and file.stem == f"{key}-{_checksum(file)}":
             return file
         file.unlink(missing_ok=True)  # somebody changed it, or the disk did
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         built = Path(scratch) / "kernels.so"
         compile_kernels(compiler, built)
+        with open(built, "rb") as file:  # a crash of the machine leaves no file of the right name without its content
+            os.fsync(file.fileno())
         return built.rename(folder / f"{key}-{_checksum(built)}.so")
 
 
@@ -133,12 +135,19 @@ def _private_folder() -> Path:
     """
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "glintru-kernels"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    found = folder.stat()
+    found = folder.lstat()
+    if stat.S_ISLNK(found.st_mode):
+        raise OSError(f"the folder {folder} for them is a link (remove it)")
     if found.st_uid != os.geteuid():
         raise OSError(f"the folder {folder} for them belongs to another user")
     if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise OSError(f"others may write to the folder {folder} for them (remove it, or chmod 700)")
     return folder
+
+
+def _is_own(found: os.stat_result) -> bool:
+    """Whether this is a regular file of the user, and no link."""
+    return stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid()
 
 
 def _checksum(file: Path) -> str:

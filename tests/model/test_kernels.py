@@ -229,6 +229,29 @@ def test_a_library_that_was_changed_is_built_again(builds):
     assert file.read_bytes() == b"a library"
 
 
+def test_a_library_of_which_the_disk_lost_a_part_is_built_again(builds):
+    file = kernels._built()
+    os.truncate(file, 3)
+    assert kernels._built() == file and len(builds) == 2
+    assert file.read_bytes() == b"a library"
+
+
+def test_a_link_in_the_place_of_a_library_is_not_followed(builds, tmp_path):
+    file = kernels._built()
+    planted = file.rename(tmp_path / "planted.so")
+    file.symlink_to(planted)
+    assert kernels._built() == file and len(builds) == 2
+    assert not file.is_symlink() and planted.exists()
+
+
+def test_a_link_in_the_place_of_the_folder_is_refused(builds, tmp_path):
+    folder = kernels._built().parent
+    folder.rename(tmp_path / "elsewhere")
+    folder.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError, match="is a link"):
+        kernels._built()
+
+
 def test_other_sources_flags_or_compilers_are_built_anew(builds, monkeypatch):
     kernels._built()
     monkeypatch.setattr(kernels, "FLAGS", [*kernels.FLAGS, "-g"])
