@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
@@ -46,18 +47,22 @@ class SQLiteStateStore:
     """A `UserStateStore` in one file (two more, `-wal` and `-shm`, stand beside it while it is open).
 
     Any number of threads and of processes of one machine may use it at a time; writers take turns. The file must not
-    lie on a network file system. A process that forks opens it after the fork.
+    lie on a network file system. A process that forks opens it after the fork. Each transaction makes sure that the
+    file is still the one that was opened: after somebody deleted or replaced it, every call raises `StoreError`.
 
     Args:
         path: The file, made where it is missing; its folder must be there.
         timeout: Seconds to wait for another writer.
 
     Raises:
-        StoreError: The file is of another kind or version, damaged, or out of reach.
+        StoreError: The file is empty, of another kind or version, damaged, or out of reach.
     """
 
     def __init__(self, path: str | Path, timeout: float = 10.0) -> None:
         self.path = Path(path)
+        self._file = self.path.resolve()  # stays right when the process changes its folder
+        self._journal = self._file.with_name(f"{self._file.name}-wal")
+        self._identities: dict[Path, tuple[int, int]] = {}
         self.timeout = timeout
         self._lock = threading.Lock()  # of the one connection that writes
         self._readers: list[sqlite3.Connection] = []  # at rest; as many as ever read at the same time
@@ -65,34 +70,78 @@ class SQLiteStateStore:
         self._closed = False
         self._process = os.getpid()
         with self._errors():
-            self._writer = self._connect()
+            if not self._file.exists():
+                self._make()
+            self._writer = self._connect(self._file)
             try:
-                self._prepare()
+                self._check_header()  # reads: from here on nobody else removes the journal
+                self._check_same_files()
             except BaseException:
                 self._writer.close()
                 raise
 
-    def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self.path, self.timeout, isolation_level=None, check_same_thread=False)
+    def _connect(self, file: Path, mode: str = "rw") -> sqlite3.Connection:
+        """A connection; `mode` `"rw"` opens only what is there, `"rwc"` also makes the file."""
+        address = f"{file.as_uri()}?mode={mode}"
+        connection = sqlite3.connect(address, self.timeout, isolation_level=None, check_same_thread=False, uri=True)
         connection.execute("PRAGMA synchronous = FULL")
         return connection
 
-    def _prepare(self) -> None:
+    def _make(self) -> None:
+        """Writes an empty store beside its place and links it there, so that nobody ever sees a part of one."""
+        if self._journal.exists():
+            raise StoreError(
+                f"{self.path} is gone, but its journal {self._journal.name} is still there: restore the file, or remove "
+                "the journal to begin a new store"
+            )
+        unfinished = self._file.with_name(f".{self._file.name}.{secrets.token_hex(4)}.unfinished")
+        try:
+            connection = self._connect(unfinished, "rwc")
+            try:
+                connection.execute("PRAGMA journal_mode = WAL")
+                connection.execute("BEGIN")
+                for statement in SCHEMA:
+                    connection.execute(statement)
+                connection.execute("COMMIT")
+            finally:
+                connection.close()
+            try:
+                os.link(unfinished, self._file)
+            except FileExistsError:
+                pass  # another process was faster
+            except OSError as error:
+                raise StoreError(f"{self.path} cannot be made: {error.strerror}") from error
+        finally:
+            unfinished.unlink(missing_ok=True)
+
+    def _check_header(self) -> None:
         def header(name: str) -> int:
             return self._writer.execute(f"PRAGMA {name}").fetchone()[0]
 
-        if not header("schema_version"):
-            self._writer.execute("PRAGMA journal_mode = WAL")
-            with self._transaction() as connection:
-                if not header("schema_version"):  # no other process was faster
-                    for statement in SCHEMA:
-                        connection.execute(statement)
+        if not header("schema_version") and not self._file.stat().st_size:
+            raise StoreError(f"{self.path} is an empty file, not a store of user states: remove it to begin a new one")
         if header("application_id") != APPLICATION_ID:
             raise StoreError(f"{self.path} is a database, but not a store of user states")
         if header("user_version") != VERSION:
             raise StoreError(
                 f"{self.path} is a store of version {header('user_version')}, this package reads version {VERSION}"
             )
+
+    def _check_same_files(self) -> None:
+        """Makes sure that the file and its journal are still those that this object has open.
+
+        SQLite goes on writing into a file that was deleted, and what it writes there is lost.
+        """
+        for file in (self._file, self._journal):
+            try:
+                found = file.stat()
+            except OSError:
+                if file in self._identities or file == self._file:
+                    raise StoreError(f"{file} was deleted or moved while it was in use: restore it") from None
+                continue  # the journal begins with the first write
+            identity = (found.st_dev, found.st_ino)
+            if self._identities.setdefault(file, identity) != identity:
+                raise StoreError(f"{file} was replaced while it was in use: close this store, and open the new one")
 
     # ------------------------------------------------------------------ connections, transactions, errors
 
@@ -120,6 +169,7 @@ class SQLiteStateStore:
                 if self._writer.in_transaction:
                     self._writer.execute("ROLLBACK")
                 raise
+            self._check_same_files()
 
     @contextmanager
     def _reader(self) -> Iterator[sqlite3.Connection]:
@@ -128,7 +178,7 @@ class SQLiteStateStore:
             try:
                 connection = self._readers.pop()
             except IndexError:
-                connection = self._connect()
+                connection = self._connect(self._file)
             yield connection
             self._readers.append(connection)
 
@@ -137,6 +187,7 @@ class SQLiteStateStore:
             raise StoreError(f"{self.path} was closed")
         if os.getpid() != self._process:
             raise StoreError(f"{self.path} was opened before a fork: open it in each process")
+        self._check_same_files()
 
     def _table(self, connection: sqlite3.Connection, fingerprint: str, create: bool = False) -> str | None:
         """The table of a fingerprint's states, None where there is none."""
@@ -195,11 +246,14 @@ class SQLiteStateStore:
             records = dict(zip(users, self._records(connection, users, table), strict=True))
             numbers: dict[RawId, int] = {}
             new: dict[RawId, list[StoredEvent]] = {}
+            named: dict[RawId, dict[RawId, int]] = {}  # positions of the new events of each user by their ids
             found = []
             for event in events:
                 number, record = records[event.user]
-                fresh = new.setdefault(event.user, [])
-                before = self._position(connection, number, event.event_id, fresh)
+                fresh, ids = new.setdefault(event.user, []), named.setdefault(event.user, {})
+                before = None
+                if event.event_id is not None:
+                    before = ids.get(event.event_id) or self._position(connection, number, event.event_id)
                 if before is None:
                     if number is None:
                         insert = "INSERT INTO users (user, since, last) VALUES (?, 0, 0)"
@@ -209,6 +263,8 @@ class SQLiteStateStore:
                     numbers[event.user] = number
                     stored = StoredEvent(record.last + len(fresh) + 1, event.item, event.event_id, event.time)
                     fresh.append(stored)
+                    if event.event_id is not None:
+                        ids[event.event_id] = stored.position
                 found.append(Absorbed(stored.position if before is None else before, before is not None))
             pending = []
             for user, number in numbers.items():
@@ -225,15 +281,8 @@ class SQLiteStateStore:
             return found
 
     @staticmethod
-    def _position(
-        connection: sqlite3.Connection, number: int | None, event_id: RawId | None, fresh: Sequence[StoredEvent]
-    ) -> int | None:
-        """Where the user's event with this id is already."""
-        if event_id is None:
-            return None
-        for event in fresh:
-            if event.event_id == event_id:
-                return event.position
+    def _position(connection: sqlite3.Connection, number: int | None, event_id: RawId) -> int | None:
+        """The position of the user's stored event with this id."""
         if number is None:
             return None
         query = "SELECT position FROM events WHERE user = ? AND event_id = ?"

@@ -17,11 +17,12 @@ from ..models.item_sets import ItemFilter, ItemSet
 from ..models.loading import load_model_folder
 from ..models.pipeline_glintru import checked_gaps, leaves_out_seen
 from ..models.processing_glintru import GlintRUProcessor
-from .group_commit import GroupCommit
+from .group_commit import MOST_EVENTS, GroupCommit
 from .recommender import Recommendation
 from .sqlite_store import SQLiteStateStore
 from .step import Step, make_step
 from .store import (
+    Absorbed,
     Event,
     MemoryStateStore,
     Pending,
@@ -194,7 +195,10 @@ class StreamingRecommender:
         durable: bool = True,
         unknown_items: str | None = None,
     ) -> list[Observed]:
-        """Takes clicks in, in order, all of them in one transaction or, on an error, none.
+        """Takes clicks in, in order: up to 1,024 in one transaction, all of them or, on an error, none.
+
+        More are written in several transactions, so that other writers wait for none of them for long. After an error
+        the message says how many of the events are written; delivered again with their ids, those count once.
 
         Args:
             events: `Event` objects, or tuples `(user, item)`, `(user, item, event_id)`, `(user, item, event_id, time)`.
@@ -204,10 +208,19 @@ class StreamingRecommender:
         if not checked:
             return []
         known = (self.processor.encode_ids([event.item for event in checked], unknown_items) > 0).tolist()
-        result = self._writer.submit(checked, watched=durable)
+        absorbed: list[Absorbed] = []
+        for start in range(0, len(checked), MOST_EVENTS):
+            result = self._writer.submit(checked[start : start + MOST_EVENTS], watched=durable)
+            if not durable:
+                continue
+            try:
+                absorbed += result.result()
+            except StoreError as error:
+                if start:
+                    error.args = (f"{error} (the first {start:,} of these {len(checked):,} events are written)",)
+                raise
         if not durable:
             return [Observed(each) for each in known]
-        absorbed = result.result()
         return [Observed(k, a.duplicate, a.position, True) for k, a in zip(known, absorbed, strict=True)]
 
     def flush(self) -> None:

@@ -124,7 +124,8 @@ def test_no_secret_leaves(hub, folder, text, message, name):
 
 
 @pytest.mark.parametrize(
-    "text", ["https://huggingface.co/root/data", "sk-learn is a library", "task-" + "a" * 40, "a/tmp/b", "hf_hub_download"]
+    "text",
+    ["https://huggingface.co/root/data", "sk-learn is a library", "task-" + "a" * 40, "a/tmp/b", "hf_hub_download"],
 )
 def test_ordinary_text_leaves(folder, text):
     (folder / "README.md").write_text(f"{text}\n")
