@@ -14,7 +14,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, Re
 from huggingface_hub.hf_api import RepoFile
 
 from ..errors import HubError
-from ..models.loading import MODEL_FILES, first_line, hub_errors
+from ..models.loading import MODEL_FILES, cannot_connect, first_line, hub_errors
 from ..models.untrusted_text import parse_json, parse_yaml
 from .card_text import CARD_FILE, CardError, check_card, is_signed, sign, with_repository
 from .leaving import check_binary_file, check_file_of_folder, check_text
@@ -207,6 +207,11 @@ def _ask_about_card(files: Iterable[SharedFile], kind: str) -> None:
             raise CardError(
                 f"the Hub does not take the header of {CARD_FILE}: {' '.join(str(error).split())}"
             ) from error
+        except Exception as error:
+            # Before version 2 the client asks huggingface.co even where HF_ENDPOINT names another Hub. The commit asks
+            # the right one again.
+            if not cannot_connect(error):
+                raise
 
 
 def _contents(api: HfApi, repo_id: str, kind: str, revision: str | None) -> dict[str, str]:

@@ -33,6 +33,7 @@ __all__ = [
     "MODEL_FILES",
     "HubError",
     "ModelFolderError",
+    "cannot_connect",
     "find_data_checksum",
     "find_metrics",
     "first_line",
@@ -123,12 +124,16 @@ def _advice(error: BaseException, name: str, revision: str | None, writing: bool
         return f"{name!r} is no name of a repository, which is owner/name"
     if status is not None:
         return f"the Hub did not do what was asked for {name}: try again later"
-    # httpx, whose name moved, is the client's HTTP library.
-    network = isinstance(error, ConnectionError) or type(error).__module__.partition(".")[0] in ("httpx", "httpx2")
-    if network or isinstance(error, (OfflineModeIsEnabled, LocalEntryNotFoundError)):
+    if cannot_connect(error) or isinstance(error, (OfflineModeIsEnabled, LocalEntryNotFoundError)):
         instead = "" if writing else f", or fetch it once with a connection: hf download {name}"
         return f"the Hub cannot be reached for {name}: check the network, HF_ENDPOINT and HF_HUB_OFFLINE{instead}"
     return None
+
+
+def cannot_connect(error: BaseException) -> bool:
+    """Whether the client found nobody to answer."""
+    # httpx, whose name moved, is the client's HTTP library.
+    return isinstance(error, ConnectionError) or type(error).__module__.partition(".")[0] in ("httpx", "httpx2")
 
 
 REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")

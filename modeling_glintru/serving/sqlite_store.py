@@ -91,8 +91,8 @@ class SQLiteStateStore:
         """Writes an empty store beside its place and links it there, so that nobody ever sees a part of one."""
         if self._journal.exists():
             raise StoreError(
-                f"{self.path} is gone, but its journal {self._journal.name} is still there: restore the file, or remove "
-                "the journal to begin a new store"
+                f"{self.path} is gone, but its journal {self._journal.name} is still there: restore the file, or "
+                "remove the journal to begin a new store"
             )
         unfinished = self._file.with_name(f".{self._file.name}.{secrets.token_hex(4)}.unfinished")
         try:
