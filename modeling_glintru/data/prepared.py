@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -20,6 +18,7 @@ import pyarrow as pa
 from ..errors import DataError, GlintRUError
 from ..models.configuration_glintru import UNKNOWN_GAP
 from ..models.untrusted_text import parse_json
+from ..whole_files import exchange, unfinished_folder
 from .files import SUMMARY_FILE
 from .histories import iterate_flat_histories
 from .splits import PARTS
@@ -219,30 +218,16 @@ def check_output_folder(folder: Path, overwrite: bool) -> None:
 def whole_folder(folder: Path, overwrite: bool) -> Iterator[Path]:
     """Gives a temporary sibling to write into, which takes the place of `folder` when all went well."""
     check_output_folder(folder, overwrite)
-    token = secrets.token_hex(4)
-    unfinished = folder.with_name(f".{folder.name}.{token}.unfinished")
-    replaced = folder.with_name(f".{folder.name}.{token}.replaced")
     try:
-        unfinished.mkdir(parents=True)
+        with unfinished_folder(folder) as unfinished:
+            yield unfinished
+            check_output_folder(folder, overwrite)
+            if folder.exists():
+                exchange(folder.resolve(), unfinished)
+            else:
+                unfinished.rename(folder)
     except OSError as error:
         raise DataError(f"{folder} cannot be written ({error.strerror or error}).") from error
-    try:
-        yield unfinished
-        check_output_folder(folder, overwrite)
-        if folder.exists():
-            folder.rename(replaced)
-        try:
-            unfinished.rename(folder)
-        except OSError:
-            if replaced.exists():
-                replaced.rename(folder)
-            raise
-    except OSError as error:
-        raise DataError(f"{folder} cannot be written ({error.strerror or error}).") from error
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        if folder.exists():
-            shutil.rmtree(replaced, ignore_errors=True)
 
 
 def write_summary(folder: Path, summary: dict[str, Any]) -> None:

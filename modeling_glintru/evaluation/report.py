@@ -14,6 +14,7 @@ import numpy as np
 
 from .._version import __version__
 from ..errors import DataError
+from ..whole_files import whole_file
 from .evaluate import Evaluation, MetricTable
 from .metrics import bootstrap_interval, per_user_metrics
 
@@ -130,11 +131,9 @@ def write_metrics_json(path: str | os.PathLike[str], metrics: Mapping[str, Any])
     Raises:
         ValueError: For NaN or infinity, which JSON does not have.
     """
-    path = Path(path)
     text = json.dumps(metrics, indent=2, allow_nan=False, default=_plain)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    with whole_file(Path(path)) as unfinished:
+        unfinished.write_text(text + "\n", encoding="utf-8")
 
 
 def format_table(

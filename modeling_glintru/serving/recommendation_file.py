@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ import pyarrow.parquet as pq
 
 from ..errors import DataError
 from ..models.processing_glintru import GlintRUProcessor
+from ..whole_files import whole_file
 
 __all__ = ["RecommendationRows", "check_output", "open_output"]
 
@@ -30,6 +30,8 @@ def check_output(path: Path, overwrite: bool) -> None:
         raise DataError(f"--output must end in {', '.join(WRITERS)}, but got {path}")
     if path.is_dir():
         raise DataError(f"--output must be a file, but {path} is a folder")
+    if path.exists() and not path.is_file():
+        raise DataError(f"--output must be a regular file, which {path} is not")
     if not path.absolute().parent.is_dir():
         raise DataError(f"there is no folder {path.parent} for --output {path}")
     if path.exists() and not overwrite:
@@ -45,13 +47,9 @@ def open_output(path: Path, processor: GlintRUProcessor, user_ids: pl.Series) ->
         processor: Gives raw ids and titles.
         user_ids: Any user ids, for their type.
     """
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with WRITERS[path.suffix.lower()](unfinished, processor, user_ids.dtype) as writer:
-            yield writer
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    writer_of_kind = WRITERS[path.suffix.lower()]
+    with whole_file(path) as unfinished, writer_of_kind(unfinished, processor, user_ids.dtype) as writer:
+        yield writer
 
 
 class RecommendationRows:

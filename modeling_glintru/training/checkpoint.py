@@ -28,6 +28,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ..errors import ModelFolderError
+from ..whole_files import flush
 from .cooccurrence import NeighborSmoothing
 from .trainer import GlintRUTrainer
 
@@ -61,7 +62,7 @@ def replace_json(path: Path, content: Any) -> None:
     """Writes JSON so that the file is there whole or as it was before."""
     partial = path.with_name(path.name + ".partial")
     partial.write_text(json.dumps(content), encoding="utf-8")
-    _flush(partial)
+    flush(partial)
     os.replace(partial, path)
 
 
@@ -146,12 +147,12 @@ def seal(partial: Path, final: Path) -> None:
     names = sorted(file.name for file in partial.iterdir())
     replace_json(partial / FILES, {name: _fingerprint(partial / name) for name in names})
     for name in names:
-        _flush(partial / name)
-    _flush(partial)
+        flush(partial / name)
+    flush(partial)
     if final.exists():  # of an earlier try, and damaged: otherwise the run would have gone on behind it
         shutil.rmtree(final)
     os.replace(partial, final)
-    _flush(final.parent)
+    flush(final.parent)
 
 
 def has_checkpoints(folder: Path) -> bool:
@@ -250,17 +251,6 @@ def _fingerprint(path: Path) -> list[int]:
             size += len(block)
             checksum = zlib.crc32(block, checksum)
     return [size, checksum]
-
-
-def _flush(path: Path) -> None:
-    """To the disk itself: a rename must not outlive a power cut that its content does not."""
-    if path.is_dir() and os.name == "nt":  # Windows opens no folders
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 # ---------------------------------------------------------------------- the Trainer that writes and reads them

@@ -124,7 +124,7 @@ class Killed(BaseException):
 @pytest.mark.parametrize("seed", range(3))
 def test_killed_while_a_checkpoint_is_written(data, whole, tmp_path, monkeypatch, seed):
     """Several times in one run, at random places: before and after the checkpoint has its name."""
-    draw, flush = random.Random(seed), checkpoint._flush
+    draw, flush = random.Random(seed), checkpoint.flush
     left = 0
 
     def counted(path):
@@ -134,7 +134,7 @@ def test_killed_while_a_checkpoint_is_written(data, whole, tmp_path, monkeypatch
             raise Killed
         flush(path)
 
-    monkeypatch.setattr(checkpoint, "_flush", counted)
+    monkeypatch.setattr(checkpoint, "flush", counted)
     for number in range(4):
         left = draw.randint(1, 35)
         with pytest.raises(Killed):

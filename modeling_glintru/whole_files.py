@@ -1,0 +1,201 @@
+"""Files and folders that appear whole or not at all, and locks that end with their process.
+
+What is being written stands beside its place under a name that begins with a dot and ends in `.unfinished`, locked by
+the process that writes it. What a killed process left there is not locked any more, and the next one removes it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import secrets
+import shutil
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = ["exchange", "flush", "locked", "unfinished_folder", "whole_file"]
+
+AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of renameat2(2)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Gives a file beside `path` to write into, which takes its place when all went well.
+
+    A link at `path` stays, and what it leads to is replaced.
+
+    Raises:
+        OSError: There is something at `path` that is no regular file, or it cannot be written.
+    """
+    target = path.resolve()
+    _refuse_other_kinds(path)
+    _remove_unfinished(target)
+    with _begun(target, _new_file) as unfinished:
+        try:
+            yield unfinished
+            flush(unfinished)
+            _refuse_other_kinds(path)
+            os.replace(unfinished, target)
+            flush(target.parent)
+        finally:
+            unfinished.unlink(missing_ok=True)
+
+
+@contextmanager
+def unfinished_folder(path: Path) -> Iterator[Path]:
+    """Gives a new folder beside `path` to write into, which is removed at the end unless the caller has moved it.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    target = path.resolve()
+    _remove_unfinished(target)
+    with _begun(target, _new_folder) as unfinished:
+        try:
+            yield unfinished
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _new_name(target: Path) -> Path:
+    return target.with_name(f".{target.name}.{secrets.token_hex(4)}.unfinished")
+
+
+def _refuse_other_kinds(path: Path) -> None:
+    if path.exists() and not path.is_file():
+        kind = errno.EISDIR if path.is_dir() else errno.EINVAL
+        text = "is a folder, not a file" if path.is_dir() else "is no regular file, and only such a file is written"
+        raise OSError(kind, text, str(path))
+
+
+def _new_file(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+
+
+def _new_folder(path: Path) -> int | None:
+    path.mkdir(parents=True)
+    return os.open(path, os.O_RDONLY) if fcntl else None  # Windows opens no folder
+
+
+@contextmanager
+def _begun(target: Path, make: Callable[[Path], int | None]) -> Iterator[Path]:
+    """A new file or folder beside `target`, with the lock that says that somebody writes it."""
+    descriptor = None
+    try:
+        while True:
+            path = _new_name(target)
+            try:
+                descriptor = make(path)
+            except OSError as error:  # about the place that the user named
+                raise OSError(error.errno, error.strerror, str(target)) from error
+            if fcntl is None or descriptor is None:
+                break
+            with suppress(OSError):  # a file system without locks, where nobody removes it either
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if path.exists():
+                break
+            os.close(descriptor)  # another process took it for a leftover before it was locked
+            descriptor = None
+        yield path
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _remove_unfinished(target: Path) -> None:
+    """Removes what killed processes left beside `target`."""
+    if fcntl is None or not target.parent.is_dir():
+        return
+    for entry in target.parent.glob(f".{_escaped(target.name)}.????????.unfinished"):
+        try:
+            descriptor = os.open(entry, os.O_RDONLY | os.O_NOFOLLOW)
+        except OSError:
+            continue
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink(missing_ok=True)
+        except OSError:  # another process writes it
+            continue
+        finally:
+            os.close(descriptor)
+
+
+def _escaped(name: str) -> str:
+    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
+
+
+def flush(path: Path) -> None:
+    """Returns when the content of a file, or the names in a folder, are on the disk."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:  # Windows opens no folder
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EBADF):  # a file system that cannot
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def exchange(first: Path, second: Path) -> None:
+    """Exchanges the names of two folders: in one step on Linux, elsewhere in three.
+
+    Raises:
+        OSError: One of them cannot be moved, such as the place where another file system begins.
+    """
+    libc = ctypes.CDLL(None, use_errno=True) if os.name == "posix" else None
+    if hasattr(libc, "renameat2"):
+        assert libc is not None
+        names = (AT_FDCWD, os.fsencode(first), AT_FDCWD, os.fsencode(second))
+        if libc.renameat2(*names, RENAME_EXCHANGE) == 0:
+            return
+        number = ctypes.get_errno()
+        if number not in (errno.ENOSYS, errno.EINVAL):  # not: a kernel or a file system that does not know it
+            raise OSError(number, os.strerror(number), str(first))
+    aside = _new_name(first.resolve())
+    first.rename(aside)
+    try:
+        second.rename(first)
+    except OSError:
+        aside.rename(first)
+        raise
+    aside.rename(second)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Holds a lock on the file `path`, which is made, for as long as this process lives or the block lasts.
+
+    Raises:
+        BlockingIOError: Another process holds it; the message names it.
+    """
+    if fcntl is None:
+        yield
+        return
+    with open(path, "a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            owner = " ".join(file.read(200).split()) or "another process"
+            raise BlockingIOError(errno.EAGAIN, f"is in use by {owner}", str(path)) from None
+        except OSError:  # a file system without locks
+            yield
+            return
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        try:
+            yield
+        finally:
+            file.truncate(0)
