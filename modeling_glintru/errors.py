@@ -19,6 +19,7 @@ __all__ = [
     "StoreError",
     "StoreFullError",
     "StoreReadOnlyError",
+    "TrainingDivergedError",
     "nearest_names",
 ]
 
@@ -49,6 +50,10 @@ class StoreReadOnlyError(StoreError):
 
 class StateError(StoreError):
     """A stored state is damaged, or of other weights than the model's."""
+
+
+class TrainingDivergedError(GlintRUError):
+    """The loss or a weight of a training is no longer a finite number."""
 
 
 def nearest_names(name: str, known: Iterable[str], count: int = 3) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from threading import Lock
 from typing import Any, NamedTuple
 
@@ -15,15 +15,17 @@ from transformers import pipeline
 
 TASK: Any = "sequential-recommendation"  # not among the tasks that the signature of `pipeline` names
 PARAMETERS = ("top_k", "exclude_seen", "allowed", "exclude", "unknown_items", "return_state")
-MAX_USERS = 100_000  # held in memory, 5 kB each at hidden_size 64; the one not heard of for longest goes first
+# Held in memory; the user not heard of for longest goes first. One takes 5 kB at hidden_size 64, and about 0.1 kB for
+# each different item and each remembered event.
+MAX_USERS, MAX_EVENTS = 100_000, 100
 
 
 class User(NamedTuple):
-    """A user: the state, the ids already seen, and the ids of the events already counted."""
+    """A user: the state, the ids of the items already seen, each once, and those of the newest events."""
 
     state: bytes | None = None
-    seen: Sequence[Any] = ()
-    events: frozenset[Any] = frozenset()
+    seen: tuple[Any, ...] = ()
+    events: tuple[Any, ...] = ()
 
 
 class EndpointHandler:
@@ -37,8 +39,8 @@ class EndpointHandler:
       what is new.
     - `user`: any id: the state is stored here between requests, in memory (lost on restart, at most MAX_USERS users),
       and `history`, or `events`, is only what is new.
-    - `events`: instead of `history`, objects `{"item": id, "id": event id}`; an event id that came before for this user
-      is not counted again.
+    - `events`: instead of `history`, objects `{"item": id, "id": event id}`; an event whose id is among those of the
+      last MAX_EVENTS events of this user is not counted again.
 
     Args:
         path: The folder of the repository.
@@ -80,12 +82,13 @@ class EndpointHandler:
         leaves_out, users = parameters.get("exclude_seen"), [self.users.get(name, User()) for name in names]
         if leaves_out is None:
             leaves_out = not self.pipe.feature_extractor.recommend_seen
-        counted = [set(user.events) for user in users]
+        counted = [dict.fromkeys(user.events) for user in users]
         for row, name, user, new, numbers in zip(rows, names, users, events, counted, strict=True):
             for event in new or ():
                 if event.get("id") not in numbers:
                     row["history"].append(event["item"])
-                    numbers |= {event.get("id")} - {None}
+                    if event.get("id") is not None:
+                        numbers[event["id"]] = None
             if name is not None:
                 row["state"] = user.state
                 row["exclude"] = [*(user.seen if leaves_out else ()), *(row.get("exclude") or ())]
@@ -97,7 +100,9 @@ class EndpointHandler:
             if wanted:
                 answer["state"] = base64.b64encode(state).decode()
             if name is not None:
-                self.users[name] = User(state, [*user.seen, *row["history"]], frozenset(numbers))
+                # What the model does not know need not be left out: so a user never takes more than the vocabulary.
+                seen = dict.fromkeys((*user.seen, *filter(self.pipe.feature_extractor.__contains__, row["history"])))
+                self.users[name] = User(state, tuple(seen), tuple(numbers)[-MAX_EVENTS:])
                 self.users.move_to_end(name)
         while len(self.users) > MAX_USERS:
             self.users.popitem(last=False)

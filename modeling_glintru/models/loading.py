@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
@@ -43,6 +44,7 @@ __all__ = [
     "load_model_folder",
     "local_folder",
     "register_code_of",
+    "weights_that_are_not_finite",
     "without_bars",
 ]
 
@@ -192,7 +194,23 @@ def load_local_folder(folder: Path, name: str, trust_remote_code: bool = False) 
             f"the vocabulary of {name} has {len(processor)} items, but its weights are for "
             f"{model.config.vocab_size - 1}"
         )
+    if broken := weights_that_are_not_finite(model):
+        raise ModelFolderError(
+            f"the weights of {name} are not finite numbers ({', '.join(broken[:3])}): its training went wrong, and "
+            "nothing can be recommended from them"
+        )
     return model.eval(), processor
+
+
+def weights_that_are_not_finite(model: torch.nn.Module) -> list[str]:
+    """Names of the weights and buffers in which a number is NaN or infinite."""
+    names = []
+    for name, tensor in model.state_dict().items():
+        numbers = tensor.is_floating_point() and tensor.numel()
+        # The least and the greatest number need no memory, and both are NaN where any number is.
+        if numbers and not all(bound.isfinite() for bound in torch.aminmax(tensor.detach())):
+            names.append(name)
+    return names
 
 
 @contextmanager

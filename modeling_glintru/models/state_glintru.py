@@ -155,9 +155,11 @@ def unpack_states(blobs: Sequence[bytes]) -> tuple[bytes, list[int], bytearray]:
             raise GlintRUError(f"state {number} was cut short or altered: its checksum is wrong")
         header = blob[: HEADER.size - COUNT.size]
         kind = kind or header
-        if header != kind:
+        if header != kind or len(blob) != len(blobs[0]):
             raise GlintRUError(f"state {number} is of other weights, sizes or dtype than the first one")
         counts.extend(COUNT.unpack_from(blob, len(header)))
+        if counts[-1] >= 1 << 63:
+            raise GlintRUError(f"state {number} declares a history that nobody has: {counts[-1]} items")
     return kind, counts, bytearray().join(memoryview(blob)[start:] for blob in blobs)
 
 
@@ -329,8 +331,8 @@ class GlintRUState:
         """The states of the users whose `to_bytes` strings are given, or of one user; on the CPU.
 
         Raises:
-            GlintRUError: No string, one that is truncated, altered or of another version, or strings of different
-                weights, sizes or dtypes.
+            GlintRUError: No string, one that is truncated, altered or of another version, one whose numbers are not
+                finite or not as many as it declares, or strings of different weights, sizes or dtypes.
         """
         blobs = [bytes(blobs)] if isinstance(blobs, (bytes, bytearray, memoryview)) else list(blobs)
         if not blobs:
@@ -338,7 +340,14 @@ class GlintRUState:
         _, counts, numbers = unpack_states(blobs)
         _, _, dtype, layers, size, heads, bits, fingerprint, _ = HEADER.unpack_from(blobs[0])
         layout = StateLayout(layers, size, heads, tuple(n for n, part in STATE_PARTS.items() if bits >> part.bit & 1))
+        if dtype >= len(DTYPES) or not layers or not size or not heads:
+            raise GlintRUError("the state declares sizes or a dtype that no model has")
+        declared = sum(torch.Size(shape).numel() for shape in layout.shapes().values()) * DTYPES[dtype].itemsize
+        if len(numbers) != declared * len(blobs):
+            raise GlintRUError("the state holds another number of numbers than it declares")
         rows = torch.frombuffer(numbers, dtype=DTYPES[dtype]).view(len(blobs), -1)
+        if not rows.isfinite().all():
+            raise GlintRUError("the state holds numbers that are not finite")
         return cls.from_rows(layout, rows, torch.tensor(counts, dtype=torch.int64), fingerprint.hex())
 
     @classmethod

@@ -130,10 +130,16 @@ class StateAdvancer:
     def _decode_batch(self, blobs: list[bytes]) -> tuple[np.ndarray, Any]:
         kind, found, numbers = unpack_states(blobs)
         if kind == self._kind:  # the usual case, without tensors
-            return np.frombuffer(numbers, np.float32).reshape(len(blobs), -1), found
-        state = GlintRUState.from_bytes(blobs)
-        state.check(self.step.layout, self.step.fingerprint, len(blobs), state.device)
-        return rows_of_state(state), state.count.numpy()
+            if len(numbers) != 4 * self.step.row_size * len(blobs):
+                raise GlintRUError("a state has another number of numbers than its model's states have")
+            rows, counts = np.frombuffer(numbers, np.float32).reshape(len(blobs), -1), found
+        else:
+            state = GlintRUState.from_bytes(blobs)
+            state.check(self.step.layout, self.step.fingerprint, len(blobs), state.device)
+            rows, counts = rows_of_state(state), state.count.numpy()
+        if not np.isfinite(rows).all():
+            raise GlintRUError("it holds numbers that are not finite")
+        return rows, counts
 
     # ------------------------------------------------------------------ items into rows, in place
 

@@ -318,6 +318,7 @@ class RunTrainer(GlintRUTrainer):
 
     def save_model(self, output_dir: str | None = None, *args: Any, **kwargs: Any) -> None:
         """Writes the weights of a checkpoint, and nothing else; called by the Trainer."""
+        self.check_weights()
         if self.args.should_save:
             folder = Path(str(output_dir))
             shutil.rmtree(folder, ignore_errors=True)
@@ -326,7 +327,7 @@ class RunTrainer(GlintRUTrainer):
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         loss = super().training_step(*args, **kwargs)
-        self.checkpoints.add_loss(loss, self.state.global_step)
+        self.checkpoints.add_loss(loss)
         return loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -375,10 +376,9 @@ class RunCheckpoints(TrainerCallback):
             )
         return self._past
 
-    def add_loss(self, loss: torch.Tensor, step: int) -> None:
-        """Adds the loss of a step, or the mean so far where it is not finite, as the Trainer does."""
-        since = self.since_log.to(loss.device)
-        self.since_log = since + (loss if loss.isfinite() else since / (1 + step - self.last_logged_step))
+    def add_loss(self, loss: torch.Tensor) -> None:
+        """Adds the loss of a step."""
+        self.since_log = self.since_log.to(loss.device) + loss
 
     def logged(self, total: float, step: int) -> float:
         """Begins a new sum of losses; gives the mean of the last one, whose `total` is that of all processes."""

@@ -189,6 +189,7 @@ def train(
         ModelFolderError: All checkpoints are damaged.
         RecipeError: The batch cannot be shared out to the processes, or the launcher asks for sharded weights.
         RunStopped: See `Interruptions`; `TimeIsUp` where it was the time limit.
+        TrainingDivergedError: The loss or a weight is no longer a finite number; earlier checkpoints stay.
     """
     if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":  # ignored by Accelerate on the CPU
         raise RecipeError("glintru train keeps whole weights in each process; examples/train_sharded.py shards them")
@@ -239,6 +240,7 @@ def train(
     try:
         with interruptions.caught():
             trainer.train(resume_from_checkpoint=checkpoint)
+        trainer.check_weights()
     except TimeIsUp as limit:
         if not keep_best:
             raise

@@ -8,7 +8,7 @@ import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -20,8 +20,9 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from ..data import LengthBucketSampler, TargetBatchSampler
 from ..data.batches import IGNORED_LABEL, HasLengths
-from ..errors import RecipeError
+from ..errors import RecipeError, TrainingDivergedError
 from ..machine import give_back_memory, own_bytes
+from ..models.loading import weights_that_are_not_finite
 from .optimizer import LazyAdamW, can_train_rows, clip_grad_norm_
 from .pushing import ModelPushes
 
@@ -215,6 +216,35 @@ class GlintRUTrainer(ModelPushes):
         finally:  # other optimizers know only dense gradients
             if isinstance(embedding := self._item_embedding(), torch.nn.Embedding):
                 embedding.sparse = False
+
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
+        """The plain Trainer's step, after which a loss that is no finite number ends the training.
+
+        Raises:
+            TrainingDivergedError: The message names the step, the learning rate, and what to try.
+        """
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        if not loss.isfinite():
+            self._diverged(f"the loss of step {self.state.global_step + 1:,} is {loss.item():g}")
+        return loss
+
+    def check_weights(self) -> None:
+        """Makes sure that every weight is a finite number; error as of `training_step`."""
+        sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled  # no process has whole weights then
+        if not sharded and (broken := weights_that_are_not_finite(self.model)):
+            self._diverged(f"after step {self.state.global_step:,} {broken[0]} holds numbers that are not finite")
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """The plain Trainer's figures, of weights that are finite numbers; error as of `training_step`."""
+        self.check_weights()
+        return super().evaluate(*args, **kwargs)
+
+    def _diverged(self, what: str) -> NoReturn:
+        rate = self.optimizer.param_groups[0]["lr"] if self.optimizer is not None else self.args.learning_rate
+        raise TrainingDivergedError(
+            f"the training diverged: {what}, at a learning rate of {rate:g}. Try a lower learning_rate, more "
+            "warmup_steps or a smaller max_grad_norm. Checkpoints from before stay as they are"
+        )
 
     def _item_embedding(self) -> Any:
         return getattr(self.model, "get_input_embeddings", lambda: None)()

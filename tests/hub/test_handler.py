@@ -127,7 +127,7 @@ def test_a_request_that_fails_counts_nothing(endpoint):
     through_json(endpoint, {"user": "a", "history": HISTORY[:2]})
     with pytest.raises(ValueError, match="nowhere"):
         endpoint({"inputs": {"user": "a", "history": ["nowhere"]}, "parameters": {"unknown_items": "error"}})
-    assert endpoint.users["a"].seen == HISTORY[:2]
+    assert endpoint.users["a"].seen == tuple(HISTORY[:2])
 
 
 REMOTE = (
