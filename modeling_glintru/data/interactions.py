@@ -14,7 +14,7 @@ from ..errors import DataError
 from .columns import OPTIONS, base_name
 from .ids import ids_of_type, read_ids, stray_ids
 from .readers import open_table
-from .roles import Roles, find_roles, load_fields
+from .roles import Roles, find_roles
 from .row_filters import filter_rows, parse_condition
 from .rows import Rows, giant_note, looks_like_session, unused_note
 from .sessions import explode_lists, pair_ids, split_at_gaps
@@ -165,7 +165,7 @@ def read_interactions(
         parse_condition(text, table.names, table.source) for text in ([where] if isinstance(where, str) else where)
     ]
     wanted = [*roles.columns, *(column for condition in conditions for column in condition.columns)]
-    rows = Rows(load_fields(table), wanted)
+    rows = Rows(table, wanted)
     filter_rows(rows, conditions, roles.time, time_format)
     roles = explode_lists(rows, roles)
     if no_time is not None and not rows.exploded:

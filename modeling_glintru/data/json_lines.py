@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 
-from ..errors import DataError, nearest_names
+from ..errors import DataError
 from .files import text_blocks
 from .table import Table
 
@@ -46,7 +46,7 @@ def open_json_lines(paths: Sequence[Path], source: str, encoding: str | None) ->
     """
     table = _JsonTable(paths, source, encoding)
     files = tuple(path.name for path in paths) if len(paths) > 1 else ()
-    return Table(table.names, table.load, source, files=files, place=table.place, paths=table.field_paths)
+    return Table(table.names, table.read, source, files=files, place=table.place, paths=table.field_paths)
 
 
 class _JsonTable:
@@ -112,11 +112,7 @@ class _JsonTable:
                 rows += [(event or {}) | outer for event in events]
             yield lines, rows
 
-    def load(self, names: Sequence[str]) -> pl.DataFrame:
-        names = list(dict.fromkeys(names))
-        for name in names:
-            if name not in self.names:
-                raise DataError(f"{self.source} has no column {name!r}; {nearest_names(name, self.names)}")
+    def read(self, names: Sequence[str]) -> pl.DataFrame:
         columns = [_Column(name, self.source) for name in names]
         for path in self.paths:
             for lines, rows in self._rows(path):

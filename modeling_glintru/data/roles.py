@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import polars as pl
 
@@ -11,7 +11,7 @@ from ..errors import DataError
 from .columns import OPTIONS, base_name, find_list_column, has_usual_name, recognise_column
 from .readers import Table
 
-__all__ = ["Roles", "find_roles", "load_fields"]
+__all__ = ["Roles", "find_roles"]
 
 
 @dataclass(frozen=True)
@@ -140,30 +140,6 @@ def _find_lists_of_objects(table: Table, role: str) -> str | None:
             if has_usual_name(fields, role):
                 return f"{name}.{recognise_column(fields, role, table.source)}"
     return None
-
-
-def load_fields(table: Table) -> Table:
-    """The table, which also loads a field of a column of lists of objects by its path, such as `"events.aid"`."""
-
-    def load(names: Sequence[str]) -> pl.DataFrame:
-        plain = [name for name in names if name in table.names]
-        paths = [name for name in names if name not in table.names]
-        frame = table.load(list(dict.fromkeys([*plain, *(path.rpartition(".")[0] for path in paths)])))
-        fields = []
-        for path in paths:
-            column, _, field = path.rpartition(".")
-            kind = frame.schema[column]
-            if not (isinstance(kind, pl.List) and isinstance(kind.inner, pl.Struct)):
-                raise DataError(
-                    f"Column {column!r} of {table.source} holds no lists of objects with a field {field!r}."
-                )
-            known = [known.name for known in kind.inner.fields]
-            if field not in known:
-                raise DataError(f"The objects in {column!r} of {table.source} have no {field!r}; they have {known}.")
-            fields.append(pl.col(column).list.eval(pl.element().struct.field(field)).alias(path))
-        return frame.select(*plain, *fields)
-
-    return replace(table, load=load)
 
 
 def _check_distinct(roles: Roles, source: str) -> None:

@@ -34,7 +34,7 @@ class Rows:
 
     def __init__(self, table: Table, columns: Sequence[str]) -> None:
         self.table = table
-        self.frame = table.load(list(dict.fromkeys(columns)))
+        self.frame = table.load(columns)
         self.notes: list[str] = []
         self.exploded = False
         self._blanked: dict[str, dict[int, str]] = {}  # the first cells that stood for a missing value, by row

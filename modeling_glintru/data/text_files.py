@@ -10,15 +10,16 @@ import bisect
 import csv
 import functools
 import io
+import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
 import polars as pl
 
-from ..errors import DataError, nearest_names
+from ..errors import DataError
 from .files import text_blocks
 from .table import Table
 from .text_layout import Layout, TextOptions, dialect, one_byte, one_byte_separators, recognise_layout
@@ -53,7 +54,7 @@ def open_text(paths: Sequence[Path], suffix: str, source: str, options: TextOpti
     table = _TextTable(files, is_quote_given=options.quote is not None)
     return Table(
         first.layout.names,
-        table.load,
+        table.read,
         source,
         is_text=True,
         has_no_time=first.layout.has_no_time,
@@ -71,8 +72,7 @@ class _TextTable:
         self.quotes_are_text = False
         self.is_read = False
 
-    def load(self, names: Sequence[str]) -> pl.DataFrame:
-        names = list(dict.fromkeys(names))
+    def read(self, names: Sequence[str]) -> pl.DataFrame:
         if self.quotes_are_text:
             return self._read(names)
         try:
@@ -86,7 +86,7 @@ class _TextTable:
             self.quotes_are_text = False
             raise (reason or error) from None
 
-    def _read(self, names: list[str]) -> pl.DataFrame:
+    def _read(self, names: Sequence[str]) -> pl.DataFrame:
         with _long_cells():
             frames = [frame for file in self.files for frame in file.read(names, self.quotes_are_text)]
         broken = sum(file.broken_rows for file in self.files)
@@ -97,7 +97,7 @@ class _TextTable:
 
     def place(self, row: int) -> str:
         if not self.is_read:
-            self.load(self.files[0].layout.names[:1])
+            self.read(self.files[0].layout.names[:1])
         for file in self.files:
             if row < file.rows:
                 where = f"line {file.line_of(row)}"
@@ -138,7 +138,7 @@ class _TextFile:
     def read(self, names: Sequence[str], quotes_are_text: bool) -> Iterator[pl.DataFrame]:
         """The named columns, some rows at a time."""
         self._forget()
-        columns = {name: self._column(name) for name in names}
+        columns = {name: self.layout.names.index(name) for name in names}
         quote = None if quotes_are_text else self.layout.quote
         self.may_drop_quotes = quote is not None and self.layout.may_drop_quotes
         blocks = _without_lines(text_blocks(self.path, self.encoding, KIND), self.layout.header_lines)
@@ -153,18 +153,10 @@ class _TextFile:
         for block in blocks:
             frame = self._read_plain(block, columns, quote)
             if frame is None:  # from here on row by row, for a quoted cell may go on in the next block
-                yield from self._read_rows(_lines(block, blocks), columns, quote)
+                yield from self._read_rows(_lines(itertools.chain([block], blocks)), columns, quote)
                 return
             self.rows += frame.height
             yield frame
-
-    def _column(self, name: str) -> int:
-        names = self.layout.names
-        if name not in names:
-            raise DataError(f"{self.path.name} has no column {name!r}; {nearest_names(name, names)}")
-        if names.count(name) > 1:
-            raise DataError(f"{self.path.name} has {names.count(name)} columns named {name!r}.")
-        return names.index(name)
 
     def _read_plain(self, block: bytes, columns: dict[str, int], quote: str | None) -> pl.DataFrame | None:
         """The rows of a block; None where one of them needs a closer look.
@@ -356,10 +348,9 @@ def _without_lines(blocks: Iterator[bytes], lines: int) -> Iterator[bytes]:
             yield block
 
 
-def _lines(block: bytes, following: Iterator[bytes]) -> Iterator[str]:
-    """The lines of a block and of those that follow it, each with its line feed."""
-    yield from io.StringIO(block.decode("utf-8", "surrogateescape"), newline="\n")
-    for block in following:
+def _lines(blocks: Iterable[bytes]) -> Iterator[str]:
+    """The lines of the blocks, each with its line feed."""
+    for block in blocks:
         yield from io.StringIO(block.decode("utf-8", "surrogateescape"), newline="\n")
 
 
