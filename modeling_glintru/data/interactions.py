@@ -197,7 +197,7 @@ def _convert(rows: Rows, roles: Roles, time_format: str | None) -> bool:
     ids = [name for name in (roles.user, roles.item, roles.session) if name is not None]
     rows.strip(roles.columns if table.is_text else ids)
     rows.blank_missing(roles.columns)
-    rows.blank_stand_ins(roles.user, roles.item)
+    rows.blank_minus_one(roles.user, roles.item)
     converted = {name: read_ids(rows.frame[name], table, rows.place) for name in ids}
     if table.is_text:
         rows.notes += [note for name in ids[:2] if (note := stray_ids(converted[name], rows.place))]

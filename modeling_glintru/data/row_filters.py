@@ -224,7 +224,7 @@ def filter_rows(
             raise DataError(
                 f"No row of {rows.table.source} meets --where {condition.text!r}{_examples(rows, condition)}."
             )
-        rows.keep(kept)
+        rows.filter(kept)
         rows.notes.append(f"--where {condition.text!r} keeps {len(rows):,} of {before:,} rows{counts}.")
 
 

@@ -128,10 +128,10 @@ def explode_lists(rows: Rows, roles: Roles) -> Roles:
         kept = _without_beginnings(frame[user], full)
         repeated = int((~kept).sum())
         if repeated:
-            rows.keep(kept)
+            rows.filter(kept)
     empty = rows.frame[roles.item].list.len() == 0
     if empty.any():
-        rows.keep(~empty)
+        rows.filter(~empty)
     if not len(rows):
         raise DataError(f"No row of {rows.table.source} has an item in {roles.item!r}.")
     several = len(rows) - rows.frame[user].n_unique()
