@@ -54,8 +54,9 @@ class Rows:
 
     def filter(self, mask: pl.Series) -> None:
         """Leaves out the rows where `mask` is false or null."""
-        self._places = self._numbers().filter(mask)
-        self.frame = self.frame.filter(mask)
+        if mask.sum() < len(mask):
+            self._places = self._numbers().filter(mask)
+            self.frame = self.frame.filter(mask)
 
     def explode(self, columns: Sequence[str]) -> None:
         """Makes one row of each element of columns of lists; the lists of a row must be equally long and not empty."""
