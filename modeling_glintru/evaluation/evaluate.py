@@ -163,7 +163,7 @@ def evaluate(
     times = arrow_view(split_dataset, ["time_gaps"]) if timed else None
     vocab_size = scorer([np.ones(1, dtype=np.int64)]).shape[-1]  # item 1 always exists
     batch_size = max(1, min(batch_size, MAX_SCORES // vocab_size))
-    weights = {"pop": item_counts, "uni": np.ones(vocab_size, dtype=np.int64)}
+    weights: dict[str, Any] = {"pop": item_counts, "uni": np.ones(vocab_size, dtype=np.int64)}
     if item_counts is not None and len(item_counts) != vocab_size:
         raise DataError(f"item_counts has {len(item_counts)} entries, but the scorer has {vocab_size} columns")
     samplers = {kind: NegativeSampler(weights[kind], seed) for kind, _ in parsed.values() if kind != "full"}
@@ -184,7 +184,8 @@ def evaluate(
             check_indices(targets, vocab_size, "a target")
             is_past = (past == target).any(dim=1)
             recurring += int(is_past.sum())
-            scores = scorer(histories) if times is None else scorer(histories, read_request_gaps(times, rows))
+            given = (histories,) if times is None else (histories, read_request_gaps(times, rows))
+            scores = scorer(*given)
             if scores.shape != (len(rows), vocab_size):
                 raise DataError(
                     f"the scorer returned scores of shape {tuple(scores.shape)} for {len(rows)} histories; "
