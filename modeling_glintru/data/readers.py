@@ -27,7 +27,7 @@ from .table import Table, first_line, row_place, unreadable
 from .text_files import open_text
 from .text_layout import check_text_options
 
-__all__ = ["SUFFIXES", "Table", "open_table"]
+__all__ = ["SUFFIXES", "Table", "open_dataset", "open_table"]
 
 STREAMED_BYTES = 2**30  # A data set of the Hub above this size is streamed.
 STREAMED_ROWS = 100_000  # The rows that are read at a time.
@@ -89,7 +89,7 @@ def open_table(
     if kind == "pandas" and hasattr(source, "columns"):
         return Table(tuple(map(str, source.columns)), lambda names: _from_pandas(source, names), "pandas frame")
     if kind == "datasets":
-        return _open_dataset(source, split, "datasets.Dataset")
+        return open_dataset(source, split, "datasets.Dataset")
     raise DataError(
         f"Interactions cannot be read from a {type(source).__name__}; give a path, a pandas or polars frame, "
         "a datasets.Dataset, or the name of a Hub data set."
@@ -184,7 +184,7 @@ def _guarded(path: Path, read: Callable[[], Any]) -> Any:
         raise unreadable(path, "Parquet", error) from error
 
 
-def _open_dataset(source: Any, split: str, display: str) -> Table:
+def open_dataset(source: Any, split: str, display: str) -> Table:
     """Opens a data set, or the named split of one that has several.
 
     Raises:
@@ -249,7 +249,7 @@ def _open_named(name: str, split: str) -> Table:
             f"There is no file {name!r}, and it cannot be loaded as a Hub data set either"
             f"{_advice(_refusal(repo) or error, repo)} ({first_line(error)})."
         ) from error
-    return _open_dataset(loaded, split, name)
+    return open_dataset(loaded, split, name)
 
 
 def _hub_file(url: str) -> Path:
