@@ -1,7 +1,7 @@
-"""Interactions to sequences to splits to batches.
+"""Makes sequences, splits and batches of tables of interactions.
 
-Names are imported when they are first used: reading a table needs neither torch nor transformers.
-The function `prepare` is imported from its own file, `modeling_glintru.data.prepare`, whose name it shares.
+Names are imported when they are first used, because reading a table needs neither torch nor transformers. The function
+`prepare` is imported from its own file, `modeling_glintru.data.prepare`, since both have the same name.
 """
 
 from __future__ import annotations

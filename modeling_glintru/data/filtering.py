@@ -1,4 +1,4 @@
-"""Optional cleaning of interactions: repeated rows, k-core, short histories."""
+"""Cleans interactions on request: repeated rows, rare users and items (k-core), short histories."""
 
 from __future__ import annotations
 
@@ -32,23 +32,24 @@ def filter_interactions(
     min_item_interactions: int = 0,
     min_history_length: int = 0,
 ) -> Interactions:
-    """Cleans interactions, in this order: repeated rows, k-core, short histories.
+    """Removes repeated rows, then rare users and items (k-core), then short histories.
 
     Args:
-        interactions: What was read.
-        duplicates: What happens to repeated rows: `"keep"` all; of `"exact"` copies (equal in user, item and time, and
-            order where there is one) only the first row of the file; of `"consecutive"` ones (the same item directly
-            after itself in a user's history, or an exact copy) only the first; of all rows of a (user, item) pair only
-            the `"first"` or the `"last"` in time (ties: in file order).
-        min_user_interactions: k of the k-core for users: removed, together with rare items, until nothing changes.
-        min_item_interactions: k of the k-core for items.
-        min_history_length: Users with fewer interactions leave at the end, once: items are not counted again.
+        interactions: The interactions.
+        duplicates: Which of repeated rows remain: with `"keep"` all of them; with `"exact"` the first row of the file
+            of those that are equal in user, item and time (and order where there is one); with `"consecutive"` also
+            only the first of an item's directly successive rows in a user's history; with `"first"` or `"last"` the
+            first or last in time of all rows with the same user and item (where times are equal, in the file).
+        min_user_interactions: Users with fewer interactions are removed together with rare items, until nothing changes
+            (k-core).
+        min_item_interactions: The same for items.
+        min_history_length: Users with fewer interactions are removed at the end, and items are not counted again.
 
     Returns:
-        The interactions that are left, in file order.
+        The interactions that are left, in the order of the file.
 
     Raises:
-        DataError: An unknown policy, a negative number, or nothing is left.
+        DataError: The policy is unknown, a number is negative, or nothing is left.
     """
     if duplicates not in DUPLICATE_POLICIES:
         allowed = ", ".join(map(repr, DUPLICATE_POLICIES))
@@ -69,51 +70,44 @@ def filter_interactions(
         raise DataError(
             f"Nothing is left of {len(interactions)} interactions of {interactions.source} after {used}; lower them."
         )
-    # The same object, where nothing was left out, has counted its users and items already.
+    # Where nothing was left out, the same object is returned, which has counted its users and items already.
     return interactions if frame is interactions.frame else replace(interactions, frame=frame)
 
 
 def drop_duplicates(frame: pl.DataFrame, policy: str) -> pl.DataFrame:
-    """The rows that a policy of `filter_interactions` leaves; the same object where that is all of them."""
+    """The rows that remain by a policy of `filter_interactions`; the same object where all of them remain."""
     if policy == "keep" or frame.is_empty():
         return frame
     if policy in ("exact", "consecutive"):
         copies = exact_copies(frame)
         frame = frame.filter(~copies) if copies.any() else frame
-        return frame if policy == "exact" else _drop_consecutive(frame)
+    if policy == "exact":
+        return frame
     user, (items, item) = sorted_codes(frame["user_id"])[1], sorted_codes(frame["item_id"])
     pair = user.astype(np.int64) * len(items) + item
-    order = np.lexsort((*time_keys(frame), pair))  # stable: ties in time stay in file order
-    changes = np.flatnonzero(np.diff(pair[order]))
-    kept = np.zeros(frame.height, bool)
-    kept[order[np.append(0, changes + 1) if policy == "first" else np.append(changes, len(order) - 1)]] = True
-    return frame.filter(kept)
+    # Both sorts are stable, so that rows of equal times stay in the order of the file.
+    order = np.lexsort((*time_keys(frame), user if policy == "consecutive" else pair))
+    same = pair[order[1:]] == pair[order[:-1]]
+    dropped = order[:-1][same] if policy == "last" else order[1:][same]
+    if not len(dropped):
+        return frame
+    remains = np.ones(frame.height, bool)
+    remains[dropped] = False
+    return frame.filter(remains)
 
 
 def exact_copies(frame: pl.DataFrame) -> np.ndarray:
-    """bool, a value a row: whether an earlier row is equal to it in all columns."""
+    """bool, one value for each row: whether an earlier row is equal to it in all columns."""
     hashes = frame.hash_rows().to_numpy()
     ordered = np.sort(hashes)
     repeated = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
     copies = np.isin(hashes, repeated) if len(repeated) else np.zeros(frame.height, bool)
     del hashes, ordered
-    if copies.any():  # rows that are equal have equal hashes, but not the other way round
+    if copies.any():  # Equal rows have equal hashes, but rows with equal hashes may differ.
         places = np.flatnonzero(copies)
         some = frame[places].with_columns(place=places)
         copies[some.unique(frame.columns, keep="first")["place"].to_numpy()] = False
     return copies
-
-
-def _drop_consecutive(frame: pl.DataFrame) -> pl.DataFrame:
-    users, items = sorted_codes(frame["user_id"])[1], sorted_codes(frame["item_id"])[1]
-    order = np.lexsort((*time_keys(frame), users))
-    users, items = users[order], items[order]
-    again = order[1:][(users[1:] == users[:-1]) & (items[1:] == items[:-1])]
-    if not len(again):
-        return frame
-    kept = np.ones(frame.height, bool)
-    kept[again] = False
-    return frame.filter(kept)
 
 
 def k_core(frame: pl.DataFrame, min_user: int, min_item: int) -> pl.DataFrame:
@@ -130,5 +124,5 @@ def k_core(frame: pl.DataFrame, min_user: int, min_item: int) -> pl.DataFrame:
 
 
 def drop_short_histories(frame: pl.DataFrame, min_length: int) -> pl.DataFrame:
-    """Leaves out users with fewer than `min_length` interactions."""
+    """The rows of users with at least `min_length` interactions."""
     return frame if min_length <= 1 else frame.filter(pl.len().over("user_id") >= min_length)

@@ -1,4 +1,4 @@
-"""Rows of a prepared split, read out of Arrow memory a block at a time."""
+"""Reads rows of a prepared split out of Arrow memory, one block at a time."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ LENGTHS_PER_BLOCK = 100_000
 
 
 def arrow_view(dataset: Dataset, columns: list[str]) -> Dataset:
-    """The same rows with only `columns`, handed out as Arrow tables.
+    """The same rows with only these columns, as Arrow tables.
 
     Raises:
-        DataError: When a column is missing.
+        DataError: A column is missing.
     """
     missing = [name for name in columns if name not in dataset.column_names]
     if missing:
@@ -41,7 +41,7 @@ def arrow_view(dataset: Dataset, columns: list[str]) -> Dataset:
 
 
 def flat_histories(table: pa.Table, column: str = "item_ids") -> tuple[np.ndarray, np.ndarray]:
-    """All histories of a table one after the other: int64 item indices, and int64 lengths, one a row."""
+    """All histories of a table one after the other: int64 item indices, and the int64 length of each row."""
     lists, lengths = _lists(table, column)
     items = lists.flatten()
     if items.null_count:
@@ -56,13 +56,13 @@ def iterate_flat_histories(dataset: Dataset, rows_per_block: int = ROWS_PER_BLOC
 
 
 def history_lengths(split: Dataset) -> np.ndarray:
-    """How many items each row has in its column `item_ids`, int64, one a row; the items are not read."""
+    """The number of items of each row, int64 (num_rows,); the items themselves are not read."""
     blocks = arrow_view(split, ["item_ids"]).iter(LENGTHS_PER_BLOCK)
     return np.concatenate([np.zeros(0, np.int64), *(_lists(table, "item_ids")[1] for table in blocks)])
 
 
 def _lists(table: pa.Table, column: str) -> tuple[pa.Array, np.ndarray]:
-    """A column in one piece, and the int64 lengths of its rows."""
+    """A column as one array, and the int64 lengths of its rows."""
     lists = table[column].combine_chunks()
     if lists.null_count:
         raise _nulls(column)
@@ -76,7 +76,7 @@ def _nulls(column: str) -> DataError:
 def read_request_gaps(view: Dataset, rows: np.ndarray) -> np.ndarray:
     """The time from the last item of some rows to their target, float32 (B,); -1 for a row without items.
 
-    `view` is what `arrow_view(dataset, ["time_gaps"])` gave.
+    `view` is the result of `arrow_view(dataset, ["time_gaps"])`.
     """
     lists = view[rows.tolist()]["time_gaps"].combine_chunks()
     gaps, lengths = lists.flatten().to_numpy(zero_copy_only=False), lists.value_lengths().to_numpy(zero_copy_only=False)
@@ -87,7 +87,7 @@ def read_request_gaps(view: Dataset, rows: np.ndarray) -> np.ndarray:
 def read_rows(view: Dataset, rows: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
     """Histories and targets of some rows: B int64 arrays, and int64 (B,).
 
-    `view` is what `arrow_view(dataset, ["item_ids", "target"])` gave.
+    `view` is the result of `arrow_view(dataset, ["item_ids", "target"])`.
     """
     table = view[rows.tolist()]
     items, lengths = flat_histories(table)
@@ -100,11 +100,11 @@ def read_rows(view: Dataset, rows: np.ndarray) -> tuple[list[np.ndarray], np.nda
 def users_of_rows(split: Dataset) -> np.ndarray | None:
     """The user of each row, int64 (num_rows,), counted from 0; None where each row has a user of its own.
 
-    Rows of one user stand one after the other, as `prepare` writes them.
+    The rows of one user must follow each other, as `prepare` writes them.
     """
     if "user_id" not in split.column_names or len(split) == 0:
         return None
-    new = [np.zeros(1, bool)]  # the first row is of user 0
+    new = [np.zeros(1, bool)]  # The first row belongs to user 0.
     last: pa.Array | None = None
     for table in arrow_view(split, ["user_id"]).iter(LENGTHS_PER_BLOCK):
         ids = table["user_id"].combine_chunks()

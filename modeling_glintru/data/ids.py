@@ -1,4 +1,4 @@
-"""Ids: integers or text, never changed silently, and the bad one named."""
+"""Reads ids as integers or text, never changes them silently, and names a value that is no id."""
 
 from __future__ import annotations
 
@@ -21,24 +21,30 @@ FLOAT_IDS = (
     "to text), ids are never changed silently"
 )
 PROBE = 1000
-STRAY_SHARE, STRAY_VALUES = 0.01, 20  # above these a column is one of text, not one of integers with a few strays
+STRAY_SHARE, STRAY_VALUES = 0.01, 20  # Integers with more exceptions than this are a column of text.
 
 
 def read_ids(column: pl.Series, table: Table, place: Callable[[int], str] | None = None) -> pl.Series:
-    """A column of raw ids as Int64 or String, missing ones stay null.
+    """A column of raw ids as Int64 or String, in which missing ids are null.
 
-    The cells of a text file are stripped of blanks (without `place`), and are integers where every one is written as a
-    plain integer of 64 bits, without leading zeros. `place` says for people where a row stands.
+    Cells of a text file become integers where every one of them is written as an integer of 64 bits without leading
+    zeros.
+
+    Args:
+        column: The column; cells of a text file without the blanks around them, unless `place` is None.
+        table: The table that it comes from.
+        place: How an error names a row of the column; by default as the table does.
 
     Raises:
-        DataError: The ids are floats, booleans, nested, or integers above 64 bits.
+        DataError: The ids are floats, booleans, lists, or integers of more than 64 bits.
     """
     kind = column.dtype
     where = f"Column {column.name!r} of {table.source}"
-    if table.is_text:
-        cells = column.str.strip_chars() if place is None else column
-        return _ids_from_text(cells, where, place or table.place)
+    if table.is_text and place is None:
+        column = column.str.strip_chars()
     place = place or table.place
+    if table.is_text:
+        return _ids_from_text(column, where, place)
     if kind in (pl.Categorical, pl.Enum, pl.String):
         return column.cast(pl.String)
     if kind.is_integer():
@@ -47,13 +53,13 @@ def read_ids(column: pl.Series, table: Table, place: Callable[[int], str] | None
             wrong = _wrong(column, ids.is_null() & column.is_not_null(), place)
             raise DataError(f"{where} holds integers that do not fit in 64 bits ({wrong}); convert it to text.")
         return ids
-    if kind == pl.Null:  # a column without a single value has no type
+    if kind == pl.Null:  # A column without a single value has no type.
         return column.cast(pl.String)
     if kind.is_float() or kind.is_decimal():
         known = column.is_not_null() & column.is_not_nan() if kind.is_float() else column.is_not_null()
         if not known.any():
             return pl.Series(column.name, [None] * len(column), dtype=pl.String)
-        broken = known & (column % 1 != 0)  # in JSON lines 10 beside 2.5 is read as 10.0: it is not the wrong one
+        broken = known & (column % 1 != 0)  # JSON lines with 10 and 2.5 give 10.0 and 2.5, of which 2.5 is the cause.
         wrong = _wrong(column, broken if broken.any() else known, place)
         raise DataError(f"{where} holds ids that are floating-point numbers ({wrong}), {FLOAT_IDS}.")
     options = f"{OPTIONS['user']}, {OPTIONS['item']}"
@@ -61,10 +67,9 @@ def read_ids(column: pl.Series, table: Table, place: Callable[[int], str] | None
 
 
 def ids_of_type(ids: pl.Series, id_type: str) -> pl.Series:
-    """Ids in the type of a vocabulary's (`"integer"` or `"string"`, see `GlintRUProcessor.id_type`), null where one
-    cannot be.
+    """Ids in the type of a vocabulary's ids (`"integer"` or `"string"`, see `GlintRUProcessor.id_type`).
 
-    So one text id among the integers of a file leaves all the others what they are.
+    An id that cannot be of this type becomes null: one text id among integers does not change the others.
     """
     if id_type == "string":
         return ids.cast(pl.String)
@@ -76,9 +81,9 @@ def ids_of_type(ids: pl.Series, id_type: str) -> pl.Series:
 
 
 def sorted_codes(column: pl.Series) -> tuple[pl.Series, np.ndarray]:
-    """The sorted distinct values of a column, and the place in them of each row's value (int32, from 0).
+    """The sorted distinct values of a column, and the position in them of each row's value (int32, from 0).
 
-    Only the distinct values are sorted: to rank the whole column instead took eight times as long for text.
+    Only the distinct values are sorted, because ranking a whole column of text took eight times as long.
     """
     values = column.unique().sort()
     places = pl.Series(np.arange(len(values), dtype=np.int32))
@@ -86,10 +91,10 @@ def sorted_codes(column: pl.Series) -> tuple[pl.Series, np.ndarray]:
 
 
 def stray_ids(ids: pl.Series, place: Callable[[int], str]) -> str | None:
-    """A sentence where ids of a text file are text only because of a few that are no integers, or None."""
+    """A sentence where only a few ids that are no integers make all ids of a text file text, or None."""
     if ids.dtype != pl.String:
         return None
-    probe = ids.drop_nulls().head(PROBE)  # most columns of text are no integers from the first row on
+    probe = ids.drop_nulls().head(PROBE)  # Most columns of text have no integers from the first row on.
     if 2 * int(probe.str.contains(INTEGER_TEXT).sum()) < len(probe):
         return None
     wrong = ids_of_type(ids, "integer").is_null() & ids.is_not_null()
@@ -103,8 +108,8 @@ def stray_ids(ids: pl.Series, place: Callable[[int], str]) -> str | None:
     are = "is no plain integer" if count == 1 else "are no plain integers"
     return (
         f"All ids in {ids.name!r} are text because {count:,} of {total:,} {are}, the first is "
-        f"{first_of(ids, wrong, place)}; "
-        f"to keep integers: {where_option(f'{name_in_condition(ids.name)} {left_out}')}."
+        f"{first_of(ids, wrong, place)}; to keep integers: "
+        f"{where_option(f'{name_in_condition(ids.name)} {left_out}')}."
     )
 
 

@@ -1,4 +1,4 @@
-"""Reads JSON lines: one object a line, also with lists of values or one list of objects (events) a line."""
+"""Reads JSON lines: one object on each line, which may hold lists of values or one list of objects (events)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 
-from ..errors import DataError, nearest_names
+from ..errors import DataError
 from .files import text_blocks
 from .table import Table
 
@@ -46,11 +46,11 @@ def open_json_lines(paths: Sequence[Path], source: str, encoding: str | None) ->
     """
     table = _JsonTable(paths, source, encoding)
     files = tuple(path.name for path in paths) if len(paths) > 1 else ()
-    return Table(table.names, table.load, source, files=files, place=table.place, paths=table.field_paths)
+    return Table(table.names, table.read, source, files=files, place=table.place, paths=table.field_paths)
 
 
 class _JsonTable:
-    """Files of JSON lines, one after the other."""
+    """The rows of one file of JSON lines or of several part files."""
 
     def __init__(self, paths: Sequence[Path], source: str, encoding: str | None) -> None:
         self.paths, self.source, self.encoding = paths, source, encoding
@@ -80,7 +80,7 @@ class _JsonTable:
     def _objects(
         self, path: Path, size: int | None = None, at_once: int = LINES_AT_ONCE
     ) -> Iterator[tuple[list[int], list[dict[str, Any]]]]:
-        """The numbers of some lines (from 1), and the objects on them."""
+        """Yields the numbers of some lines (from 1) and the objects on them."""
         before = 0
         for block in text_blocks(path, self.encoding, KIND, size):
             lines = block.removesuffix(b"\n").split(b"\n")
@@ -94,7 +94,7 @@ class _JsonTable:
             before += len(lines)
 
     def _rows(self, path: Path) -> Iterator[tuple[list[int], list[dict[str, Any]]]]:
-        """The lines of some rows, and the rows: objects, or the events in them."""
+        """Yields the lines of some rows and the rows themselves: the objects, or the events in them."""
         for numbers, objects in self._objects(path):
             if self.events is None:
                 yield numbers, objects
@@ -112,11 +112,7 @@ class _JsonTable:
                 rows += [(event or {}) | outer for event in events]
             yield lines, rows
 
-    def load(self, names: Sequence[str]) -> pl.DataFrame:
-        names = list(dict.fromkeys(names))
-        for name in names:
-            if name not in self.names:
-                raise DataError(f"{self.source} has no column {name!r}; {nearest_names(name, self.names)}")
+    def read(self, names: Sequence[str]) -> pl.DataFrame:
         columns = [_Column(name, self.source) for name in names]
         for path in self.paths:
             for lines, rows in self._rows(path):
@@ -138,7 +134,7 @@ class _JsonTable:
 
 @dataclass
 class _Found:
-    """How many values of one type there are, the first of them, and where it stands."""
+    """The number of values of one type, the first of them, and its place."""
 
     count: int
     value: Any
@@ -151,12 +147,12 @@ class _Column:
     def __init__(self, name: str, source: str) -> None:
         self.name, self.source = name, source
         self.values: dict[type, _Found] = {}
-        self.elements: dict[type, _Found] = {}  # of the values that are lists
-        self.largest = 0  # of the integers, whatever their sign
+        self.elements: dict[type, _Found] = {}  # the same for the elements of lists
+        self.largest = 0  # the largest absolute value of the integers
         self.parts: list[pl.Series] = []
 
     def add(self, values: list[Any], lines: list[int], of_file: str) -> None:
-        """Takes in further values, their lines, and the words for their file."""
+        """Adds values; `lines` and `of_file` name their places in errors."""
         _count(self.values, values, lines, of_file)
         flat = values
         if list in self.values:
@@ -176,7 +172,7 @@ class _Column:
             ) from error
 
     def series(self) -> pl.Series:
-        """All values, in the one type that they have."""
+        """All values in their common type."""
         kind = self._listed(self._kind())
         return pl.concat([pl.Series(self.name, [], dtype=kind), *(part.cast(kind) for part in self.parts)])
 
@@ -187,7 +183,7 @@ class _Column:
         return pl.List(kind) if set(self.values) == {list} else kind
 
     def _kind(self) -> Any:
-        """The type of the values so far, or of their elements.
+        """The common type of the values so far, or of the elements of lists.
 
         Raises:
             DataError: They have several types, or are objects or lists of lists.
@@ -207,7 +203,7 @@ class _Column:
         return pl.String
 
     def _mixed(self, found: dict[type, _Found]) -> DataError:
-        """The error for several types: names the first value that is not of the most frequent type."""
+        """The error for several types, which names the first value that is not of the most frequent type."""
         usual = max(found, key=lambda kind: found[kind].count)
         usual_kinds = {int, float} if usual in (int, float) and len(found) > 2 else {usual}
         odd = next(kind for kind in found if kind not in usual_kinds)
@@ -235,7 +231,7 @@ def _text(value: int | None) -> str | None:
 
 
 def _are_events(values: list[Any]) -> bool:
-    """Whether values are lists of objects, at least one of which holds one."""
+    """Whether all values are lists of objects, and at least one list holds an object."""
     if not all(isinstance(value, list) for value in values):
         return False
     elements = [element for value in values for element in value if element is not None]
@@ -243,9 +239,9 @@ def _are_events(values: list[Any]) -> bool:
 
 
 def _read_objects(lines: list[bytes], numbers: list[int], path: Path, encoding: str | None) -> list[dict[str, Any]]:
-    """The objects on some lines, see `_read_object`; all of them at once where every line is sound."""
+    """The objects on some lines, which are parsed together where every line is correct (see `_read_object`)."""
     try:
-        # One list a line: no object, text or list can reach over this border into the next line.
+        # Each line is a list of its own, so that no object, text or list can go on in the next line.
         found = json.loads((b"[[" + b"],\n[".join(lines) + b"]]").decode("utf-8"))
         if len(found) == len(lines) and all(len(row) == 1 and isinstance(row[0], dict) for row in found):
             return [row[0] for row in found]
@@ -255,10 +251,10 @@ def _read_objects(lines: list[bytes], numbers: list[int], path: Path, encoding: 
 
 
 def _read_object(line: bytes, number: int, path: Path, encoding: str | None) -> dict[str, Any]:
-    """The object on a line, which is in UTF-8; `encoding` is what the file was decoded from.
+    """The object on a line in UTF-8; `encoding` is the encoding of the file.
 
     Raises:
-        DataError: The line is not in the encoding, or is anything else than one object.
+        DataError: The line is not in the encoding, or is no object.
     """
     try:
         row = json.loads(line.decode("utf-8"))

@@ -1,4 +1,4 @@
-"""The whole way from interactions to data sets that any Trainer takes, with the item vocabulary beside them."""
+"""`prepare` makes data sets for any Trainer and the item vocabulary out of interactions."""
 
 from __future__ import annotations
 
@@ -76,28 +76,33 @@ def prepare(
 
     Args:
         interactions: From `read_interactions`, `load_source` or `read_given_split`.
-        output_dir: Where to write, whole or not at all; the result is then memory-mapped from there. None keeps it in
-            memory.
+        output_dir: The folder to write, from which the result is then memory-mapped. An error leaves nothing behind.
+            With None the result stays in memory.
         split: `"leave_one_out"`, `"temporal"`, `"user"`, or `"given"` for what `read_given_split` read (see `splits`).
-        hold_out: `"item"` or `"basket"`: what `leave_one_out` holds out of a history.
-        validation_fraction: For the splits `temporal` (of interactions) and `user` (of users).
+        hold_out: What `leave_one_out` holds out of a history: `"item"` or `"basket"`.
+        validation_fraction: Share of the interactions (`temporal`) or users (`user`) for validation.
         test_fraction: The same for the test.
-        duplicates: What happens to repeated rows, as the three limits that follow: see `filter_interactions`.
-        max_length: How many of the newest items the processor will keep of a history; the data keeps all.
-        item_titles: Raw item id to title, for the processor.
-        processor: The vocabulary of an existing model, instead of a new one. Interactions with items that it does not
-            know are left out (and counted in the summary, as `unknown_to_model`).
-        add_items: Adds such items to a copy of `processor` instead, and counts them as `new_to_model`.
-        time_gaps: Keeps the times between items, for models with `use_time_gaps`; 4 bytes an interaction more.
-        recommend_seen: Whether past items are recommended again. None lets the data decide, unless an existing model
-            has: yes where at least `RECURRING` of the training targets stood in the history before.
-        seed: Of the split `user`.
+        duplicates: What happens to repeated rows; this and the next three options are those of `filter_interactions`.
+        min_user_interactions: The fewest interactions of a user in the k-core.
+        min_item_interactions: The fewest interactions of an item in the k-core.
+        min_history_length: The fewest interactions of a user at the end.
+        max_length: How many of the newest items of a history the processor gives to the model; the data has all items.
+        item_titles: By raw item id the titles for the processor.
+        processor: The vocabulary of an existing model to use instead of a new one. Interactions with items that it does
+            not know are left out, and the summary counts them as `unknown_to_model`.
+        add_items: Whether such items are added to a copy of `processor` instead, and counted as `new_to_model`.
+        time_gaps: Whether the data has the times between items, for models with `use_time_gaps`; they need 4 more bytes
+            for each interaction.
+        recommend_seen: Whether past items are recommended again. With None a given `processor` stays as it is; a new
+            one recommends them where at least the share `RECURRING` of the training targets stood in the history
+            before.
+        seed: Seed of the split `user`.
         reading: How the table was read (`ReadingOptions`), for the summary.
-        overwrite: Replace prepared data in `output_dir`. Anything else there is refused all the same.
+        overwrite: Whether prepared data in `output_dir` is replaced; anything else there is refused in any case.
 
     Raises:
-        DataError: A single user or item, nothing left after filtering, a split that leaves nobody to evaluate or
-            nothing to learn from, options out of range, or an output folder that is in the way.
+        DataError: There is only one user or item, filtering leaves nothing, the split leaves nobody to evaluate or
+            nothing to learn from, an option is out of range, or the output folder cannot be used.
     """
     from ..models.processing_glintru import GlintRUProcessor
 
@@ -118,7 +123,7 @@ def prepare(
     unknown = {}
     is_new = processor is None
     if processor is not None:
-        processor = copy(processor)  # the model's own stays as it is
+        processor = copy(processor)  # The processor of the model stays as it is.
         typed, known = _known_items(kept, processor)
         left = typed if add_items else known
         if len(left) < len(kept):
@@ -209,12 +214,12 @@ def _dataset(sequences: Sequences, rows: Rows, time_gaps: bool) -> Dataset:
     if time_gaps:
         kinds[GAPS] = LISTS[GAPS]
     batches = []
-    # In chunks, so that the 32-bit offsets of a list column never overflow.
+    # The rows are written in chunks, so that the 32-bit offsets of a list column never overflow.
     for begin in range(0, max(len(rows), 1), ROWS_PER_CHUNK):
         part = slice(begin, begin + ROWS_PER_CHUNK)
         lengths = rows.stops[part] - rows.starts[part]
         offsets = np.concatenate([[0], np.cumsum(lengths)])
-        # Position k of a row lies at its start + k: one vectorised gather for all rows.
+        # The positions of all rows, one row after the other; position k of a row is its start + k.
         positions = np.arange(offsets[-1]) + np.repeat(rows.starts[part] - offsets[:-1], lengths)
         items = pa.array(sequences.item_indices[positions], pa.int32())
         columns = [
@@ -231,7 +236,7 @@ def _dataset(sequences: Sequences, rows: Rows, time_gaps: bool) -> Dataset:
 
 
 def _gaps(sequences: Sequences, positions: np.ndarray, offsets: np.ndarray, targets: np.ndarray | None) -> np.ndarray:
-    """The time from each item to the next, or to the target; -1 where neither is there."""
+    """The time from each item to the next one or to the target, float32; -1 where there is neither."""
     times = sequences.timestamps
     gaps = (times[np.minimum(positions + 1, len(times) - 1)] - times[positions]) / sequences.ticks
     last = offsets[1:][np.diff(offsets) > 0] - 1
@@ -240,19 +245,16 @@ def _gaps(sequences: Sequences, positions: np.ndarray, offsets: np.ndarray, targ
 
 
 def _check_several(interactions: Interactions, when: str) -> None:
-    for what, count, column in (
-        ("user", interactions.num_users, "user_id"),
-        ("item", interactions.num_items, "item_id"),
-    ):
+    for what, count in (("user", interactions.num_users), ("item", interactions.num_items)):
         if count < 2:
             raise DataError(
-                f"{interactions.source} has a single {what}{when} ({interactions.frame[column][0]!r}), but at least "
-                f"two are needed; is --{what}_column right?"
+                f"{interactions.source} has a single {what}{when} ({interactions.frame[f'{what}_id'][0]!r}), but at "
+                f"least two are needed; is --{what}_column right?"
             )
 
 
 def _check_nothing_filtered(duplicates: str, limits: Mapping[str, int]) -> None:
-    """A split that is given is measured as it is, or its figures could not be compared."""
+    """Refuses filters for a given split, whose figures could not be compared with those of other people."""
     if duplicates not in ("keep", "exact"):
         raise DataError(f"duplicates={duplicates} is not for a split that is given, only keep and exact are.")
     for name, value in limits.items():
@@ -261,10 +263,10 @@ def _check_nothing_filtered(duplicates: str, limits: Mapping[str, int]) -> None:
 
 
 def _known_items(interactions: Interactions, processor: GlintRUProcessor) -> tuple[Interactions, Interactions]:
-    """The interactions with ids of the vocabulary's type, and those of them whose items it holds.
+    """The interactions with ids of the vocabulary's type, and those of them whose items are in the vocabulary.
 
     Raises:
-        DataError: All ids are text and the vocabulary's are integers, or no item is known.
+        DataError: All ids are text but the vocabulary's are integers, or no item is known.
     """
     ids = interactions.frame["item_id"]
     frame = interactions.frame.with_columns(item_id=ids_of_type(ids, processor.id_type))
@@ -287,13 +289,10 @@ def _difference(all_of_them: Interactions, left: Interactions) -> dict[str, int]
 
 
 def _fitting_titles(titles: Mapping[Any, str | None] | None, item_ids: list[Any]) -> dict[Any, str | None] | None:
-    """Titles whose ids have the vocabulary's type: a table of titles may hold as integers what is text here."""
-    if not titles:
-        return None
-    if isinstance(item_ids[0], str):
+    """The titles of these items; a table of titles may hold as integers the ids that are text here."""
+    if titles and isinstance(item_ids[0], str):
         titles = {str(raw): title for raw, title in titles.items()}
-    known = {raw: titles[raw] for raw in item_ids if raw in titles}
-    return known or None
+    return {raw: titles[raw] for raw in item_ids if raw in titles} or None if titles else None
 
 
 @contextmanager

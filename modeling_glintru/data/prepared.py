@@ -1,4 +1,4 @@
-"""Prepared data: histories for training and evaluation with their vocabulary, in memory or as a folder."""
+"""Prepared data: the histories for training and evaluation and their item vocabulary, in memory or as a folder."""
 
 from __future__ import annotations
 
@@ -41,28 +41,24 @@ __all__ = [
 
 FORMAT = "glintru-prepared"
 FORMAT_VERSION = 1
-ROWS_PER_CHUNK = 65_536  # the 32-bit offsets of a list column must not overflow
-COLUMNS = {
-    "train": ["user_id", "item_ids"],
-    "validation": ["user_id", "item_ids", "target"],
-    "test": ["user_id", "item_ids", "target"],
-}
-GAPS = "time_gaps"  # a further column, on request
+ROWS_PER_CHUNK = 65_536  # so few that the 32-bit offsets of a list column do not overflow
+GAPS = "time_gaps"  # the optional column
 LISTS = {"item_ids": pa.list_(pa.int32()), GAPS: pa.list_(pa.float32())}
 
 
 @dataclass(frozen=True)
 class PreparedData:
-    """Histories ready for training and evaluation.
+    """Histories for training and evaluation.
 
     Args:
-        dataset: `train` with rows `user_id` (raw), `item_ids` (int32 indices, oldest first); `validation` and `test`
-            with rows `user_id`, `item_ids` (the full history) and `target` (int32). On request also `time_gaps`:
-            float32, for each item the time to the next one or to the target, in seconds for dates and else in the
-            table's unit; -1 after the last of a training history. Where the split cuts off what follows a test target
-            (`temporal`), `whole` holds the complete histories of those users, for a last training on everything.
-        processor: Holds the item vocabulary: all items of the (filtered) table, index 0 is padding.
-        summary: What was done and counted; fit for JSON.
+        dataset: `train` has rows of `user_id` (raw) and `item_ids` (int32 indices, oldest first). `validation` and
+            `test` have rows of `user_id`, `item_ids` (the whole history) and `target` (int32). Optionally there is
+            `time_gaps`: float32, for each item the time to the next one or to the target, in seconds for dates and
+            otherwise in the table's unit, and -1 after the last item of a training history. Where the split leaves out
+            what follows a test target (`temporal`), `whole` has the complete histories of those users, for a last
+            training on everything.
+        processor: The processor with the item vocabulary: all items of the (filtered) table; index 0 is padding.
+        summary: Counts, options and notes, which JSON can hold.
     """
 
     dataset: DatasetDict
@@ -71,22 +67,22 @@ class PreparedData:
 
     @cached_property
     def item_counts(self) -> np.ndarray:
-        """int64, length `vocab_size`: how often each item occurs in the training histories (index 0: never)."""
+        """int64 (vocab_size,): how often each item occurs in the training histories; 0 for the padding at index 0."""
         return item_counts(self.dataset["train"], self.processor.vocab_size)
 
     @cached_property
     def recurring(self) -> float:
         """Share of the training targets that stood in the history before, 0 to 1."""
-        known = self.summary.get("recurring_targets")  # prepared folders of earlier versions do not have it
+        known = self.summary.get("recurring_targets")  # Prepared folders of earlier versions do not have it.
         return recurring_training_targets(self.dataset["train"]) if known is None else known["train"]
 
     def describe(self) -> str:
-        """The summary in a few lines for people."""
+        """The summary in a few lines of text."""
         return describe(self.summary, self.processor.recommend_seen)
 
 
 def item_counts(split: Dataset, vocab_size: int) -> np.ndarray:
-    """int64, length `vocab_size`: how often each item occurs in the histories of a split."""
+    """int64 (vocab_size,): how often each item occurs in the histories of a split."""
     counts = np.zeros(vocab_size, np.int64)
     for items, _ in iterate_flat_histories(split, ROWS_PER_CHUNK):
         counts += np.bincount(items, minlength=vocab_size)
@@ -94,7 +90,7 @@ def item_counts(split: Dataset, vocab_size: int) -> np.ndarray:
 
 
 def load_prepared(folder: str | Path) -> PreparedData:
-    """Opens what `prepare` wrote; histories are memory-mapped, not read.
+    """Opens a folder that `prepare` wrote; the histories are memory-mapped.
 
     Raises:
         DataError: The folder is missing, not prepared data, incomplete or damaged.
@@ -110,7 +106,7 @@ def load_prepared(folder: str | Path) -> PreparedData:
         assert isinstance(dataset, DatasetDict)
         rows = [dataset[part].num_rows for part in PARTS]
         columns = [dataset[part].column_names for part in PARTS]
-    # Arrow, the file system and `datasets` each have their own errors; all mean the same here.
+    # Arrow, the file system and `datasets` have errors of their own, which mean the same here.
     except Exception as error:
         raise DataError(f"The data sets of {folder} are missing or damaged; run glintru prepare again.") from error
     try:
@@ -120,22 +116,20 @@ def load_prepared(folder: str | Path) -> PreparedData:
     expected = [summary.get("train_histories")]
     expected += [summary.get(f"{part}_targets", summary.get(f"{part}_users")) for part in ("validation", "test")]
     gaps = [GAPS] if summary.get("options", {}).get(GAPS) else []
-    if (
-        rows != expected
-        or columns != [[*names, *gaps] for names in COLUMNS.values()]
-        or len(processor) != summary.get("items")
-    ):
+    evaluated = ["user_id", "item_ids", "target", *gaps]
+    expected_columns = [["user_id", "item_ids", *gaps], evaluated, evaluated]
+    if rows != expected or columns != expected_columns or len(processor) != summary.get("items"):
         raise DataError(f"The files of {folder} do not belong together; run glintru prepare again.")
     return PreparedData(dataset, processor, summary)
 
 
 def with_everything(data: PreparedData) -> PreparedData:
-    """The same data with every user's complete history for training, a row a user, in the order of the users.
+    """The same data with the complete history of every user for training, one row for each, in the order of the users.
 
-    The other parts stay as they are, but nothing is held out any more: figures on them would mean nothing.
+    The other parts stay as they are, but figures on them mean nothing, because nothing is held out any more.
 
     Raises:
-        DataError: The parts do not hold all interactions, as in a folder that an older version prepared by time.
+        DataError: The parts do not hold all interactions, as in a folder that an older version split by time.
     """
     parts = [_lists(data.dataset[name]) for name in data.dataset]
     sizes = [part.select("user_id", length=_length(part)) for part in parts]
@@ -156,7 +150,7 @@ def with_everything(data: PreparedData) -> PreparedData:
 
 
 def _lists(part: Dataset) -> pl.DataFrame:
-    """The rows of a part as they are, for polars."""
+    """The rows of a part as a polars frame."""
     columns = {}
     for name in part.column_names:
         column = part.data.column(name)
@@ -169,7 +163,7 @@ def _length(part: pl.DataFrame) -> pl.Expr:
 
 
 def _with_target(part: pl.DataFrame) -> pl.DataFrame:
-    """Histories with their targets at the end; after a target comes no known time."""
+    """Histories with their targets at the end; the time after a target is unknown."""
     if "target" not in part.columns:
         return part
     ends = {"item_ids": pl.col("target"), "time_gaps": pl.lit(UNKNOWN_GAP, pl.Float32)}
@@ -185,12 +179,10 @@ def _dataset(table: pl.DataFrame, schema: pa.Schema) -> Dataset:
 
 
 def check_output_folder(folder: Path, overwrite: bool) -> None:
-    """Refuses a folder that holds something.
-
-    With `overwrite`, prepared data may be replaced; anything else is refused all the same.
+    """Refuses a folder that cannot be written: with other files in any case, with prepared data unless `overwrite`.
 
     Raises:
-        DataError: The folder is in the way.
+        DataError: The folder is not empty, or is a file or a broken link.
     """
     if not folder.exists():
         if folder.is_symlink():
@@ -216,8 +208,7 @@ def check_output_folder(folder: Path, overwrite: bool) -> None:
 
 @contextmanager
 def whole_folder(folder: Path, overwrite: bool) -> Iterator[Path]:
-    """Gives a temporary sibling to write into, which takes the place of `folder` when all went well."""
-    check_output_folder(folder, overwrite)
+    """Gives a temporary folder to write into, which takes the place of `folder` when everything is written."""
     try:
         with unfinished_folder(folder) as unfinished:
             yield unfinished

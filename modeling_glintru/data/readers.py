@@ -1,4 +1,4 @@
-"""Opens any kind of table: names first, then only the columns that are wanted, as a polars frame."""
+"""Opens every kind of table: text, JSON lines, Parquet, frames, data sets, and data sets of the Hub."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from .files import (
     suffix_of,
 )
 from .json_lines import open_json_lines
-from .table import Table, first_line, from_arrow, from_pandas, row_place, unreadable
+from .table import Table, first_line, row_place, unreadable
 from .text_files import open_text
 from .text_layout import check_text_options
 
-__all__ = ["SUFFIXES", "Table", "hub_file", "open_dataset", "open_hub_dataset", "open_parquet", "open_table"]
+__all__ = ["SUFFIXES", "Table", "open_dataset", "open_table"]
 
-STREAMED_BYTES = 2**30  # a Hub data set above this size is streamed
-STREAMED_ROWS = 100_000  # at a time
+STREAMED_BYTES = 2**30  # A data set of the Hub above this size is streamed.
+STREAMED_ROWS = 100_000  # The rows that are read at a time.
 
 
 def open_table(
@@ -49,11 +49,13 @@ def open_table(
             part files, a list of such paths, a pandas or polars frame, a pyarrow table, a `datasets.Dataset` or
             `IterableDataset`, the name of a Hub data set (`owner/name` or `owner/name:config`; above 1 GB it is
             streamed), or `hf://datasets/owner/name/file`.
-        split: Which split of a data set that has several.
-        encoding: Of text and JSON lines, any codec of Python; by default UTF-8, or what a byte order mark says.
-        separator: Between the cells of text: one character or several, or tab, comma, semicolon, pipe or blank.
+        split: Name of the split, of a data set that has several.
+        encoding: The encoding of text and JSON lines, any codec of Python; by default UTF-8, or the encoding that a
+            byte order mark names.
+        separator: What stands between the cells of text: one character or several, or the word tab, comma, semicolon,
+            pipe or blank.
         columns: Names of the columns of text without a header.
-        quote: `"none"` where quotes are text, or the character that quotes cells.
+        quote: The character around quoted cells of text, or `"none"` where quotes are a part of the text.
 
     Raises:
         DataError: The source is missing, empty, unreadable, or of an unknown kind, or an option is not for it. Rows
@@ -65,7 +67,7 @@ def open_table(
         files: NamedFiles | None = find_listed(source)
         source = files
     elif isinstance(source, (str, Path)):
-        files = find_files(str(hub_file(source) if isinstance(source, str) and source.startswith("hf://") else source))
+        files = find_files(str(_hub_file(source) if isinstance(source, str) and source.startswith("hf://") else source))
     if isinstance(source, (str, Path, NamedFiles)):
         if files is not None and files.suffix in TEXT_SUFFIXES:
             text = check_text_options(check_encoding(encoding), separator, columns, quote)
@@ -74,18 +76,18 @@ def open_table(
             _refuse_options(options - {"--encoding"}, files.source)
             return open_json_lines(files.paths, files.source, check_encoding(encoding))
         _refuse_options(options, files.source if files else str(source))
-        return open_parquet(files.paths, files.source) if files else _open_named(str(source), split)
+        return _open_parquet(files.paths, files.source) if files else _open_named(str(source), split)
     _refuse_options(options, f"a {type(source).__name__}")
     if isinstance(source, pl.LazyFrame):
         source = source.collect()
     if isinstance(source, pl.DataFrame):
         frame = source
-        return Table(tuple(frame.columns), lambda names: frame.select(list(names)), "polars frame")
+        return Table(tuple(frame.columns), lambda names: frame.select(names), "polars frame")
     if isinstance(source, pa.Table):
-        return Table(tuple(source.column_names), lambda names: from_arrow(source.select(list(names))), "arrow table")
+        return Table(tuple(source.column_names), lambda names: pl.DataFrame(source.select(names)), "arrow table")
     kind = type(source).__module__.partition(".")[0]
     if kind == "pandas" and hasattr(source, "columns"):
-        return Table(tuple(map(str, source.columns)), lambda names: from_pandas(source, names), "pandas frame")
+        return Table(tuple(map(str, source.columns)), lambda names: _from_pandas(source, names), "pandas frame")
     if kind == "datasets":
         return open_dataset(source, split, "datasets.Dataset")
     raise DataError(
@@ -94,11 +96,29 @@ def open_table(
     )
 
 
-def _open_named(name: str, split: str) -> Table:
-    is_path = "\\" in name or name.startswith((".", "/", "~")) or suffix_of(Path(name))
-    if name.count("/") == 1 and not is_path:
-        return open_hub_dataset(name, split)
-    raise DataError(f"There is no file {name!r}; give a table ({', '.join(SUFFIXES)}) or a Hub data set owner/name.")
+def _from_pandas(frame: Any, names: Sequence[str]) -> pl.DataFrame:
+    """The named columns of a pandas frame.
+
+    Raises:
+        DataError: A column holds mixed types.
+    """
+    from pandas.api.types import infer_dtype, is_list_like
+
+    known = list(map(str, frame.columns))
+    columns = {}
+    for name in names:
+        column = frame.iloc[:, known.index(name)]
+        kind = infer_dtype(column, skipna=True) if column.dtype == object else ""
+        if kind.startswith("mixed") and not column.dropna().map(is_list_like).all():
+            raise DataError(
+                f"Column {name!r} of the pandas frame holds mixed types ({kind}); ids are all text or all integers: "
+                f"convert it first, for example with .astype(str)."
+            )
+        try:
+            columns[name] = pl.from_pandas(column.reset_index(drop=True), nan_to_null=False)
+        except Exception as error:
+            raise DataError(f"Column {name!r} of the pandas frame cannot be read ({first_line(error)}).") from error
+    return pl.DataFrame(columns)
 
 
 def _refuse_options(options: set[str], source: str) -> None:
@@ -108,7 +128,7 @@ def _refuse_options(options: set[str], source: str) -> None:
         )
 
 
-def open_parquet(paths: Sequence[Path], source: str) -> Table:
+def _open_parquet(paths: Sequence[Path], source: str) -> Table:
     """Opens a Parquet file, or part files of one table.
 
     Raises:
@@ -122,7 +142,7 @@ def open_parquet(paths: Sequence[Path], source: str) -> Table:
                 "part files need the same columns."
             )
 
-    def load(names: Sequence[str]) -> pl.DataFrame:
+    def read(names: Sequence[str]) -> pl.DataFrame:
         frames = [_read(path, names) for path in paths]
         for name in frames[0].columns:
             kinds = [frame[name].dtype for frame in frames]
@@ -143,12 +163,12 @@ def open_parquet(paths: Sequence[Path], source: str) -> Table:
         raise IndexError(row)
 
     if len(paths) == 1:
-        return Table(tuple(schemas[0]), load, source)
-    return Table(tuple(schemas[0]), load, source, files=tuple(path.name for path in paths), place=place)
+        return Table(tuple(schemas[0]), read, source)
+    return Table(tuple(schemas[0]), read, source, files=tuple(path.name for path in paths), place=place)
 
 
 def _scan(path: Path) -> pl.LazyFrame:
-    # A name is a name: no patterns, and no columns out of the names of folders.
+    # The name of a file is no pattern, and the names of its folders give no columns.
     return pl.scan_parquet(path, glob=False, hive_partitioning=False)
 
 
@@ -159,13 +179,13 @@ def _read(path: Path, names: Sequence[str]) -> pl.DataFrame:
 def _guarded(path: Path, read: Callable[[], Any]) -> Any:
     try:
         return read()
-    # polars panics (an exception of its own, below BaseException) on some damaged files.
+    # On some damaged files polars raises PanicException, which is no Exception but a BaseException.
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         raise unreadable(path, "Parquet", error) from error
 
 
 def open_dataset(source: Any, split: str, display: str) -> Table:
-    """A data set, or the named split of several.
+    """Opens a data set, or the named split of one that has several.
 
     Raises:
         DataError: There is no such split, or the object is no data set.
@@ -184,35 +204,40 @@ def open_dataset(source: Any, split: str, display: str) -> Table:
         raise DataError(f"A {type(source).__name__} cannot be read; give a datasets.Dataset.")
     return Table(
         tuple(source.column_names),
-        lambda names: from_arrow(source.select_columns(list(names)).with_format("arrow")[:]),
+        lambda names: pl.DataFrame(source.select_columns(names).with_format("arrow")[:]),
         display,
     )
 
 
 def _streamed(source: Any, names: Sequence[str]) -> pl.DataFrame:
-    """The columns of a streamed data set, a batch of rows at a time: what is not asked for is never kept."""
-    rows = source.select_columns(list(names)).with_format("arrow")
-    parts = [from_arrow(part) for part in rows.iter(batch_size=STREAMED_ROWS)]
+    """The named columns of a streamed data set, read by batches of rows."""
+    rows = source.select_columns(names).with_format("arrow")
+    parts = [pl.DataFrame(part) for part in rows.iter(batch_size=STREAMED_ROWS)]
     return pl.concat(parts) if parts else pl.DataFrame({name: [] for name in names})
 
 
 def _is_large(repo: str) -> bool:
-    """Whether a data set is streamed instead of copied to this machine; not where the Hub does not tell its size."""
+    """Whether a data set is so large that it is streamed; False where the Hub does not tell its size."""
     from huggingface_hub import HfApi
 
     try:
         files = HfApi().dataset_info(repo, files_metadata=True).siblings or []
-    except Exception:  # offline, or no such repository: loading says what is wrong
+    except Exception:  # Where the Hub cannot be reached or has no such repository, loading gives the error.
         return False
     return sum(file.size or 0 for file in files) > STREAMED_BYTES
 
 
-def open_hub_dataset(name: str, split: str) -> Table:
-    """A data set of the Hub, `owner/name` or `owner/name:config`.
+def _open_named(name: str, split: str) -> Table:
+    """Opens a data set of the Hub, `owner/name` or `owner/name:config`.
 
     Raises:
-        DataError: It cannot be loaded.
+        DataError: The name is not of this form, or the data set cannot be loaded.
     """
+    is_path = "\\" in name or name.startswith((".", "/", "~")) or suffix_of(Path(name))
+    if name.count("/") != 1 or is_path:
+        raise DataError(
+            f"There is no file {name!r}; give a table ({', '.join(SUFFIXES)}) or a Hub data set owner/name."
+        )
     import datasets
 
     repo, _, config = name.partition(":")
@@ -227,11 +252,11 @@ def open_hub_dataset(name: str, split: str) -> Table:
     return open_dataset(loaded, split, name)
 
 
-def hub_file(url: str) -> Path:
-    """The local copy of `hf://datasets/owner/name/file`.
+def _hub_file(url: str) -> Path:
+    """Downloads `hf://datasets/owner/name/file` and returns the path of the local copy.
 
     Raises:
-        DataError: The address is not understood, or the file cannot be had.
+        DataError: The address is not understood, or the file cannot be downloaded.
     """
     from huggingface_hub import hf_hub_download
 
@@ -251,7 +276,7 @@ def _advice(error: BaseException, repo: str) -> str:
 
 
 def _refusal(repo: str) -> Exception | None:
-    """What the Hub says when it is asked for a data set, which `datasets` keeps to itself; None where all is well."""
+    """The error of the Hub for a data set that cannot be read, which `datasets` does not show, or None."""
     from huggingface_hub import HfApi
 
     try:

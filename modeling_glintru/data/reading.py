@@ -1,4 +1,4 @@
-"""The options by which a table is read: shared by recipes, the command line and the Python calls."""
+"""The options of reading a table, which recipes, the command line and the Python functions share."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from .columns import base_name
 __all__ = ["COLUMNS", "FILE_FORM", "ReadingOptions"]
 
 COLUMNS = ("user_column", "item_column", "time_column", "order_column", "session_column")
-FILE_FORM = ("encoding", "separator", "columns", "quote")  # of files of text
+FILE_FORM = ("encoding", "separator", "columns", "quote")  # how a file of text is written
 
 
 def _option(default: Any, help: str, metavar: str | None = None) -> Any:
-    """A field with what `--help` says about it; `metavar` is the word that stands for its value there."""
+    """A field with its text in `--help` and the word that stands for its value there (`metavar`)."""
     return field(default=default, metadata={"help": help, "metavar": metavar})
 
 
 @dataclass(frozen=True)
 class ReadingOptions:
-    """What `read_interactions` takes beside the source; each field says in its `help` what it is."""
+    """The options of `read_interactions`; each field is described by its `help`."""
 
     user_column: str | None = _option(None, "Column of user ids.")
     item_column: str | None = _option(None, "Column of item ids.")
@@ -42,18 +42,17 @@ class ReadingOptions:
 
     def given(self) -> dict[str, Any]:
         """The options that are not at their defaults, by name."""
-        return {
-            item.name: value for item in fields(ReadingOptions) if (value := getattr(self, item.name)) != item.default
-        }
+        values = ((item, getattr(self, item.name)) for item in fields(ReadingOptions))
+        return {item.name: value for item, value in values if value != item.default}
 
     def fitting(self, names: Collection[str], same_form: bool) -> dict[str, Any]:
-        """Of the options that are given, those that can hold for another table as well.
+        """Those of the given options that can be used for another table too.
 
         Args:
-            names: The columns of that table; options that name a column which is not there are left out.
-            same_form: Whether it is a file of the same kind, which is then written in the same way.
+            names: The columns of that table; options that name another column are left out.
+            same_form: Whether it is a file of the same kind, so that it is written in the same way.
         """
-        # A name such as events.aid is that of a field in the column events.
+        # A name such as events.aid means the field aid in the column events.
         there = {*names, *map(base_name, names)}
         return {
             name: value

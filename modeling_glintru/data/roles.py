@@ -1,9 +1,9 @@
-"""Which column plays which role in a table: given by name, recognised, or a list named after the role."""
+"""Finds the columns of users, items, times, sessions and order in a table, also where items or times are lists."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import polars as pl
 
@@ -11,13 +11,15 @@ from ..errors import DataError
 from .columns import OPTIONS, base_name, find_list_column, has_usual_name, recognise_column
 from .readers import Table
 
-__all__ = ["Roles", "find_roles", "load_fields"]
+__all__ = ["Roles", "find_roles"]
 
 
 @dataclass(frozen=True)
 class Roles:
-    """Which column plays which role; where items are a list, `next_item` and `next_time` follow it (RecBole's benchmark
-    files), and `time` may be a list too. Without `time` the rows are in order.
+    """The name of the column of each role; without `time` the rows are in the order of time.
+
+    Items and times may be lists. In RecBole's benchmark files the columns `next_item` and `next_time` hold the single
+    values that follow them.
     """
 
     user: str
@@ -30,21 +32,22 @@ class Roles:
 
     @property
     def columns(self) -> list[str]:
-        """All columns that play a role."""
+        """All columns that have a role."""
         found = (self.user, self.item, self.next_item, self.time, self.next_time, self.session, self.order)
         return [column for column in found if column is not None]
 
 
 def find_roles(table: Table, given: Mapping[str, str | None], in_order: bool) -> tuple[Roles, DataError | None]:
-    """Which column plays which role.
+    """Finds the column of each role.
 
     Args:
         table: The table.
-        given: Role (`"user"`, `"item"`, `"time"`, `"session"`, `"order"`) to the name that the caller gave, or None.
-        in_order: No column of times is wanted.
+        given: For each of `"user"`, `"item"`, `"time"`, `"session"` and `"order"` the name that the caller gave, or
+            None.
+        in_order: Whether the rows are in the order of time, so that no column of times is needed.
 
     Returns:
-        The roles, and the error to raise where there are no times and the items turn out to be no lists either.
+        The roles, and an error that the caller raises where the table has no times and its items are no lists.
 
     Raises:
         DataError: A column is missing, ambiguous, or in two roles.
@@ -71,7 +74,7 @@ def find_roles(table: Table, given: Mapping[str, str | None], in_order: bool) ->
 
 
 def _find_item(table: Table, given: str | None) -> tuple[str, str | None, bool]:
-    """The column of items, the one of the item after the list, and whether the column is named as a list."""
+    """The column of items, the column of the item that follows the list, and whether the first is named as a list."""
     if given is not None:
         return _given_column(table, "item", given), None, False
     lists = _find_lists(table.names, "item")
@@ -87,7 +90,7 @@ def _find_item(table: Table, given: str | None) -> tuple[str, str | None, bool]:
 
 
 def _find_time(table: Table, given: str | None, is_list: bool, has_next: bool) -> tuple[str, str | None]:
-    """The column of times, and the one of the time after the list."""
+    """The column of times, and the column of the time that follows the list."""
     if given is not None:
         return _given_column(table, "time", given), None
     lists = _find_lists(table.names, "time")
@@ -113,22 +116,19 @@ def _given_column(table: Table, role: str, given: str) -> str:
 def _find_lists(names: Sequence[str], role: str) -> tuple[str, str | None] | None:
     """The column of lists that is named after a role, and the column of the single value that follows the list.
 
-    `item_id_list` goes before `item_id`, which then is the next item; a mere plural (`items`) counts only where no
-    other column plays the role.
+    Where a table has `item_id_list` and `item_id`, the second is the item after the list. A plural such as `items` is a
+    list only where no other column has a usual name of the role.
     """
     found = find_list_column(names, role)
-    if found is None:
-        return None
-    if has_usual_name(names, role):
-        single = recognise_column(names, role, "")
-        return None if base_name(found).lower().endswith("s") else (found, single)
-    return found, None
+    if found is None or not has_usual_name(names, role):
+        return None if found is None else (found, None)
+    return None if base_name(found).lower().endswith("s") else (found, recognise_column(names, role, ""))
 
 
 def _find_lists_of_objects(table: Table, role: str) -> str | None:
-    """The field of a column of lists of objects that plays a role, as `"events.aid"`, or None.
+    """The path of a field with a usual name of the role in a column of lists of objects, as `"events.aid"`, or None.
 
-    Loads the columns one by one: only for a table in which the role is not found otherwise.
+    It loads the columns one by one, and is called only where the role is not found otherwise.
     """
     for name in table.names:
         try:
@@ -142,39 +142,13 @@ def _find_lists_of_objects(table: Table, role: str) -> str | None:
     return None
 
 
-def load_fields(table: Table) -> Table:
-    """The table, which also loads a field of a column of lists of objects by its path, such as `"events.aid"`."""
-
-    def load(names: Sequence[str]) -> pl.DataFrame:
-        plain = [name for name in names if name in table.names]
-        paths = [name for name in names if name not in table.names]
-        frame = table.load(list(dict.fromkeys([*plain, *(path.rpartition(".")[0] for path in paths)])))
-        fields = []
-        for path in paths:
-            column, _, field = path.rpartition(".")
-            kind = frame.schema[column]
-            if not (isinstance(kind, pl.List) and isinstance(kind.inner, pl.Struct)):
-                raise DataError(
-                    f"Column {column!r} of {table.source} holds no lists of objects with a field {field!r}."
-                )
-            known = [known.name for known in kind.inner.fields]
-            if field not in known:
-                raise DataError(f"The objects in {column!r} of {table.source} have no {field!r}; they have {known}.")
-            fields.append(pl.col(column).list.eval(pl.element().struct.field(field)).alias(path))
-        return frame.select(*plain, *fields)
-
-    return replace(table, load=load)
-
-
 def _check_distinct(roles: Roles, source: str) -> None:
-    played: dict[str, str] = {}
+    role_of: dict[str, str] = {}
     for role in ("user", "item", "time", "session", "order"):
         column = getattr(roles, role)
-        if column is None:
-            continue
-        if column in played:
+        other = role_of.setdefault(column, role) if column is not None else role
+        if other != role:
             raise DataError(
-                f"Column {column!r} of {source} cannot be both the {played[column]} and the {role}; choose with "
-                f"{OPTIONS[played[column]]} and {OPTIONS[role]}."
+                f"Column {column!r} of {source} cannot be both the {other} and the {role}; choose with "
+                f"{OPTIONS[other]} and {OPTIONS[role]}."
             )
-        played[column] = role

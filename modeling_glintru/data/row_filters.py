@@ -1,4 +1,4 @@
-"""Conditions on rows, such as `event_type == 'purchase'`: parsed, checked, and never run as code."""
+"""Conditions on rows, such as `event_type == 'purchase'`, which are parsed and checked but never run as code."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ import polars as pl
 from ..errors import DataError, nearest_names
 from .columns import base_name, name_in_condition
 from .rows import MISSING_TEXT, Rows
+from .table import first_line
 from .times import ISO_TIME_TEXT, date_times, read_times
 
 __all__ = ["Condition", "filter_rows", "parse_condition"]
 
-LONGEST = 2000  # letters of a condition
+LONGEST = 2000  # the most letters of a condition
 LARGEST_FLOAT_INTEGER = 2**53
 CONSTANTS = {"true": True, "false": False, "null": None, "NULL": None}
 ALLOWED = (
@@ -46,7 +47,7 @@ OPERATORS: dict[type[ast.cmpop], str] = {
     ast.Is: "is",
     ast.IsNot: "is not",
 }
-# Quoted values stay as they are; names in backticks may hold any letter.
+# Values in quotes stay as they are, and names in backticks may hold any letter.
 QUOTED_OR_BACKTICKED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|`([^`]*)`")
 
 
@@ -61,7 +62,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Group:
-    """Parts of a condition that are joined by `"and"` or `"or"`, or one that is turned round by `"not"`."""
+    """Parts of a condition that are joined by `"and"` or `"or"`, or one part that is negated by `"not"`."""
 
     word: str
     parts: list[Comparison | Group]
@@ -69,7 +70,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Condition:
-    """A condition whose form and columns are checked: as it was given, what it says, and the columns it needs."""
+    """A condition whose form and columns are checked: its text, its tree, and the columns that it needs."""
 
     text: str
     tree: Comparison | Group
@@ -77,7 +78,7 @@ class Condition:
 
 
 def parse_condition(text: str, columns: Sequence[str], source: str) -> Condition:
-    """Checks a condition without running it.
+    """Parses a condition without running it.
 
     Args:
         text: `rating >= 4`, `event_type == 'purchase' and price < 10`, `country in ('de', 'at')`, `title is not null`;
@@ -86,7 +87,7 @@ def parse_condition(text: str, columns: Sequence[str], source: str) -> Condition
         source: Short name of the table, for the errors.
 
     Raises:
-        DataError: It is no such condition, or names a column that is not there.
+        DataError: The text is no such condition, or names a column that the table does not have.
     """
     if len(text) > LONGEST:
         raise DataError(f"--where takes at most {LONGEST:,} letters, but got {len(text):,}.")
@@ -95,15 +96,15 @@ def parse_condition(text: str, columns: Sequence[str], source: str) -> Condition
 
 
 class _Parser:
-    """Turns Python's tree of a condition into comparisons, and refuses whatever else stands in it."""
+    """Makes comparisons of Python's syntax tree of a condition, and refuses everything else in it."""
 
     def __init__(self, text: str, columns: Sequence[str], source: str) -> None:
         self.text, self.columns, self.source = text, columns, source
-        self.quoted: dict[str, str] = {}  # stand-ins for names in backticks
+        self.quoted: dict[str, str] = {}  # by a plain name that Python can parse, the name in backticks
         self.found: dict[str, None] = {}
 
     def condition(self) -> Comparison | Group:
-        def stand_in(match: re.Match[str]) -> str:
+        def with_plain_name(match: re.Match[str]) -> str:
             if match[1] is None:
                 return match[0]
             name = f"column_in_backticks_{len(self.quoted)}"
@@ -111,7 +112,7 @@ class _Parser:
             return name
 
         try:
-            tree = ast.parse(QUOTED_OR_BACKTICKED.sub(stand_in, self.text).strip(), mode="eval").body
+            tree = ast.parse(QUOTED_OR_BACKTICKED.sub(with_plain_name, self.text).strip(), mode="eval").body
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             equals = re.search(r"(?<![=!<>])=(?!=)", QUOTED_OR_BACKTICKED.sub("", self.text))
             hint = "write == to compare" if equals else f"{ALLOWED}; text stands in quotes"
@@ -156,7 +157,7 @@ class _Parser:
         )
 
     def value(self, node: ast.expr) -> Any:
-        """A constant: a number, a text, true, false, null, or a list of such."""
+        """A constant: a number, a text, true, false, null, or a list of constants."""
         if isinstance(node, (ast.Tuple, ast.List, ast.Set)):
             return [self.value(element) for element in node.elts]
         if isinstance(node, ast.Name) and node.id in CONSTANTS:
@@ -200,36 +201,35 @@ def _written(node: ast.expr) -> str:
 def filter_rows(
     rows: Rows, conditions: Sequence[Condition], time: str | None = None, time_format: str | None = None
 ) -> None:
-    """Keeps the rows that meet all conditions.
+    """Leaves out the rows that do not meet all conditions.
 
-    A row in which a compared cell is missing is left out, whatever the comparison. In text files a column that is
-    compared with a number is read as numbers, and a column of text that is compared with a date as dates; the column
-    `time` is read as `times.read_times` reads it.
+    A row in which a compared cell is missing does not meet a condition. In text files a column that is compared with a
+    number is read as numbers, and a column of text that is compared with a date is read as dates; the column `time` is
+    read as in `times.read_times`.
 
     Raises:
-        DataError: A column and its value are of different kinds, or nothing is left.
+        DataError: A column and its value are of different kinds, or no row remains.
     """
     for condition in conditions:
         before = len(rows)
         rows.strip([name for name in condition.columns if rows.table.is_text])
         translation = _Translation(rows, condition, time, time_format)
         try:
-            expression = translation.of(condition.tree)
-            kept = rows.frame.select(expression.alias("kept")).to_series()
+            meets = rows.frame.select(meets=translation.of(condition.tree)).to_series()
         except (pl.exceptions.PolarsError, OverflowError) as error:
-            reason = str(error).strip().splitlines()[0].rstrip(".")
+            reason = first_line(error)
             raise DataError(f"--where {condition.text!r} does not fit {rows.table.source} ({reason}).") from error
         counts = translation.count_no_numbers()
-        if not kept.any():
+        if not meets.any():
             raise DataError(
                 f"No row of {rows.table.source} meets --where {condition.text!r}{_examples(rows, condition)}."
             )
-        rows.keep(kept)
+        rows.filter(meets)
         rows.notes.append(f"--where {condition.text!r} keeps {len(rows):,} of {before:,} rows{counts}.")
 
 
 class _Translation:
-    """From the tree of a condition to an expression of polars, for the types that the columns have."""
+    """Makes an expression of polars of the tree of a condition, for the types that the columns have."""
 
     def __init__(self, rows: Rows, condition: Condition, time: str | None, time_format: str | None) -> None:
         self.rows, self.condition = rows, condition
@@ -257,7 +257,7 @@ class _Translation:
             self.values_for(name, values),
         )
         if word in ("in", "not in"):
-            # One by one, because `is_in` takes no integers for a column of floats.
+            # The values are compared one by one, because `is_in` takes no integers for a column of floats.
             inside = pl.any_horizontal([column == pl.lit(value) for value in values])
             return inside if word == "in" else ~inside
         comparison: pl.Expr = COMPARISONS[word](column, pl.lit(values[0]))
@@ -270,10 +270,10 @@ class _Translation:
         return column.is_null() | column.is_nan() if kind.is_float() else column.is_null()
 
     def as_moments(self, name: str, values: list[Any], ordered: bool) -> tuple[pl.Expr, list[Any]] | None:
-        """A column without a type of dates, and the values, as moments; None where they are compared as they are.
+        """A column of text or numbers and the values as moments, or None where they are compared as they are.
 
-        So the column of times is compared, and any column of text with ISO dates. A column that is not all dates is
-        still compared with a date by == and in, as text.
+        Moments are compared in the column of times and in every column of text that is compared with ISO dates. Where
+        not all cells of such a column are dates, == and in compare it as text.
         """
         kind, is_time = self.rows.frame.schema[name], name == self.time
         if not all(isinstance(value, str) for value in values) or not (kind == pl.String or kind.is_numeric()):
@@ -309,7 +309,7 @@ class _Translation:
         return pl.lit(times.cast(pl.Datetime("us"))), moments.to_list()
 
     def read_values(self, texts: pl.Series, is_time: bool) -> pl.Series:
-        """Values as dates: ISO dates, or dates in the form of the column of times; null where one is none."""
+        """Values that are ISO dates, or dates in the form of the column of times, as moments; null for other values."""
         moments = date_times(texts)
         if not moments.null_count() or not is_time or self.time_format is None:
             return moments
@@ -320,7 +320,7 @@ class _Translation:
         return times.cast(pl.Datetime("us"))
 
     def refuse_quoted_numbers(self, name: str, values: list[Any], word: str) -> None:
-        """Refuses to order numbers of a text file as text, by which '10' is less than '4'."""
+        """Refuses to compare numbers of a text file as text, since as text '10' is less than '4'."""
         if self.rows.frame.schema[name] != pl.String or not self.rows.table.is_text or not isinstance(values[0], str):
             return
         if name == self.time and self.time_format is not None:  # such as 20240531
@@ -372,7 +372,7 @@ class _Translation:
         return column
 
     def values_for(self, name: str, values: list[Any]) -> list[Any]:
-        """Dates where the column has dates."""
+        """The values, as dates where the column has dates."""
         if not self.rows.frame.schema[name].is_temporal():
             return values
         dates = date_times(pl.Series(values, dtype=pl.String))
@@ -381,15 +381,13 @@ class _Translation:
         return dates.to_list()
 
     def count_no_numbers(self) -> str:
-        """How many cells that were to be numbers are none, for people."""
-        found = []
+        """The end of a note: how many cells that were compared with numbers are no numbers."""
+        found = ""
         for name in self.as_numbers:
-            column = pl.col(name)
-            wrong = column.cast(pl.Float64, strict=False).is_null() & ~self.missing(name)
-            count = int(self.rows.frame.select(wrong.sum()).item())
-            if count:
-                found.append(f"; {count:,} cells of {name!r} are no numbers, and their rows are left out")
-        return "".join(found)
+            wrong = pl.col(name).cast(pl.Float64, strict=False).is_null() & ~self.missing(name)
+            if count := int(self.rows.frame.select(wrong.sum()).item()):
+                found += f"; {count:,} cells of {name!r} are no numbers, and their rows are left out"
+        return found
 
 
 def _moments(column: pl.Expr, kind: Any) -> pl.Expr:
@@ -398,10 +396,10 @@ def _moments(column: pl.Expr, kind: Any) -> pl.Expr:
 
 
 def _examples(rows: Rows, condition: Condition) -> str:
-    """What the columns of text in a condition hold."""
-    shown = []
+    """The end of an error: some values of the columns of text in a condition."""
+    shown = ""
     for name in condition.columns:
         if rows.frame.schema[name] == pl.String:
             values = rows.frame[name].drop_nulls().unique(maintain_order=True).head(5).to_list()
-            shown.append(f"{name!r} holds " + ", ".join(map(repr, values)))
-    return "; " + "; ".join(shown) if shown else ""
+            shown += f"; {name!r} holds " + ", ".join(map(repr, values))
+    return shown

@@ -1,4 +1,4 @@
-"""The rows of a table on their way to interactions: which are left, where they stood, and what to say of them."""
+"""The rows of a table while they become interactions, and the notes on what is missing or unusual in them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .readers import Table
 
 __all__ = ["MISSING_TEXT", "Rows", "first_of", "giant_note", "looks_like_session", "unused_note"]
 
-# Cells of a text file that stand for nothing; see also `Rows.blank_stand_ins` for -1.
+# Cells of a text file that mean a missing value; see also `Rows.blank_minus_one`.
 MISSING_TEXT = ("", "NA", "N/A", "n/a", "null", "NULL", "None", "nan", "NaN", r"\N")
 NEGATIVE_INTEGER = r"^-[0-9]+$"
 NATURAL_NUMBER = r"^[0-9]+$"
@@ -24,21 +24,21 @@ RATINGS = ("rating", "overall", "stars", "score", "ratings")
 
 
 class Rows:
-    """Rows of a table, by the names of their columns; every step takes some away or changes a column.
+    """The rows of a table by the names of their columns; each method leaves out rows or changes a column.
 
     Attributes:
-        frame: The rows that are left.
-        notes: Sentences for people, of what was done to them.
-        exploded: Whether a row was made of each element of lists.
+        frame: The rows that remain.
+        notes: Sentences about what was changed or left out.
+        exploded: Whether one row was made of each element of lists.
     """
 
     def __init__(self, table: Table, columns: Sequence[str]) -> None:
         self.table = table
-        self.frame = table.load(list(dict.fromkeys(columns)))
+        self.frame = table.load(columns)
         self.notes: list[str] = []
         self.exploded = False
-        self._blanked: dict[str, dict[int, str]] = {}  # the first cells that stood for a missing value, by row
-        self._places: pl.Series | None = None  # of the rows in the table, where some are gone or are several
+        self._blanked: dict[str, dict[int, str]] = {}  # by column and row, the first cells that meant a missing value
+        self._places: pl.Series | None = None  # the rows in the table, where some are left out or exploded
         if self.frame.height == 0:
             raise DataError(f"{table.source} is empty: it has columns but no rows.")
         texts = [name for name, kind in self.frame.schema.items() if kind in (pl.Categorical, pl.Enum)]
@@ -49,22 +49,23 @@ class Rows:
         return self.frame.height
 
     def place(self, row: int) -> str:
-        """Where a row stood in the table, for people: `"line 17"`."""
+        """How an error names a row by its place in the table: `"line 17"`."""
         return self.table.place(row if self._places is None else int(self._places[row]))
 
-    def keep(self, kept: pl.Series) -> None:
-        """Leaves out the rows where `kept` is false or null."""
-        self._places = self._numbers().filter(kept)
-        self.frame = self.frame.filter(kept)
+    def filter(self, mask: pl.Series) -> None:
+        """Leaves out the rows where `mask` is false or null."""
+        if mask.sum() < len(mask):
+            self._places = self._numbers().filter(mask)
+            self.frame = self.frame.filter(mask)
 
     def explode(self, columns: Sequence[str]) -> None:
-        """Makes one row of each element of columns of lists, which are equally long in each row and never empty."""
+        """Makes one row of each element of columns of lists; the lists of a row must be equally long and not empty."""
         name = "row in the table"
         frame = self.frame.with_columns(self._numbers().alias(name)).explode(list(columns))
         self._places, self.frame, self.exploded = frame[name], frame.drop(name), True
 
     def strip(self, columns: Sequence[str]) -> None:
-        """Takes away the blanks around the cells of a text file; in other tables they are only counted."""
+        """Removes the blanks around the cells of a text file; in other tables a note tells of ids that have some."""
         for name in dict.fromkeys(columns):
             column = self.frame[name]
             if column.dtype != pl.String:
@@ -74,20 +75,14 @@ class Rows:
             if changed and self.table.is_text:
                 self.frame = self.frame.with_columns(stripped)
                 self.notes.append(f"Blanks around {changed:,} cells of {name!r} were taken away.")
-            elif changed:
-                merged = column.n_unique() - stripped.n_unique()
-                if merged:
-                    self.notes.append(
-                        f"{merged:,} of the ids in {name!r} differ from another id only by blanks around them; they "
-                        "stay different ids, because only cells of text files are stripped."
-                    )
+            elif changed and (merged := column.n_unique() - stripped.n_unique()):
+                self.notes.append(
+                    f"{merged:,} of the ids in {name!r} differ from another id only by blanks around them; they "
+                    "stay different ids, because only cells of text files are stripped."
+                )
 
     def blank_missing(self, columns: Sequence[str]) -> None:
-        """Makes null what stands for a missing value.
-
-        In text files these are the cells of `MISSING_TEXT`, in other tables the empty text, because it is nobody's
-        id, and NaN.
-        """
+        """Makes null what means a missing value: `MISSING_TEXT` in text files, the empty text and NaN elsewhere."""
         for name in dict.fromkeys(columns):
             column = self.frame[name]
             if column.dtype == pl.String:
@@ -98,32 +93,28 @@ class Rows:
                 continue
             self._blank(name, missing)
 
-    def blank_stand_ins(self, user: str, item: str) -> None:
-        """Makes null the `-1` of a text file that stands for an unknown user or item.
+    def blank_minus_one(self, user: str, item: str) -> None:
+        """Makes null the `-1` of a text file that means an unknown user or item.
 
-        A user `-1` does so unless another user is a negative integer, an item `-1` only where all other items are
+        A user `-1` means this unless another user is a negative integer, an item `-1` only where all other items are
         natural numbers.
         """
         if not self.table.is_text:
             return
-        for name, needs_numbers in ((user, False), (item, True)):
-            column = self.frame[name]
-            found = column == "-1"
-            if not found.any():
+        for name in (user, item):
+            found = self.frame[name] == "-1"
+            others = self.frame[name].filter(~found)
+            if not found.any() or others.null_count() == len(others):
                 continue
-            others = column.filter(~found)
-            if needs_numbers:
-                stands_in = bool(others.str.contains(NATURAL_NUMBER).all())
-            else:
-                stands_in = not others.str.contains(NEGATIVE_INTEGER).any()
-            if stands_in and others.null_count() < len(others):
+            natural, negative = others.str.contains(NATURAL_NUMBER), others.str.contains(NEGATIVE_INTEGER)
+            if natural.all() if name == item else not negative.any():
                 self._blank(name, found)
 
     def refuse_or_drop_missing(self, columns: Sequence[str], drop: bool, advice: str = "") -> None:
-        """Leaves out the rows where one of the columns is null, where that was asked for.
+        """Refuses rows where one of the columns is null, or leaves them out where `drop` is true.
 
         Raises:
-            DataError: It was not, or nothing is left.
+            DataError: There are such rows and `drop` is false, or no row remains.
         """
         columns = list(dict.fromkeys(columns))
         counts = {name: count for name in columns if (count := self.frame[name].null_count())}
@@ -139,7 +130,7 @@ class Rows:
                 f"or repair them.{advice}"
             )
         cells = ", ".join(f"{count:,} in {name!r}" for name, count in counts.items())
-        self.keep(complete)
+        self.filter(complete)
         if not len(self):
             raise DataError(f"No row of {self.table.source} is left without missing values: {cells}.{advice}")
         self.notes.append(f"{gone} have missing values and were left out: {cells}.")
@@ -162,7 +153,7 @@ class Rows:
 
 
 def first_of(column: pl.Series, wrong: pl.Series, place: Callable[[int], str]) -> str:
-    """The first value that is wrong and where it stands, for an error; `wrong` is True at each such value."""
+    """The first value at which `wrong` is True and its place, for an error: `"'x' in line 7"`."""
     row = wrong.arg_true()[0]
     return f"{column[row]!r} in {place(row)}"
 
@@ -170,11 +161,11 @@ def first_of(column: pl.Series, wrong: pl.Series, place: Callable[[int], str]) -
 def giant_note(ids: pl.Series, role: str, column: str) -> str | None:
     """A sentence where one user or item (`role`) has more than 5 % of all rows and more than four times an even share.
 
-    Only of tables of at least 100 rows and 20 users (or items).
+    Smaller tables than of 100 rows and 20 users (or items) get none.
     """
     if len(ids) < GIANT_ROWS:
         return None
-    # A sample tells who it could be: to count all ids of all rows takes several times as long as reading them.
+    # The candidate is found in a sample, because counting the ids of all rows takes several times as long as reading.
     sample = ids.sample(GIANT_SAMPLE, seed=0) if len(ids) > GIANT_SAMPLE else ids
     counts = sample.value_counts(name="count")
     value, sampled = counts.row(int(counts["count"].arg_max() or 0))
@@ -196,15 +187,15 @@ def looks_like_session(names: Iterable[str], used: Sequence[str]) -> str | None:
 
 
 def unused_note(names: Sequence[str], used: Sequence[str], has_times: bool) -> str | None:
-    """A sentence of at most 160 letters on the columns that are there and not used, and what would use them.
+    """A sentence of at most 160 letters that names the unused columns and the options that would use them.
 
-    Columns of titles are not named: `load_titles` reads them.
+    Columns of titles are left out, because `load_titles` reads them.
     """
     rest = [name for name in names if name not in used and not is_usual_name(name, "title")]
     if not rest:
         return None
     options = {name: _option(name, has_times) for name in rest}
-    rest.sort(key=lambda name: options[name] is None)  # stable: the telling names come first
+    rest.sort(key=lambda name: options[name] is None)  # columns for which there is an option come first
     note = "Not used:"
     for count, name in enumerate(rest):
         option = options[name] or ("--where" if count == 0 else None)
@@ -218,11 +209,11 @@ def unused_note(names: Sequence[str], used: Sequence[str], has_times: bool) -> s
 
 
 def _option(name: str, has_times: bool) -> str | None:
-    """The option that would use a column of a telling name."""
+    """The option that would use a column, as its name suggests."""
     letters = "".join(letter for letter in base_name(name).lower() if letter.isalnum())
     if letters in EVENTS:
         written = name_in_condition(name)
-        # A name in backticks needs single quotes around the condition, so that there are double ones within it.
+        # A name in backticks needs single quotes around the condition, and so the value stands in double ones.
         return where_option(f"{written} == " + ('"purchase"' if written.startswith("`") else "'purchase'"))
     if letters in RATINGS:
         return where_option(f"{name_in_condition(name)} >= 4")

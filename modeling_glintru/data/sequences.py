@@ -1,4 +1,4 @@
-"""From a table to histories: one flat array of item indices, one slice of it per user."""
+"""Makes histories of a table: one flat array of item indices, of which each user has a slice."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class Sequences:
     Args:
         users: Raw user ids, sorted (Int64 or String), length U.
         items: Raw item ids, sorted: `items[i]` has index `i + 1`.
-        item_indices: int32, length N: item indices 1 ... n, user after user, each in time order.
-        timestamps: int64 or float64, length N, beside `item_indices`.
-        offsets: int64, length U + 1: user u owns `item_indices[offsets[u] : offsets[u + 1]]`.
+        item_indices: int32, length N: item indices 1 ... n, user after user, each in the order of time.
+        timestamps: int64 or float64, length N: the times of `item_indices`.
+        offsets: int64, length U + 1: user u has `item_indices[offsets[u] : offsets[u + 1]]`.
+        tied: bool, length N: whether a position has the same user and time, and the same value of the order column, as
+            the position before it, so that only the order of the file tells which of them comes first.
         ticks: Steps of `timestamps` in one unit of a time gap, see `Interactions`.
-        tied: bool, length N: whether user and time, and the order column where there is one, are those of the position
-            before: which of the two comes first is then the order of the file.
         parts: int8, length N: 0, 1 or 2 for the training, validation and test file of a given split; else None.
     """
 
@@ -46,11 +46,11 @@ class Sequences:
 
 
 def build_sequences(interactions: Interactions) -> Sequences:
-    """Sorts interactions by (user, time), and by the order column within a time; what is still tied keeps file order.
+    """Sorts interactions by user, time and order column; rows that are equal in these stay in the order of the file.
 
     Items get the indices 1 ... n in the order of their sorted raw ids (integers by value, strings by code point), so
-    an index tells nothing about popularity or about the order of the file. In a given split the training file of a
-    user comes before the validation file, and that before the test file, whatever their times are.
+    that an index tells nothing about popularity or the order of the file. In a given split a user's rows of the
+    training file come before those of the validation file, and those before the test file, whatever their times are.
     """
     frame = interactions.frame
     users, user = sorted_codes(frame["user_id"])
@@ -82,11 +82,10 @@ def build_sequences(interactions: Interactions) -> Sequences:
 
 
 def time_keys(frame: pl.DataFrame) -> tuple[np.ndarray, ...]:
-    """What the interactions of a user are sorted by, for `np.lexsort`: the last key counts most.
+    """The keys by which the interactions of a user are sorted, for `np.lexsort`, where the last key counts most.
 
-    Args:
-        frame: As `Interactions.frame`: a column `timestamp`, and where there are such, `order` (which sorts within a
-            time, numbers or text) and `part` (the file of a given split, which sorts before the time).
+    The column `part` of `Interactions.frame` (the file of a given split) counts more than `timestamp`, and `timestamp`
+    more than `order`; `part` and `order` are optional.
     """
     keys = [frame["timestamp"].to_numpy()]
     if "order" in frame.columns:
@@ -98,15 +97,15 @@ def time_keys(frame: pl.DataFrame) -> tuple[np.ndarray, ...]:
 
 
 def _order(user: np.ndarray, keys: Sequence[np.ndarray]) -> np.ndarray:
-    """int64 (rows,): the rows by user, then by the keys, the last one first, then in file order.
+    """int64 (rows,): the rows sorted by user, then by the keys, then in the order of the file.
 
-    The sort is stable: an unstable one changes a quarter of ML-1M's targets.
+    The sort is stable: an unstable one would change a quarter of ML-1M's targets.
     """
     rows = len(user)
     in_order = len(keys) == 1 and bool((keys[0][1:] >= keys[0][:-1]).all())
     if not in_order or rows * (int(user.max(initial=0)) + 1) >= 2**63:
         return np.lexsort((*keys, user))
-    # A log lies in the order of time: user and row in one number sort ten times as fast.
+    # The rows of a log are in the order of time already: one number of user and row is sorted ten times as fast.
     packed = user.astype(np.int64) * rows + np.arange(rows)
     packed.sort()
     return packed % rows

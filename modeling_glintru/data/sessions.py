@@ -1,4 +1,4 @@
-"""Histories that are sessions: the pair of a user and a session, what ends at a pause, or one row of lists."""
+"""Makes histories of sessions: of pairs of a user and a session, of rows between pauses, and of rows with lists."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .times import duration_seconds
 __all__ = ["SEPARATOR", "explode_lists", "pair_ids", "split_at_gaps"]
 
 SEPARATOR = "/"
-AUGMENTED = 0.9  # of the rows of three items and more: above it a table holds the beginnings of its own sessions
+AUGMENTED = 0.9  # If so many rows of three or more items have their beginning in another row, beginnings are left out.
 PROBE = 1000
 BETWEEN = "\x1f"
 EMPTY_BRACKETS = r"^\[[\s,]*\]$"
@@ -31,7 +31,7 @@ ELEMENT = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|[^\s,'\"\[\]]+", r
 
 
 def pair_ids(users: pl.Series, sessions: pl.Series, source: str) -> pl.Series:
-    """Histories by user and session: the text `"user/session"`.
+    """The id of each pair of a user and a session: the text `"user/session"`.
 
     Raises:
         DataError: Two pairs become the same text.
@@ -55,13 +55,14 @@ def split_at_gaps(
     steps_in_a_second: int | None,
     order: pl.Series | None = None,
 ) -> pl.Series:
-    """Histories that end where a user pauses for longer than `gap`: `"user/1"`, `"user/2"`, ....
+    """The ids `"user/1"`, `"user/2"`, … of histories that end where a user pauses for longer than `gap`.
 
-    The gap is `"30m"`, `"1h"`, `"45s"`, `"2d"`, or a number: of seconds where the times are dates or Unix times
-    (`steps_in_a_second` is not None), else in the unit of the times. `order` sorts the rows of one time.
+    The gap is a text such as `"30m"`, `"1h"`, `"45s"` or `"2d"`, or a number: of seconds where the times are dates or
+    Unix times (`steps_in_a_second` is not None), and otherwise in the unit of the times. `order` sorts the rows of one
+    time.
 
     Raises:
-        DataError: The gap is not understood, or has a unit where the times have none.
+        DataError: The gap is not understood, or has a unit although the times have none.
     """
     length, has_unit = duration_seconds(gap, "--session_gap")
     if has_unit and steps_in_a_second is None:
@@ -71,7 +72,7 @@ def split_at_gaps(
     user = sorted_codes(users)[1]
     time = times.to_numpy()
     by: list[Any] = [time, user] if order is None else [sorted_codes(order)[1], time, user]
-    rows = np.lexsort(by)  # stable: ties stay in file order
+    rows = np.lexsort(by)  # The sort is stable: rows that are equal stay in the order of the file.
     begins = np.concatenate([[True], np.diff(time[rows]) > length * (steps_in_a_second or 1)])
     first = np.concatenate([[True], np.diff(user[rows]) != 0])
     running = np.cumsum(begins | first, dtype=np.int32)
@@ -81,13 +82,13 @@ def split_at_gaps(
 
 
 def explode_lists(rows: Rows, roles: Roles) -> Roles:
-    """Makes one row of each item where the items are lists, and returns the roles in that table.
+    """Makes one row of each item where the items are lists, and returns the roles of the columns from then on.
 
-    Lists are columns of lists, and in text files RecBole's `token_seq`, cells in brackets, and columns that are named
-    as lists (`item_id_list`, `item_seq`). A list of times is as long as that of the items; a single time holds for all.
+    Lists are columns of lists and, in text files, RecBole's `token_seq`, cells in brackets, and columns that are named
+    as lists (`item_id_list`, `item_seq`). Times are a list of the same length, or one time for all items of the row.
 
     Raises:
-        DataError: Lists of items and times have different lengths, another column is one of lists, or all are empty.
+        DataError: Lists of items and times have different lengths, another column holds lists, or all lists are empty.
     """
     for column in (roles.user, roles.session, roles.order, roles.next_item, roles.next_time):
         if column is not None and rows.frame.schema[column].is_nested():
@@ -95,57 +96,33 @@ def explode_lists(rows: Rows, roles: Roles) -> Roles:
                 f"Column {column!r} of {rows.table.source} holds {rows.frame.schema[column]}, but a single value a row "
                 "is needed; only items and times may be lists."
             )
-    items = _as_lists(rows, roles.item, "item")
+    single = replace(roles, next_item=None, next_time=None)
+    items = _as_lists(rows, roles.item, "item", roles.next_item)
     if items is None:
-        return replace(
-            roles,
-            item=roles.next_item or roles.item,
-            time=roles.next_time or roles.time,
-            next_item=None,
-            next_time=None,
+        return replace(single, item=roles.next_item or roles.item, time=roles.next_time or roles.time)
+    times = None if roles.time is None else _as_lists(rows, roles.time, "time", roles.next_time)
+    lists = [items] if times is None else [items, times]
+    if times is not None and (uneven := times.list.len() != items.list.len()).any():
+        row = uneven.arg_true()[0]
+        raise DataError(
+            f"{int(uneven.sum()):,} of {len(rows):,} rows of {rows.table.source} have lists of different lengths: "
+            f"the first, in {rows.place(row)}, has {items.list.len()[row]} items in {roles.item!r} and "
+            f"{times.list.len()[row]} times in {roles.time!r}."
         )
-    user = roles.user
-    columns = [roles.item]
-    full = _with_next(items, None if roles.next_item is None else rows.frame[roles.next_item])
-    frame = rows.frame.with_columns(full.alias(roles.item))
-    times = None if roles.time is None else _as_lists(rows, roles.time, "time")
-    if times is not None and roles.time is not None:
-        times = _with_next(times, None if roles.next_time is None else rows.frame[roles.next_time])
-        frame = frame.with_columns(times.alias(roles.time))
-        columns.append(roles.time)
-        uneven = times.list.len() != full.list.len()
-        if uneven.any():
-            row = uneven.arg_true()[0]
-            raise DataError(
-                f"{int(uneven.sum()):,} of {len(rows):,} rows of {rows.table.source} have lists of different lengths: "
-                f"the first, in {rows.place(row)}, has {full.list.len()[row]} items in {roles.item!r} and "
-                f"{times.list.len()[row]} times in {roles.time!r}."
-            )
-    rows.frame = frame
+    rows.frame = rows.frame.with_columns(lists)
     sessions = len(rows)
-    repeated = 0
     if roles.next_item is not None:
-        kept = _without_beginnings(frame[user], full)
-        repeated = int((~kept).sum())
-        if repeated:
-            rows.keep(kept)
-    empty = rows.frame[roles.item].list.len() == 0
-    if empty.any():
-        rows.keep(~empty)
-    if not len(rows):
+        rows.filter(_without_beginnings(rows.frame[roles.user], items))
+    repeated = sessions - len(rows)
+    rows.filter(rows.frame[roles.item].list.len() > 0)
+    filled = len(rows)
+    if not filled:
         raise DataError(f"No row of {rows.table.source} has an item in {roles.item!r}.")
-    several = len(rows) - rows.frame[user].n_unique()
-    kept_rows = len(rows)
-    rows.explode(columns)
-    _say(rows, roles, sessions, kept_rows, repeated, int(empty.sum()), several)
-    return replace(roles, next_item=None, next_time=None)
-
-
-def _say(rows: Rows, roles: Roles, sessions: int, kept: int, repeated: int, empty: int, several: int) -> None:
-    """The notes on what became of the rows."""
+    several = filled - rows.frame[roles.user].n_unique()
+    rows.explode([column.name for column in lists])
     follower = "" if roles.next_item is None else f" and then the one in {base_name(roles.next_item)!r}"
     rows.notes.append(
-        f"{base_name(roles.item)!r} holds lists{follower}: {kept:,} rows became {len(rows):,} interactions, in the "
+        f"{base_name(roles.item)!r} holds lists{follower}: {filled:,} rows became {len(rows):,} interactions, in the "
         "order of the lists."
     )
     if repeated:
@@ -153,32 +130,42 @@ def _say(rows: Rows, roles: Roles, sessions: int, kept: int, repeated: int, empt
             f"{repeated:,} of {sessions:,} rows are the beginning of another row's history and were left out, so that "
             "no interaction counts twice."
         )
-    if empty:
+    if empty := sessions - repeated - filled:
         rows.notes.append(f"{empty:,} of {sessions:,} rows have an empty list and were left out.")
     if several and roles.time is None:
         rows.notes.append(
             f"{several:,} rows are further rows of a {base_name(roles.user)!r} that has one already: its rows follow "
             "each other in the order of the table."
         )
+    return single
 
 
-def _as_lists(rows: Rows, name: str, role: str) -> pl.Series | None:
-    """A column of lists without nulls, or None where the column has single values."""
-    column = rows.frame[name]
-    kind = column.dtype
+def _as_lists(rows: Rows, name: str, role: str, following: str | None) -> pl.Series | None:
+    """A column as lists without nulls, with the single value of the column `following` at their ends.
+
+    It is None where the column holds single values.
+    """
+    lists = rows.frame[name]
+    kind = lists.dtype
     if isinstance(kind, pl.Array):
-        column = column.cast(pl.List(kind.inner))
-    if isinstance(column.dtype, pl.List):
-        return column.fill_null([])
-    if kind != pl.String or not rows.table.is_text:
+        lists = lists.cast(pl.List(kind.inner))
+    if isinstance(lists.dtype, pl.List):
+        lists = lists.fill_null([])
+    elif kind == pl.String and rows.table.is_text:
+        if not _is_named_as_list(name, role) and not (_in_brackets(lists.head(PROBE)) and _in_brackets(lists)):
+            return None
+        lists = _lists_of_text(lists.fill_null("").str.strip_chars(), name, rows)
+    else:
         return None
-    if not _is_named_as_list(name, role) and not (_in_brackets(column.head(PROBE)) and _in_brackets(column)):
-        return None
-    return _lists_of_text(column.fill_null("").str.strip_chars(), name, rows)
+    if following is None:
+        return lists
+    assert isinstance(lists.dtype, pl.List)
+    value = rows.frame[following].cast(lists.dtype.inner)
+    return pl.select(pl.concat_list(pl.lit(lists), pl.lit(value)).alias(name)).to_series()
 
 
 def _is_named_as_list(name: str, role: str) -> bool:
-    """Whether a name says that cells of text are lists; the plural `items` does not, its cells may be titles."""
+    """Whether the name of a column of text means lists; the plural `items` does not, since its cells may be titles."""
     if name != base_name(name) and name.rpartition(":")[2].strip().endswith("_seq"):
         return True
     plural = role == "item" and base_name(name).strip().lower().endswith("s")
@@ -186,19 +173,19 @@ def _is_named_as_list(name: str, role: str) -> bool:
 
 
 def _in_brackets(cells: pl.Series) -> bool:
-    """Whether cells are lists in brackets: with quotes, commas or numbers, and not ids such as `[Deluxe Edition]`."""
+    """Whether cells are lists in brackets with quotes, commas or numbers, and no ids such as `[Deluxe Edition]`."""
     cells = cells.drop_nulls().str.strip_chars()
     if not len(cells) or not cells.str.contains(r"^(?s)\[.*\]$").all():
         return False
     filled = cells.filter(~cells.str.contains(EMPTY_BRACKETS))
-    return bool(filled.str.contains(r"^\[\s*['\"]|,").any() or filled.str.contains(r"^\[[\s\d.+-]*\]$").all())
+    return bool(filled.str.contains(QUOTED_LIST + "|,").any() or filled.str.contains(r"^\[[\s\d.+-]*\]$").all())
 
 
 def _lists_of_text(cells: pl.Series, name: str, rows: Rows) -> pl.Series:
-    """Lists of the elements that stand in cells of text.
+    """The lists that are written in cells of text.
 
-    Elements in quotes (lists of Python, numpy and JSON) may hold blanks and commas. Others are divided by the commas
-    where a column of brackets has any, and else by commas and blanks.
+    Elements in quotes (lists of Python, numpy and JSON) may hold blanks and commas. Other lists are divided at the
+    commas where a cell in brackets has one, and otherwise at commas and blanks.
     """
     quoted = cells.str.contains(QUOTED_LIST)
     by_commas = bool(cells.filter(~quoted).str.contains(r"^\[(?s).*,.*\]$").any())
@@ -224,7 +211,7 @@ def _divided(cell: str, by_commas: bool) -> list[str]:
 
 
 def _unquoted(text: str) -> str:
-    """An element of a list as it is meant: without its quotes and the backslashes of JSON or Python."""
+    """An element of a list without its quotes and without the backslashes of JSON or Python."""
     if text[0] not in "'\"":
         return text
     if "\\" in text:
@@ -236,18 +223,12 @@ def _unquoted(text: str) -> str:
     return text[1:-1]
 
 
-def _with_next(lists: pl.Series, following: pl.Series | None) -> pl.Series:
-    if following is None:
-        return lists
-    assert isinstance(lists.dtype, pl.List)
-    return pl.select(pl.concat_list(pl.lit(lists), pl.lit(following.cast(lists.dtype.inner)))).to_series()
-
-
 def _without_beginnings(users: pl.Series, lists: pl.Series) -> pl.Series:
-    """Which rows are whole histories, and not the beginning of the history in another row.
+    """bool, one value for each row: whether it is a whole history and not the beginning of another row's history.
 
-    A file for training by prefixes has a row for each prefix of a session, either under the session's own id or, where
-    nearly every row of three items and more has its beginning in another row, under ids of their own.
+    A file for training by prefixes has one row for each prefix of a session. All of them have the id of the session, or
+    each has an id of its own, which is assumed where nearly every row of three or more items has its beginning in
+    another row.
     """
     cut = pl.col("items").list.head(pl.col("items").list.len() - 1)
     frame = pl.DataFrame({"user": users, "items": lists.cast(pl.List(pl.String))}).select(
@@ -262,7 +243,7 @@ def _without_beginnings(users: pl.Series, lists: pl.Series) -> pl.Series:
         if not len(begun) or int(begun.sum()) < AUGMENTED * len(begun):
             return pl.repeat(True, len(users), eager=True)
         keys, cuts = ["text"], ["cut"]
-    # How many rows go on from this one: as many of its copies are beginnings, the others are histories that end here.
+    # As many copies of a row are beginnings as there are rows that go on from it; the other copies are whole histories.
     longer = frame.group_by(cuts).agg(pl.len().alias("longer"))
     copies = frame.with_columns(pl.int_range(pl.len()).over(keys).alias("copy")).with_row_index("row")
     joined = copies.join(longer, left_on=keys, right_on=cuts, how="left").sort("row")

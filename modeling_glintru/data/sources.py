@@ -1,4 +1,4 @@
-"""Sources by name, a split in three files, and everything that read_interactions reads."""
+"""Reads interactions and titles of named data sets, of tables, and of the files of a given split."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["NAMED_SOURCES", "NamedSource", "load_source", "load_titles", "option
 
 @dataclass(frozen=True)
 class NamedSource:
-    """Interactions and titles that a name stands for."""
+    """The functions that load the interactions and titles of a named data set."""
 
     interactions: Callable[[], Interactions]
     titles: Callable[[], dict[Any, str]]
@@ -38,7 +38,7 @@ def load_source(source: Any, *, split: str = "train", **reading: Any) -> Interac
     """Interactions of a named source (`"ml-100k"`, `"demo"`), or of anything that `read_interactions` takes.
 
     Raises:
-        DataError: As `read_interactions`, or there are reading options for a named source.
+        DataError: As in `read_interactions`, or options of reading are given for a named source.
     """
     given = {name: value for name, value in reading.items() if value not in (None, False, (), [])}
     if isinstance(source, str) and source in NAMED_SOURCES:
@@ -50,10 +50,10 @@ def load_source(source: Any, *, split: str = "train", **reading: Any) -> Interac
 
 
 def options_for(source: Any, options: ReadingOptions, like: str | None) -> dict[str, Any]:
-    """How a table is read that is like another one, whose options and name are known.
+    """The options for `load_source` by which a table is read in the same way as the table `like`, read with `options`.
 
-    Columns count where the table has them, and how text is written where the two files have the same suffix; all else
-    counts, so that a model which was trained on purchases meets purchases again. Returns options for `load_source`.
+    Names of columns are taken where the table has these columns, and the options of text files where both files have
+    the same suffix. All others are taken, so that for example a model of purchases is evaluated on purchases.
 
     Raises:
         DataError: The table cannot be opened.
@@ -78,17 +78,15 @@ def load_titles(
     split: str = "train",
     **form: Any,
 ) -> dict[Any, str] | None:
-    """Titles of items: raw item id to title.
+    """Titles by raw item id, or None where the table has no column of titles and none was named.
 
     Args:
-        source: A named source, or any table with a column of item ids and one of titles; an item has its first title.
-        item_column: Where the table has no column of this name, one with a usual name is taken.
+        source: A named source, or any table with a column of item ids and one of titles; the first title of an item
+            counts.
+        item_column: Name of the column of item ids; where the table does not have it, one with a usual name is taken.
         title_column: Name of the column of titles.
-        split: Which split of a data set that has several.
+        split: Name of the split, of a data set that has several.
         form: `encoding`, `separator`, `columns` and `quote` of `ReadingOptions`.
-
-    Returns:
-        Titles by raw id, or None where the table has no column of titles and none was named.
 
     Raises:
         DataError: The table cannot be read, a named column of titles is missing, or no column holds item ids.
@@ -121,10 +119,10 @@ def read_given_split(train: Any, validation: Any, test: Any, **reading: Any) -> 
     """The interactions of a training, a validation (or None) and a test file in one table.
 
     The column `part` (Int8) is 0 for training, 1 for validation and 2 for test. Ids that are integers in one file and
-    text in another are text in all. `reading` are options of `read_interactions`, the same for all files.
+    text in another become text in all files. `reading` are options of `read_interactions` for all files.
 
     Raises:
-        DataError: As `read_interactions`, or the times of the files are of different kinds.
+        DataError: As in `read_interactions`, or the times of some files are dates and those of others numbers.
     """
     sources = {0: train, 1: validation, 2: test}
     files = {part: load_source(source, **reading) for part, source in sources.items() if source is not None}

@@ -1,7 +1,6 @@
-"""Splits: which part of which history is for training, and which target follows which history.
+"""Splits: which part of each history is for training, and which targets are evaluated after which part.
 
-A split never copies interactions. It names slices of the flat array of `Sequences`, so that what training sees can be
-checked position by position.
+A split copies no interactions. It names slices of the flat array of `Sequences`.
 """
 
 from __future__ import annotations
@@ -31,16 +30,16 @@ __all__ = [
 ]
 
 PARTS = ("train", "validation", "test")
-WHOLE = "whole"  # a further part: complete histories of those users of whom the other parts hold only a beginning
+WHOLE = "whole"  # A further part: the complete histories of the users of whom the other parts hold only a beginning.
 HOLD_OUT = ("item", "basket")
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of one part of a split: int64 arrays of one length; a user with several targets has several rows.
+    """The rows of one part of a split as int64 arrays of one length; a user with several targets has several rows.
 
     Args:
-        users: Places in `Sequences.users`.
+        users: Positions in `Sequences.users`.
         starts: Where the row's history begins in `Sequences.item_indices`.
         stops: Where it ends (exclusive).
         targets: Position of the target in `Sequences.item_indices`, or None for training rows.
@@ -65,19 +64,19 @@ class Splits:
 
 
 def leave_one_out(sequences: Sequences, *, hold_out: str = "item") -> Splits:
-    """The literature's split: a user's last item is the test target, the one before it the validation target.
+    """The usual split of the literature: the last item of a user is the test target, the one before it for validation.
 
-    Users with fewer than three interactions train only. Along the time axis of all users this split leaks (other
-    users' training items may be later than a target); `temporal` does not.
+    Users with fewer than three interactions are only trained on. This split leaks along the time axis of all users,
+    because other users' training items may be later than a target; `temporal` does not leak.
 
     Args:
         sequences: The histories.
-        hold_out: `"basket"` holds out all interactions of a user's last time, and of the one before it: each is a
-            target of its own, a row, after the history that ended before the basket. Users with fewer than three
-            times train only.
+        hold_out: `"basket"` holds out all interactions of a user's last time for the test, and those of the time before
+            it for validation. Each of them is a target in a row of its own, after the history that ended before the
+            basket. Users with fewer than three times are only trained on.
 
     Raises:
-        DataError: An unknown `hold_out`, or all histories are shorter than three.
+        DataError: `hold_out` is unknown, or all histories are shorter than three.
     """
     if hold_out not in HOLD_OUT:
         raise DataError(f"hold_out must be one of {', '.join(map(repr, HOLD_OUT))}, but got {hold_out!r}.")
@@ -86,7 +85,7 @@ def leave_one_out(sequences: Sequences, *, hold_out: str = "item") -> Splits:
         steps, test, validation = sequences.lengths, ends - 1, ends - 2
     else:
         begins = _baskets(sequences)
-        first = np.searchsorted(begins, sequences.offsets)  # baskets of user u: begins[first[u] : first[u + 1]]
+        first = np.searchsorted(begins, sequences.offsets)  # User u has the baskets begins[first[u] : first[u + 1]].
         steps, test, validation = np.diff(first), begins[first[1:] - 1], begins[np.maximum(first[1:] - 2, 0)]
     evaluated = steps >= 3
     if not evaluated.any():
@@ -106,9 +105,8 @@ def leave_one_out(sequences: Sequences, *, hold_out: str = "item") -> Splits:
 
 
 def _baskets(sequences: Sequences) -> np.ndarray:
-    """Where the interactions of one user at one time begin, whatever sorts within a time."""
-    new = np.ones(len(sequences.timestamps), bool)
-    new[1:] = sequences.timestamps[1:] != sequences.timestamps[:-1]
+    """The positions at which the interactions of one user at one time begin."""
+    new = np.diff(sequences.timestamps, prepend=sequences.timestamps[:1]) != 0
     new[sequences.offsets[:-1]] = True
     return np.flatnonzero(new)
 
@@ -116,7 +114,7 @@ def _baskets(sequences: Sequences) -> np.ndarray:
 def _target_rows(
     users: np.ndarray, starts: np.ndarray, first: np.ndarray, end: np.ndarray, stops: np.ndarray | None = None
 ) -> Rows:
-    """A row for each of the positions first ... end - 1 of each user, after the history up to `stops` or to itself."""
+    """A row for each target at first ... end - 1 of each user, after the history up to `stops` or to the target."""
     counts = end - first
     before = np.cumsum(counts) - counts
     targets = np.arange(counts.sum()) + np.repeat(first - before, counts)
@@ -127,10 +125,10 @@ def _target_rows(
 def given(sequences: Sequences) -> Splits:
     """The split that came with the data, `Sequences.parts`.
 
-    Trained on is the training file. Each interaction of the validation and the test file is a target, after all that
-    the user has in the files before, and in the same file before it in time. Where there is no validation file, the
-    last training item of each user with at least two validates, and is not trained on. Users without an interaction in
-    the training file are not evaluated.
+    Each interaction of the validation and the test file is a target. Its history is what the user has in the earlier
+    files, and earlier in the same file. Where there is no validation file, the last training item of each user with at
+    least two is the validation target and is not trained on. Users without an interaction in the training file are not
+    evaluated.
 
     Raises:
         DataError: There are no parts, or nobody can be evaluated.
@@ -159,22 +157,27 @@ def given(sequences: Sequences) -> Splits:
 
 
 def temporal(sequences: Sequences, *, validation_fraction: float = 0.1, test_fraction: float = 0.1) -> Splits:
-    """One global time axis with two cuts t1 < t2: no leakage across them.
+    """Cuts the time of all users at t1 < t2, so that nothing leaks from later to earlier.
 
-    Training is everything before t1. Validation: users with a history before t1, target their first item in [t1, t2).
-    Test: users with a history before t2, target their first item at t2 or later.
+    Training is everything before t1. The validation target of a user with a history before t1 is the first item in
+    [t1, t2). The test target of a user with a history before t2 is the first item at t2 or later.
 
     Args:
         sequences: The histories; their times must mean the same for all users.
-        validation_fraction: Share of the interactions between the cuts, about (ties in time stay together).
-        test_fraction: Share of the interactions from t2 on, about.
+        validation_fraction: Approximate share of the interactions between the cuts, since equal times stay together.
+        test_fraction: Approximate share of the interactions from t2 on.
 
     Raises:
-        DataError: Fractions out of range, times that allow no such cuts, or nobody to evaluate.
+        DataError: The fractions are out of range, the times allow no such cuts, or nobody can be evaluated.
     """
     _check_fractions(validation_fraction, test_fraction)
     times, offsets = sequences.timestamps, sequences.offsets
-    _check_common_axis(sequences)
+    positions = np.arange(len(times)) - np.repeat(offsets[:-1], sequences.lengths)
+    if len(sequences.lengths) > 1 and np.array_equal(times, positions):
+        raise DataError(
+            "The temporal split needs times on one axis for all users, but in this table every user's times count "
+            "0, 1, 2, ...: they are positions in the history; use leave_one_out or user."
+        )
     ordered, total = np.sort(times), len(times)
     first_cut = ordered[int(total * (1 - validation_fraction - test_fraction))]
     second_cut = ordered[min(int(total * (1 - test_fraction)), total - 1)]
@@ -183,10 +186,10 @@ def temporal(sequences: Sequences, *, validation_fraction: float = 0.1, test_fra
             "The temporal split needs two different cuts in time, but too many interactions share the same time "
             f"(cuts at {first_cut} and {second_cut}); use other fractions or another split."
         )
-    # Within a user times are sorted, so that "before the cut" is a count.
-    before_first = offsets[:-1] + _count_per_user(times < first_cut, offsets)
-    before_second = offsets[:-1] + _count_per_user(times < second_cut, offsets)
+    # A user's times are sorted, so that the history before a cut ends after as many items as are earlier.
     starts, ends = offsets[:-1], offsets[1:]
+    before_first = starts + _count_per_user(times < first_cut, offsets)
+    before_second = starts + _count_per_user(times < second_cut, offsets)
 
     def rows(history_end: np.ndarray, limit: np.ndarray) -> Rows:
         users = np.flatnonzero((history_end > starts) & (history_end < limit))
@@ -210,16 +213,16 @@ def temporal(sequences: Sequences, *, validation_fraction: float = 0.1, test_fra
 def held_out_users(
     sequences: Sequences, *, validation_fraction: float = 0.1, test_fraction: float = 0.1, seed: int = 42
 ) -> Splits:
-    """Split by user (`"user"`): some users are never trained on; their last item is the target.
+    """The split `"user"`: some users are never trained on, and their last item is the target.
 
     Args:
         sequences: The histories.
-        validation_fraction: Share of the users with two or more interactions.
-        test_fraction: The same for the test.
-        seed: Of the draw of users.
+        validation_fraction: Share of the users with two or more interactions that validate.
+        test_fraction: Share of the same users for the test.
+        seed: Seed of the draw of users.
 
     Raises:
-        DataError: Fractions out of range, or fewer than three users with two or more interactions.
+        DataError: The fractions are out of range, or fewer than three users have two or more interactions.
     """
     _check_fractions(validation_fraction, test_fraction)
     starts, ends = sequences.offsets[:-1], sequences.offsets[1:]
@@ -258,23 +261,22 @@ def split_sequences(
     test_fraction: float = 0.1,
     seed: int = 42,
 ) -> Splits:
-    """Splits by name (`SPLITS`); each split takes of the options what it needs.
+    """Splits by the name of a split (`SPLITS`), which is given those of the options that it has.
 
     Raises:
-        DataError: An unknown split, what the split itself raises, or no training history with two items.
+        DataError: The split is unknown or raises one itself, or no training history holds two items.
     """
     if split not in SPLITS:
         raise DataError(f"split must be one of {', '.join(map(repr, SPLITS))}, but got {split!r}.")
     if hold_out != "item" and split != "leave_one_out":
         raise DataError(f"hold_out {hold_out!r} is for the split leave_one_out, not for {split}.")
-    options: dict[str, Any] = {}
-    if split == "leave_one_out":
-        options["hold_out"] = hold_out
-    if split in ("temporal", "user"):
-        options |= {"validation_fraction": validation_fraction, "test_fraction": test_fraction}
-    if split == "user":
-        options["seed"] = seed
-    splits = SPLITS[split](sequences, **options)
+    fractions = {"validation_fraction": validation_fraction, "test_fraction": test_fraction}
+    options: dict[str, dict[str, Any]] = {
+        "leave_one_out": {"hold_out": hold_out},
+        "temporal": fractions,
+        "user": fractions | {"seed": seed},
+    }
+    splits = SPLITS[split](sequences, **options.get(split, {}))
     if not (splits.train.stops - splits.train.starts >= 2).any():
         raise DataError(
             f"No training history of the {split} split holds two items, so there is nothing to learn from; "
@@ -284,10 +286,9 @@ def split_sequences(
 
 
 def cut_users(sequences: Sequences, splits: Splits) -> Rows:
-    """The complete histories of the users of whom no row, with its target, is that.
+    """The complete histories of the users of whom no row of the split holds everything.
 
-    There are none in `leave_one_out` and `user`, where a test target is a user's last item; in `temporal` it is the
-    first after the cut.
+    Only the split `temporal` has such users: what follows the first item after the last cut is in none of its rows.
     """
     starts, ends = sequences.offsets[:-1], sequences.offsets[1:]
     reached = starts.copy()
@@ -309,13 +310,4 @@ def _check_fractions(validation_fraction: float, test_fraction: float) -> None:
         raise DataError(
             "validation_fraction and test_fraction must be above 0 and together below 1, but got "
             f"{validation_fraction} and {test_fraction}."
-        )
-
-
-def _check_common_axis(sequences: Sequences) -> None:
-    positions = np.arange(len(sequences.timestamps)) - np.repeat(sequences.offsets[:-1], sequences.lengths)
-    if len(sequences.lengths) > 1 and np.array_equal(sequences.timestamps, positions):
-        raise DataError(
-            "The temporal split needs times on one axis for all users, but in this table every user's times count "
-            "0, 1, 2, ...: they are positions in the history; use leave_one_out or user."
         )

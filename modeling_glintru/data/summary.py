@@ -1,4 +1,4 @@
-"""What was read, left out and split: the figures and sentences that `prepare` hands to people."""
+"""The summary of prepared data: counts and notes on what was read, left out and split."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ __all__ = [
     "trained_positions",
 ]
 
-RECURRING = 0.06  # share of the training targets from which on past items are recommended again
+RECURRING = 0.06  # Past items are recommended again if at least this share of the training targets recurs.
 ROWS_PER_BLOCK = 50_000
-FEW_TIES = 0.01  # of the test targets; up to here the order of the file decides nothing that matters
+FEW_TIES = 0.01  # With at most this share of the test targets tied there is no note.
 
 REPEATED = {
     "keep": "are exact copies of another row (the same user, item and time); they stay, because duplicates is keep: "
@@ -46,7 +46,7 @@ REPEATED = {
 
 
 def summarise(read: Interactions, kept: Interactions, sequences: Sequences, splits: Splits) -> dict[str, Any]:
-    """The counts of a split table, fit for JSON."""
+    """The counts of a table before (`read`) and after (`kept`) filtering and of its split; JSON can hold them."""
     trained = np.zeros(len(sequences.items) + 1, bool)
     lengths = splits.train.stops - splits.train.starts
     inside = trained_positions(sequences, splits)
@@ -81,7 +81,7 @@ def summarise(read: Interactions, kept: Interactions, sequences: Sequences, spli
 
 
 def describe(s: Mapping[str, Any], recommend_seen: bool) -> str:
-    """The summary in a few lines for people."""
+    """The summary in a few lines of text."""
     columns = ", ".join(f"{role} = {name!r}" for role, name in s["columns"].items())
     if "time" not in s["columns"]:
         columns += ", time = the order of the rows"
@@ -108,8 +108,11 @@ def describe(s: Mapping[str, Any], recommend_seen: bool) -> str:
     new = s.get("new_to_model", {"items": 0})
     if new["items"]:
         lines.append(f"New items {new['items']:,} that the model did not know ({new['interactions']:,} interactions)")
-    if "recurring_targets" in s:
-        lines.append(_describe_recurring(s["recurring_targets"], recommend_seen))
+    if shares := s.get("recurring_targets"):
+        lines.append(
+            f"Recurring {shares['train']:.1%} of the training targets stood in the history before (test: "
+            f"{shares['test']:.1%}): past items are {'' if recommend_seen else 'not '}recommended again"
+        )
     cold = s["validation_cold_targets"], s["test_cold_targets"]
     if any(cold):
         lines.append(f"          targets never seen in training: {cold[0]:,} validation, {cold[1]:,} test")
@@ -122,36 +125,28 @@ def _targets(summary: Mapping[str, Any], part: str) -> str:
     return f"{users:,} {part}" if targets == users else f"{targets:,} {part} targets of {users:,} users"
 
 
-def _describe_recurring(shares: Mapping[str, float], recommend_seen: bool) -> str:
-    served = "recommended again" if recommend_seen else "not recommended again"
-    return (
-        f"Recurring {shares['train']:.1%} of the training targets stood in the history before (test: "
-        f"{shares['test']:.1%}): past items are {served}"
-    )
-
-
 def note_on_repeated_rows(policy: str, repeated: int, rows: int) -> list[str]:
-    """A sentence where a policy of `filter_interactions` left out rows, or where `"keep"` left exact copies."""
+    """A sentence where rows were left out as duplicates, or where exact copies stay because of `"keep"`."""
     return [f"{repeated:,} of {rows:,} rows {REPEATED[policy]}"] if repeated else []
 
 
 def trained_positions(sequences: Sequences, splits: Splits) -> np.ndarray:
-    """bool, a value a position of `Sequences.item_indices`: whether it is in a training history."""
-    inside = np.zeros(len(sequences.item_indices) + 1, np.int8)  # slices do not overlap: 0 or 1 once summed up
+    """bool, one value for each of `Sequences.item_indices`: whether it is in a training history."""
+    inside = np.zeros(len(sequences.item_indices) + 1, np.int8)  # Training rows do not overlap: the sums are 0 or 1.
     np.add.at(inside, splits.train.starts, 1)
     np.add.at(inside, splits.train.stops, -1)
     return np.cumsum(inside[:-1], dtype=np.int8) > 0
 
 
 def tie_shares(sequences: Sequences, splits: Splits, trained: np.ndarray) -> dict[str, float]:
-    """For each part of the split the share of its targets whose place in the history the file alone decides, 0 to 1.
+    """For each part of the split the share of its targets, 0 to 1, whose place only the order of the file decides.
 
-    Such a target shares its time (and what the order column says) with the item before or after it. Items of a basket
-    that is held out whole have no order among them. `trained` is from `trained_positions`.
+    The time (and the value of the order column) of such a target is also that of the item before or after it. The order
+    within a basket that is held out does not matter. `trained` comes from `trained_positions`.
     """
     tied = sequences.tied
     either = tied.copy()
-    either[:-1] |= tied[1:]  # never across users: the first position of a user is not tied
+    either[:-1] |= tied[1:]  # This stays within a user, whose first position is never tied.
     begins = splits.train.starts[splits.train.stops > splits.train.starts]
     learned, targets = int((either & trained).sum() - either[begins].sum()), int(trained.sum() - len(begins))
     return {
@@ -166,12 +161,12 @@ def _tied_share(tied: np.ndarray, rows: Rows) -> float:
     assert targets is not None
     before = tied[targets] & (rows.stops == targets)
     after = np.append(tied, False)[targets + 1]
-    after[:-1] &= rows.stops[1:] != rows.stops[:-1]  # the next target of the same basket
+    after[:-1] &= rows.stops[1:] != rows.stops[:-1]  # The next target of the same basket does not count.
     return float((before | after).mean()) if len(rows) else 0.0
 
 
 def note_on_ties(ties: dict[str, float]) -> list[str]:
-    """A sentence on what `tie_shares` counted, where it matters."""
+    """A sentence on ties where the share of the test targets in `tie_shares` is not small."""
     share = ties.get("test", 0.0)
     if share <= FEW_TIES:
         return []
@@ -182,7 +177,7 @@ def note_on_ties(ties: dict[str, float]) -> list[str]:
 
 
 def notes_on_given_split(interactions: Interactions, sequences: Sequences, splits: Splits) -> list[str]:
-    """What a split that came with the data holds that a split of our own never would."""
+    """Sentences on users and rows of a given split that no split of this package would have."""
     assert sequences.parts is not None
     notes = []
     per_part = np.bincount(sequences.parts, minlength=3)
@@ -217,7 +212,7 @@ def recurring_training_targets(split: Dataset) -> float:
     for items, lengths in iterate_flat_histories(split):
         rows = np.repeat(np.arange(len(lengths)), lengths)
         pairs = rows * (int(items.max(initial=0)) + 1) + items
-        pairs.sort()  # 25 times as fast as np.unique
+        pairs.sort()  # This is 25 times as fast as np.unique.
         recurring += int(np.count_nonzero(pairs[1:] == pairs[:-1]))
         targets += len(items) - int(np.count_nonzero(lengths))
     return recurring / max(targets, 1)

@@ -1,7 +1,7 @@
-"""Reads files of text: every cell as it is written, and a row that does not fit the others is named, never bent.
+"""Reads files of text: every cell exactly as it is written, and an error for a row that does not fit the others.
 
-Rows without quotes are read by polars once their separators are counted; all others by Python's `csv` module, whose
-strict mode follows RFC 4180 and knows the line of every row.
+Blocks of plain rows are read by polars after their separators have been counted. All other rows are read by Python's
+`csv` module, whose strict mode follows RFC 4180 and knows the line of every row.
 """
 
 from __future__ import annotations
@@ -10,15 +10,16 @@ import bisect
 import csv
 import functools
 import io
+import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
 import polars as pl
 
-from ..errors import DataError, nearest_names
+from ..errors import DataError
 from .files import text_blocks
 from .table import Table
 from .text_layout import Layout, TextOptions, dialect, one_byte, one_byte_separators, recognise_layout
@@ -26,12 +27,12 @@ from .text_layout import Layout, TextOptions, dialect, one_byte, one_byte_separa
 __all__ = ["open_text"]
 
 KIND = "a table of text"
-HEADER_BYTES = 2**18  # read to recognise the layout
+HEADER_BYTES = 2**18  # These are read to recognise the layout.
 LONGEST_CELL = 2**27
-ROWS_AT_ONCE = 50_000  # by the csv module
-DOUBTFUL_SHARE = 0.9  # of the lines of a row that are whole rows if quotes are text
+ROWS_AT_ONCE = 50_000  # The rows that the csv module reads for one frame.
+DOUBTFUL_SHARE = 0.9  # A row is doubtful if so many of its lines are whole rows where quotes are text.
 QUOTES_AS_TEXT = "--quote none"
-STRANGE_BYTE = re.compile("[\udc80-\udcff]")  # one that the encoding does not know
+STRANGE_BYTE = re.compile("[\udc80-\udcff]")  # a byte that the encoding does not have
 RETURN_WITHIN = re.compile(r"\r(?!\n$)")
 
 
@@ -53,7 +54,7 @@ def open_text(paths: Sequence[Path], suffix: str, source: str, options: TextOpti
     table = _TextTable(files, is_quote_given=options.quote is not None)
     return Table(
         first.layout.names,
-        table.load,
+        table.read,
         source,
         is_text=True,
         has_no_time=first.layout.has_no_time,
@@ -63,7 +64,7 @@ def open_text(paths: Sequence[Path], suffix: str, source: str, options: TextOpti
 
 
 class _TextTable:
-    """One file or several: their rows one after the other, with one decision whether quotes are text."""
+    """The rows of one file or several part files, for which it is decided once whether quotes are text."""
 
     def __init__(self, files: list[_TextFile], is_quote_given: bool) -> None:
         self.files = files
@@ -71,10 +72,7 @@ class _TextTable:
         self.quotes_are_text = False
         self.is_read = False
 
-    def load(self, names: Sequence[str]) -> pl.DataFrame:
-        names = list(dict.fromkeys(names))
-        if self.quotes_are_text:
-            return self._read(names)
+    def read(self, names: Sequence[str]) -> pl.DataFrame:
         try:
             return self._read(names)
         except _QuotesAreText as error:
@@ -86,7 +84,7 @@ class _TextTable:
             self.quotes_are_text = False
             raise (reason or error) from None
 
-    def _read(self, names: list[str]) -> pl.DataFrame:
+    def _read(self, names: Sequence[str]) -> pl.DataFrame:
         with _long_cells():
             frames = [frame for file in self.files for frame in file.read(names, self.quotes_are_text)]
         broken = sum(file.broken_rows for file in self.files)
@@ -97,7 +95,7 @@ class _TextTable:
 
     def place(self, row: int) -> str:
         if not self.is_read:
-            self.load(self.files[0].layout.names[:1])
+            self.read(self.files[0].layout.names[:1])
         for file in self.files:
             if row < file.rows:
                 where = f"line {file.line_of(row)}"
@@ -107,7 +105,10 @@ class _TextTable:
 
 
 class _QuotesAreText(Exception):
-    """A file that may have no quoting makes no sense with it; `reason` says why if it makes none without it either."""
+    """A file of unknown quoting cannot be read with quoted cells.
+
+    Its quotes may be text; `reason` is the error to raise where it cannot be read so either.
+    """
 
     def __init__(self, reason: DataError | None = None) -> None:
         super().__init__()
@@ -115,7 +116,7 @@ class _QuotesAreText(Exception):
 
 
 class _TextFile:
-    """One file: its layout, and after `read` on which line each row begins."""
+    """One file with its layout, and after `read` with the line on which each row begins."""
 
     def __init__(self, path: Path, suffix: str, options: TextOptions) -> None:
         self.path, self.encoding = path, options.encoding
@@ -127,7 +128,7 @@ class _TextFile:
     def _forget(self) -> None:
         self.rows, self.broken_rows = 0, 0
         self.doubtful_lines: list[int] = []
-        # Rows (from 0) that do not begin on the line after the row before them, and their lines (from 1).
+        # The rows (from 0) that do not begin on the line after the row before them, and their lines (from 1).
         self.jumps, self.jump_lines = [0], [self.layout.header_lines + 1]
 
     def line_of(self, row: int) -> int:
@@ -138,46 +139,40 @@ class _TextFile:
     def read(self, names: Sequence[str], quotes_are_text: bool) -> Iterator[pl.DataFrame]:
         """The named columns, some rows at a time."""
         self._forget()
-        columns = {name: self._column(name) for name in names}
+        columns = {name: self.layout.names.index(name) for name in names}
         quote = None if quotes_are_text else self.layout.quote
         self.may_drop_quotes = quote is not None and self.layout.may_drop_quotes
         blocks = _without_lines(text_blocks(self.path, self.encoding, KIND), self.layout.header_lines)
         blocks = (one_byte_separators(block, self.layout.separator, self.path.name) for block in blocks)
         for frame in self._frames(blocks, columns, quote):
-            if len(self.layout.separator.encode()) > 1:  # in a quoted cell
-                stand_in = one_byte(self.layout.separator).decode()
-                frame = frame.with_columns(pl.all().str.replace_all(stand_in, self.layout.separator, literal=True))
+            if len(self.layout.separator.encode()) > 1:  # A quoted cell may hold the separator.
+                byte = one_byte(self.layout.separator).decode()
+                frame = frame.with_columns(pl.all().str.replace_all(byte, self.layout.separator, literal=True))
             yield frame
 
     def _frames(self, blocks: Iterator[bytes], columns: dict[str, int], quote: str | None) -> Iterator[pl.DataFrame]:
         for block in blocks:
             frame = self._read_plain(block, columns, quote)
-            if frame is None:  # from here on row by row, for a quoted cell may go on in the next block
-                yield from self._read_rows(_lines(block, blocks), columns, quote)
+            if (
+                frame is None
+            ):  # The csv module reads all rows from here on, since a quoted cell may end in a later block.
+                yield from self._read_rows(_lines(itertools.chain([block], blocks)), columns, quote)
                 return
             self.rows += frame.height
             yield frame
 
-    def _column(self, name: str) -> int:
-        names = self.layout.names
-        if name not in names:
-            raise DataError(f"{self.path.name} has no column {name!r}; {nearest_names(name, names)}")
-        if names.count(name) > 1:
-            raise DataError(f"{self.path.name} has {names.count(name)} columns named {name!r}.")
-        return names.index(name)
-
     def _read_plain(self, block: bytes, columns: dict[str, int], quote: str | None) -> pl.DataFrame | None:
-        """The rows of a block; None where one of them needs a closer look.
+        """The rows of a block, or None where polars cannot be trusted with one of them.
 
-        That is where a line is no row (empty, ragged, or a part of a quoted cell), a quote is anywhere but at both
-        ends of a cell, or a byte is strange.
+        This is so where a line is no row (it is empty, has another number of cells, or is a part of a quoted cell),
+        where a quote is not at both ends of a cell, and where a byte is not in the encoding.
         """
         separator, cells = one_byte(self.layout.separator), len(self.layout.names)
         mark = quote.encode() if quote is not None and quote.encode() in block else b""
         if mark and _are_quoted_alike(block, separator, mark):
             block, mark = block.replace(mark, b""), b""
         unquoted = _quoted_cell(separator, mark).sub(b"", block) if mark else block
-        # What is left without the text of the cells is the same few bytes for every row.
+        # Without the text of the cells, every row is the same few bytes.
         row = separator * (cells - 1) + b"\n"
         marks = _only(row, unquoted)
         rows = len(marks) // cells
@@ -191,7 +186,7 @@ class _TextFile:
                 has_header=False,
                 separator=separator.decode(),
                 quote_char=mark.decode() or None,
-                infer_schema=False,  # everything as text: an id such as 007 must stay what it is
+                infer_schema=False,  # All cells are read as text, so that an id such as 007 stays as it is.
             )
         except pl.exceptions.ComputeError as error:
             if "utf-8" not in str(error).lower():
@@ -206,12 +201,12 @@ class _TextFile:
         last_line = first_line - 1
         taken: list[str] = []  # the lines of one row
 
-        def noted() -> Iterator[str]:
+        def remembered() -> Iterator[str]:
             for line in lines:
                 taken.append(line)
                 yield line
 
-        reader = csv.reader(noted(), **dialect(self.layout.separator, quote))
+        reader = csv.reader(remembered(), **dialect(self.layout.separator, quote))
         rows: list[list[str]] = []
         while True:
             line = last_line + 1
@@ -227,7 +222,7 @@ class _TextFile:
                     self._count_broken_row(line, taken)
                 self._count_row(line)
                 rows.append(row)
-            elif len(taken) > 1 or taken[0].strip(" \t\r\n"):  # a line of blanks alone is no row
+            elif len(taken) > 1 or taken[0].strip(" \t\r\n"):  # A line of blanks is no row.
                 self._refuse_cells(line, len(row), taken)
             taken.clear()
             if len(rows) == ROWS_AT_ONCE:
@@ -300,7 +295,7 @@ class _TextFile:
         raise _QuotesAreText(refusal) if self.may_drop_quotes else refusal
 
     def refuse_doubtful_rows(self) -> NoReturn:
-        """Refuses rows that are one where quotes are quotes and several where they are text."""
+        """Refuses lines that are one row where quotes are quotes, and several rows where quotes are text."""
         if self.may_drop_quotes:
             raise _QuotesAreText
         raise DataError(
@@ -320,13 +315,13 @@ def _long_cells() -> Iterator[None]:
         csv.field_size_limit(before)
 
 
-def _only(kept: bytes, block: bytes) -> bytes:
-    """A block without all other bytes."""
-    return block.translate(None, bytes(byte for byte in range(256) if byte not in kept))
+def _only(marks: bytes, block: bytes) -> bytes:
+    """The bytes of a block that are among `marks`."""
+    return block.translate(None, bytes(byte for byte in range(256) if byte not in marks))
 
 
 def _are_quoted_alike(block: bytes, separator: bytes, quote: bytes) -> bool:
-    """Whether the same cells of every row stand in quotes, and hold no quote, separator or line break."""
+    """Whether the same cells of every row are quoted, and none of these holds a quote, separator or line break."""
     marks = _only(separator + quote + b"\n", block)
     row = marks[: marks.index(b"\n") + 1]
     rows, cells = len(marks) // len(row), row[:-1].split(separator)
@@ -339,7 +334,7 @@ def _are_quoted_alike(block: bytes, separator: bytes, quote: bytes) -> bool:
 
 @functools.cache
 def _quoted_cell(separator: bytes, quote: bytes) -> re.Pattern[bytes]:
-    """A cell of one line with a quote at both ends and doubled quotes within."""
+    """Matches a cell of one line with a quote at both ends and doubled quotes inside."""
     around, mark = re.escape(separator), re.escape(quote)
     text = b"[^" + mark + b"\\n]*"
     cell = mark + text + b"(?:" + mark * 2 + text + b")*" + mark
@@ -356,10 +351,9 @@ def _without_lines(blocks: Iterator[bytes], lines: int) -> Iterator[bytes]:
             yield block
 
 
-def _lines(block: bytes, following: Iterator[bytes]) -> Iterator[str]:
-    """The lines of a block and of those that follow it, each with its line feed."""
-    yield from io.StringIO(block.decode("utf-8", "surrogateescape"), newline="\n")
-    for block in following:
+def _lines(blocks: Iterable[bytes]) -> Iterator[str]:
+    """The lines of the blocks, each with its line feed."""
+    for block in blocks:
         yield from io.StringIO(block.decode("utf-8", "surrogateescape"), newline="\n")
 
 

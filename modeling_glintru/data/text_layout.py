@@ -22,22 +22,22 @@ __all__ = [
 
 SEPARATORS = ("\t", ",", ";", "|", "::")  # where two fit equally well, the first
 SEPARATOR_WORDS = {"tab": "\t", "comma": ",", "semicolon": ";", "pipe": "|", "blank": " ", "space": " ", "\\t": "\t"}
-STAND_IN = b"\x1f"  # for a separator of several bytes: the "unit separator" of ASCII
+UNIT_SEPARATOR = b"\x1f"  # This byte of ASCII replaces a separator of several bytes.
 SAMPLE_LINES = 200
 HEADERLESS_SUFFIXES = (".dat", ".txt")
 NUMBER = re.compile(r"-?\d+(\.\d+)?")
 WHOLE_NUMBER = re.compile(r"-?\d+")
-HIGHEST_RATING, EARLIEST_TIME = 100, 10**8  # by which columns of user, item, rating and Unix time are known
+HIGHEST_RATING, EARLIEST_TIME = 100, 10**8  # These tell columns of user, item, rating and Unix time from others.
 COLUMNS_HINT = "name the columns, for example with --columns user_id,item_id,timestamp"
 
 
 @dataclass(frozen=True)
 class TextOptions:
-    """What the caller says about a file of text; None is recognised.
+    """How the caller says that a file of text is written; what is None is recognised.
 
     Args:
         encoding: A codec of Python.
-        separator: The text between two cells; one blank stands for any number of blanks and tabs.
+        separator: The text between two cells; one blank means any number of blanks and tabs.
         columns: Names of the columns of a file without a header.
         quote: `"none"` or one character.
     """
@@ -57,8 +57,8 @@ class Layout:
         separator: The text between two cells.
         header_lines: Lines before the first row.
         quote: The character of the quotes; None where quotes are text.
-        may_drop_quotes: Quotes are text after all as soon as one of them is not properly written.
-        has_no_time: The file is of a kind that has no times.
+        may_drop_quotes: Whether all quotes are text if one of them is not written as a quote of a cell.
+        has_no_time: Whether files of this kind have no times.
     """
 
     names: tuple[str, ...]
@@ -72,10 +72,10 @@ class Layout:
 def check_text_options(
     encoding: str | None, separator: str | None, columns: Sequence[str] | str | None, quote: str | None
 ) -> TextOptions:
-    """The options in their plain form: words for separators become the separators, lists of names tuples.
+    """Checks the options, and makes separators of words for them and a tuple of the names of columns.
 
     Raises:
-        DataError: An option cannot be meant.
+        DataError: An option has a value that makes no sense.
     """
     if separator is not None:
         separator = SEPARATOR_WORDS.get(separator.lower(), separator)
@@ -84,7 +84,7 @@ def check_text_options(
                 f"The separator {separator!r} (--separator) cannot stand between cells; give a character such as , or ;"
                 f", several such as ::, or one of the words {', '.join(map(repr, list(SEPARATOR_WORDS)[:5]))}."
             )
-        separator = " " if separator.isspace() and set(separator) == {" "} else separator
+        separator = separator if separator.strip(" ") else " "
     if isinstance(columns, str):
         columns = columns.split(",")
     if columns is not None:
@@ -100,7 +100,7 @@ def one_byte_separators(block: bytes, separator: str, source: str) -> bytes:
     """The block with one byte between two cells.
 
     Raises:
-        DataError: The byte that would stand for a longer separator occurs in the text.
+        DataError: The byte that replaces a longer separator occurs in the text.
     """
     if separator == " ":
         block = block.replace(b"\t", b" ")
@@ -112,22 +112,22 @@ def one_byte_separators(block: bytes, separator: str, source: str) -> bytes:
     encoded = separator.encode()
     if len(encoded) == 1:
         return block
-    if STAND_IN in block:
+    if UNIT_SEPARATOR in block:
         raise DataError(f"{source} holds the control character U+001F, which cannot be read with {separator!r}.")
-    return block.replace(encoded, STAND_IN)
+    return block.replace(encoded, UNIT_SEPARATOR)
 
 
 def one_byte(separator: str) -> bytes:
     """The byte that stands between cells after `one_byte_separators`."""
     encoded = separator.encode()
-    return encoded if len(encoded) == 1 else STAND_IN
+    return encoded if len(encoded) == 1 else UNIT_SEPARATOR
 
 
 def recognise_layout(block: bytes, suffix: str, source: str, options: TextOptions) -> Layout:
-    """The layout of a file of which `block` holds the first lines in UTF-8.
+    """The layout of a file whose first lines are in `block`, in UTF-8.
 
     Raises:
-        DataError: There is no line, the first line has no names, or the names do not fit.
+        DataError: There is no line, the first line has no names of columns, or the given names do not fit.
     """
     lines = block.split(b"\n", 5 * SAMPLE_LINES)[:-1]
     empty = next((place for place, line in enumerate(lines) if line.strip()), None)
@@ -180,11 +180,11 @@ def dialect(separator: str, quote: str | None) -> dict[str, Any]:
 def _cells(line: bytes, separator: str, quote: str | None, source: str) -> list[str]:
     row = one_byte_separators(line + b"\n", separator, source).decode("utf-8", "replace")
     cells = next(csv.reader([row], **dialect(separator, quote)))
-    return [cell.replace(STAND_IN.decode(), separator) for cell in cells]
+    return [cell.replace(UNIT_SEPARATOR.decode(), separator) for cell in cells]
 
 
 def _recognise_separator(sample: list[bytes], suffix: str) -> str:
-    """The separator by which most lines have as many cells as the first, and the first has the most."""
+    """The separator by which the most lines have as many cells as the first, and of these the one with most cells."""
     preferred = "," if suffix == ".csv" else "\t"
     ranks = {}
     for separator in (preferred, *SEPARATORS, " "):
@@ -194,14 +194,14 @@ def _recognise_separator(sample: list[bytes], suffix: str) -> str:
         ranks[separator] = (fitting, expected) if expected else (0.0, 0)
     blank = ranks.pop(" ")
     best = max(ranks, key=lambda separator: ranks[separator])
-    # Blanks are common within cells: they separate only where nothing else does.
+    # Blanks are common inside cells, so that they are the separator only where nothing else is.
     if ranks[best][0] < 0.5 and blank > ranks[best]:
         return " "
     return best if ranks[best][1] else preferred
 
 
 def _counts(line: bytes, separator: str) -> set[int]:
-    """How many separators the line has: all of them, and those outside quotes."""
+    """The numbers of separators of a line: of all of them, and of those outside quotes."""
     if separator == " ":
         return {max(len(line.split()) - 1, 0)}
     mark = separator.encode()
@@ -209,8 +209,9 @@ def _counts(line: bytes, separator: str) -> set[int]:
 
 
 def _known_columns(sample: list[bytes], separator: str) -> tuple[str, ...] | None:
-    """The names of MovieLens' four columns or of SASRec's two, where every line of the sample says so."""
-    rows = [[cell.strip() for cell in _split_plain(line, separator)] for line in sample]
+    """The names of MovieLens' four columns or of SASRec's two, where every line of the sample has this form."""
+    texts = [line.decode("utf-8", "replace") for line in sample]
+    rows = [[cell.strip() for cell in text.split(None if separator == " " else separator)] for text in texts]
     if all(len(row) == 2 and all(map(WHOLE_NUMBER.fullmatch, row)) for row in rows):
         return ("user_id", "item_id")
     if all(
@@ -225,15 +226,10 @@ def _known_columns(sample: list[bytes], separator: str) -> tuple[str, ...] | Non
 
 
 def _is_a_row(cells: list[str]) -> bool:
-    """Whether half of the cells or more are numbers; numbered columns (0, 1, 2, ...) are names all the same."""
+    """Whether at least half of the cells are numbers, unless they are 0, 1, 2, ..., which are names of columns."""
     named = [cell for cell in cells if cell]
     numbers = sum(NUMBER.fullmatch(cell.strip()) is not None for cell in cells)
     return 2 * numbers >= len(cells) and named != [str(place) for place in range(len(named))]
-
-
-def _split_plain(line: bytes, separator: str) -> list[str]:
-    text = line.decode("utf-8", "replace")
-    return text.split() if separator == " " else text.split(separator)
 
 
 def _shown(line: bytes) -> str:

@@ -1,11 +1,11 @@
-"""Weights to numbers with error bars: ranks, metrics, protocols and reports."""
+"""Measures models: ranks of held-out items, their metrics with intervals, and reports."""
 
 from __future__ import annotations
 
 from .evaluate import Evaluation, evaluate
-from .metrics import bootstrap_interval, per_user_metrics
+from .metrics import RankingMetrics, bootstrap_interval, per_user_metrics
 from .plots import plot_learning_curves
-from .ranking import rank_among, rank_targets
+from .ranking import rank_among, rank_targets, target_ranks
 from .report import (
     REFERENCE_TITLES,
     against,
@@ -16,7 +16,6 @@ from .report import (
     write_metrics_json,
 )
 from .scorers import ItemKNNScorer, ModelScorer, OwnItemsScorer, PopularityScorer, Scorer
-from .trainer_metrics import RankingMetrics, target_ranks
 
 __all__ = [
     "REFERENCE_TITLES",

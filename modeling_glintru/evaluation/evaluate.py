@@ -1,4 +1,4 @@
-"""One pass over the users of a split: every rank that a report needs."""
+"""Ranks every target of a split in one pass, and keeps the ranks with the tables of metrics made of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
-from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
 
@@ -17,15 +16,13 @@ from ..data.histories import arrow_view, history_lengths, read_request_gaps, rea
 from ..data.windows import check_has_gaps
 from ..errors import DataError
 from .metrics import bootstrap_interval, per_user_metrics
-from .protocols import NegativeSampler, parse_protocol
-from .ranking import MISSED, rank_among, rank_targets
+from .ranking import MISSED, NegativeSampler, check_indices, parse_protocol, rank_among, rank_targets
 from .scorers import Scorer
 
 __all__ = ["Evaluation", "MetricTable", "evaluate"]
 
 MetricTable = dict[str, dict[str, float]]  # {"ndcg@10": {"value": …, "low": …, "high": …}, …}
-
-MAX_SCORES = 2**25  # scores held at once: 128 MB in float32
+MAX_SCORES = 2**25  # The scores of one batch: 128 MB in float32.
 
 
 @dataclass(frozen=True)
@@ -33,15 +30,17 @@ class Evaluation:
     """Ranks of all targets of a split, under each protocol.
 
     Attributes:
-        ranks: int64 (num_targets,) by column, in the order of the split; 1 is the best. For each protocol P there is
-            `P` (past items are not recommended: a target that stands in the user's history is a miss, `MISSED`) and
-            `P_with_history` (they are recommended and compete). What the model serves comes first.
-        ks: Cutoffs of the tables.
+        ranks: For each column the ranks of the targets, int64 (num_targets,), in the order of the split; 1 is the best.
+            Each protocol P has two columns. In `P` past items are not recommended: a target that stands in its user's
+            history is a miss and has the rank `MISSED`. In `P_with_history` past items compete with all others. The
+            ranking that the model serves comes first.
+        ks: Cutoffs of the metrics.
         seed: Seed of the sampled items and of the intervals.
-        num_bootstrap: Resamples of an interval, where a table is not told otherwise.
-        main: The column of what is served: `full`, or `full_with_history` where past items are recommended again.
+        num_bootstrap: Resamples of an interval, unless `table` is given another number.
+        main: The column of the ranking that is served: `full`, or `full_with_history` where past items are recommended
+            again.
         recurring: Share of the targets that stand in the history before them.
-        users: The user of each target, int64 (num_targets,), counted from 0; None where each has one target.
+        users: The user of each target, int64 (num_targets,), counted from 0; None where each user has one target.
     """
 
     ranks: dict[str, np.ndarray]
@@ -66,15 +65,15 @@ class Evaluation:
     def table(
         self, column: str | None = None, num_bootstrap: int | None = None, confidence: float = 0.95
     ) -> MetricTable:
-        """Means over targets with bootstrap intervals over users; plain floats.
+        """Means over targets with bootstrap intervals over users, as Python floats; computed once and remembered.
 
         Args:
-            column: A key of `ranks`; `main` when not given.
-            num_bootstrap: Resamples of an interval; those of the evaluation when not given.
+            column: A key of `ranks`; by default `main`.
+            num_bootstrap: Resamples of an interval; by default those of the evaluation.
             confidence: Share of the resampled means inside an interval.
 
-        Returns:
-            The same object every time: intervals are computed once.
+        Raises:
+            DataError: There is no such column.
         """
         column = column or self.main
         if column not in self.ranks:
@@ -99,15 +98,11 @@ class Evaluation:
 
     def tables(self, split: str) -> dict[str, MetricTable]:
         """All tables under the names that `metrics.json` uses: `test`, `test_with_history`, `test_pop100`, …"""
-        return {_table_name(split, column): self.table(column) for column in self.ranks}
+        return {self.table_name(split, column): self.table(column) for column in self.ranks}
 
-    def main_table(self, split: str) -> str:
-        """The name in `tables(split)` of the ranking that is served."""
-        return _table_name(split, self.main)
-
-
-def _table_name(split: str, column: str) -> str:
-    return split + f"_{column}".replace("_full", "")
+    def table_name(self, split: str, column: str | None = None) -> str:
+        """The name in `tables(split)` of a column, by default of the ranking that is served."""
+        return split + f"_{column or self.main}".replace("_full", "")
 
 
 def evaluate(
@@ -124,41 +119,35 @@ def evaluate(
     progress: bool = True,
     description: str = "evaluate",
 ) -> Evaluation:
-    """Rank every target, with and without the user's past items, in one pass.
+    """Ranks every target of a split as `Recommender.recommend` would, with and without the user's past items.
 
-    The ranking is the one that `Recommender.recommend` gives: where past items are left out, a target that the user
-    took before is not recommended and counts as a miss; where they are recommended again, they compete with all others.
+    The protocol `full` ranks the target against all items. `pop100` ranks it against 100 items that are drawn with
+    replacement with probability proportional to their training popularity, `uni100` against 100 items that are drawn
+    uniformly; the target is never drawn. A sampled metric is about three times larger than a full one and not
+    comparable to it (Krichene and Rendle 2020). `pop100_with_history` is what RecBole does for sequential models,
+    except that RecBole counts popularity over all splits. The columns are described at `Evaluation.ranks`.
 
-    Protocols: `full` ranks against all items. `pop100` ranks against 100 items drawn with replacement with probability
-    proportional to training popularity, `uni100` against 100 drawn uniformly; the target is never drawn. A sampled
-    metric is about three times larger than a full one and not comparable to it (Krichene and Rendle 2020).
-    Beside each protocol P stands `P_with_history`, where past items stay in. `pop100_with_history` is what RecBole
-    does for sequential models (it bars the target alone), except that RecBole counts popularity over all splits.
-
-    Scores exist for one batch at a time, and a batch shrinks so that it holds at most 2**25 scores. No result depends
-    on the batch size.
+    A batch has at most 2**25 scores. No result depends on the batch size.
 
     Args:
-        scorer: From histories to scores, see `Scorer`.
+        scorer: Gives the scores of all items after each history, see `Scorer`.
         split_dataset: Rows `{item_ids: full chronological history, target: item index}`, with `time_gaps` for a scorer
-            that needs them, and with `user_id` where a user has several targets, one row after the other.
-        ks: Cutoffs of the tables.
+            that needs them. Where users have several targets, `user_id` names the user of each row, and the rows of one
+            user follow each other.
+        ks: Cutoffs of the metrics.
         protocols: Any of `full`, `pop100`, `uni100`.
         item_counts: Occurrences in the training histories, integer, (vocab_size,); needed by `pop100`.
-        recommend_seen: Whether past items are recommended again: which of the two rankings is the main one
+        recommend_seen: Whether the ranking that is served recommends past items again
             (`GlintRUProcessor.recommend_seen`).
-        batch_size: Users at once, at most.
+        batch_size: The most rows of a batch.
         seed: Seed of the sampled items and of the intervals.
         num_bootstrap: Resamples of an interval in the tables.
         progress: Whether to show a progress bar.
         description: Name of the progress bar.
 
-    Returns:
-        The ranks, with tables of metrics and intervals.
-
     Raises:
-        DataError: For an empty split, a missing column, an index outside the scores, an unknown protocol, `pop100`
-            without counts, or scores of a wrong shape.
+        DataError: The split is empty or lacks a column, an item index is outside the scores, a protocol is unknown,
+            `pop100` has no counts, or the scores have another shape than (B, vocab_size).
     """
     parsed = {name: parse_protocol(name) for name in protocols}
     if not parsed or batch_size < 1 or not ks:
@@ -174,8 +163,11 @@ def evaluate(
     times = arrow_view(split_dataset, ["time_gaps"]) if timed else None
     vocab_size = scorer([np.ones(1, dtype=np.int64)]).shape[-1]  # item 1 always exists
     batch_size = max(1, min(batch_size, MAX_SCORES // vocab_size))
-    samplers = _samplers({kind for kind, _ in parsed.values()}, item_counts, vocab_size, seed)
-    # Long histories first: rows of like length share a batch, and memory that will not do shows at once.
+    weights: dict[str, Any] = {"pop": item_counts, "uni": np.ones(vocab_size, dtype=np.int64)}
+    if item_counts is not None and len(item_counts) != vocab_size:
+        raise DataError(f"item_counts has {len(item_counts)} entries, but the scorer has {vocab_size} columns")
+    samplers = {kind: NegativeSampler(weights[kind], seed) for kind, _ in parsed.values() if kind != "full"}
+    # Long histories come first: rows of similar length share a batch, and too little memory shows at once.
     order = np.argsort(-history_lengths(split_dataset), kind="stable")
     ends = ("_with_history", "") if recommend_seen else ("", "_with_history")
     ranks = {name + end: np.zeros(len(order), dtype=np.int64) for name in parsed for end in ends}
@@ -187,11 +179,18 @@ def evaluate(
             targets = torch.from_numpy(target_array)
             past = pad_sequence([torch.from_numpy(history) for history in histories], batch_first=True)
             target = targets.unsqueeze(1)
-            _check_range(torch.cat([past, target], dim=1), vocab_size)
+            # The indices are checked before they reach the model, where a wrong one fails far from its cause.
+            check_indices(past, vocab_size, "an item of a history")
+            check_indices(targets, vocab_size, "a target")
             is_past = (past == target).any(dim=1)
             recurring += int(is_past.sum())
             given = (histories,) if times is None else (histories, read_request_gaps(times, rows))
-            scores = _checked_scores(scorer(*given), len(rows), vocab_size)
+            scores = scorer(*given)
+            if scores.shape != (len(rows), vocab_size):
+                raise DataError(
+                    f"the scorer returned scores of shape {tuple(scores.shape)} for {len(rows)} histories; "
+                    f"allowed is ({len(rows)}, {vocab_size})"
+                )
             for name, (kind, count) in parsed.items():
                 for column, excluded in ((name, past), (f"{name}_with_history", past[:, :0])):
                     if kind == "full":
@@ -205,35 +204,3 @@ def evaluate(
             bar.update(len(rows))
     main = "full" + ends[0] if "full" in parsed else next(iter(ranks))
     return Evaluation(ranks, tuple(ks), seed, num_bootstrap, main, recurring / len(order), users_of_rows(split_dataset))
-
-
-def _samplers(
-    kinds: set[str], item_counts: np.ndarray | None, vocab_size: int, seed: int
-) -> dict[str, NegativeSampler]:
-    samplers = {}
-    if "pop" in kinds and item_counts is not None:
-        if len(item_counts) != vocab_size:
-            raise DataError(f"item_counts has {len(item_counts)} entries, but the scorer has {vocab_size} columns")
-        samplers["pop"] = NegativeSampler(item_counts, seed)
-    if "uni" in kinds:
-        samplers["uni"] = NegativeSampler(np.ones(vocab_size, dtype=np.int64), seed)
-    return samplers
-
-
-def _checked_scores(scores: Tensor, num_rows: int, vocab_size: int) -> Tensor:
-    if scores.shape != (num_rows, vocab_size):
-        raise DataError(
-            f"the scorer returned scores of shape {tuple(scores.shape)} for {num_rows} histories; "
-            f"allowed is ({num_rows}, {vocab_size})"
-        )
-    return scores
-
-
-def _check_range(indices: Tensor, vocab_size: int) -> None:
-    """Indices must be inside before they reach a lookup: outside ones crash far from their cause."""
-    outside = (indices < 0) | (indices >= vocab_size)
-    if bool(outside.any()):
-        raise DataError(
-            f"item index {int(indices[outside][0])} is outside 0…{vocab_size - 1}: "
-            "the split and the model come from different vocabularies"
-        )

@@ -1,4 +1,4 @@
-"""Learning curves as a picture; matplotlib is optional (`pip install glintru[plots]`)."""
+"""Draws learning curves with matplotlib, which is optional (`pip install glintru[plots]`)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def plot_learning_curves(
     metric: str = "eval_ndcg@10",
     title: str = "Learning curves",
 ) -> bool:
-    """Training loss and validation metric against the epoch, as a PNG.
+    """Writes a PNG of the training loss and the validation metric against the epoch.
 
     Args:
         log_history: `trainer.state.log_history`.
@@ -28,7 +28,7 @@ def plot_learning_curves(
         title: Title above both panels.
 
     Returns:
-        Whether a picture was written: False, with a logged hint, without matplotlib or without anything to draw.
+        Whether a picture was written. Without matplotlib or points to draw a warning is logged instead.
     """
     loss, scores = _points(log_history, "loss"), _points(log_history, metric)
     if not loss and not scores:
@@ -60,7 +60,7 @@ def plot_learning_curves(
 
 
 def _points(log_history: Sequence[dict[str, Any]], key: str) -> list[tuple[float, float]]:
-    """The first value at each epoch: a later one is the best checkpoint, loaded and evaluated again."""
+    """The first value at each epoch; a later one is that of the best checkpoint, which was evaluated again."""
     points: dict[float, float] = {}
     for entry in log_history:
         if key in entry and "epoch" in entry:

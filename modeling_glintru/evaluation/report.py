@@ -1,4 +1,4 @@
-"""Evaluations as tables and metrics.json, and whether a model beats what needs no training."""
+"""Writes evaluations as tables and as metrics.json, and compares a model with references that need no training."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = [
     "write_metrics_json",
 ]
 
-# What people read for the names of the reference models.
+# The names of the reference models as they are printed.
 REFERENCE_TITLES = {
     "popularity": "popularity",
     "item_knn": "item-kNN",
@@ -41,11 +41,11 @@ def against(model: Evaluation, references: Mapping[str, Evaluation]) -> dict[str
     """The model's NDCG minus that of each reference, in the ranking that is served, with paired 95 % intervals.
 
     Args:
-        model: Of the model.
-        references: Of other scorers by name, over the same targets in the same order.
+        model: The evaluation of the model.
+        references: By name the evaluations of other scorers over the same targets in the same order.
 
     Returns:
-        For each name `{"value": ..., "low": ..., "high": ...}`: the mean difference, and its interval over users.
+        For each name `{"value": ..., "low": ..., "high": ...}`: the mean difference and its interval over users.
 
     Raises:
         DataError: A reference was measured over another number of targets.
@@ -64,31 +64,25 @@ def against(model: Evaluation, references: Mapping[str, Evaluation]) -> dict[str
 
 
 def no_better_than(differences: Mapping[str, Mapping[str, float]], k: int) -> str | None:
-    """A sentence that names each reference which the model does not surely beat; None where it beats all.
+    """A sentence that names each reference that the model does not surely beat, or None where it beats all of them.
 
-    Args:
-        differences: From `against`, or the entry `against` of a `metrics.json`.
-        k: Cutoff of the NDCG in them.
+    `differences` is what `against` gave, or the entry `against` of a `metrics.json`; `k` is the cutoff of its NDCG.
     """
     worst = {name: entry for name, entry in differences.items() if name in REFERENCE_TITLES and entry["low"] <= 0}
     if not worst:
         return None
-    said = "; ".join(
+    named = "; ".join(
         f"{REFERENCE_TITLES[name]} (difference of NDCG@{k} {entry['value']:+.4f} [{entry['low']:+.4f}, "
         f"{entry['high']:+.4f}])"
         for name, entry in worst.items()
     )
-    return f"This model is not better than {said}: the 95 % interval of the paired difference is not above zero."
+    return f"This model is not better than {named}: the 95 % interval of the paired difference is not above zero."
 
 
 def library_versions() -> dict[str, str]:
     """Versions that a number depends on: python, torch, transformers, datasets, glintru."""
-    names = ("torch", "transformers", "datasets")
-    return {
-        "python": platform.python_version(),
-        **{name: metadata.version(name) for name in names},
-        "glintru": __version__,
-    }
+    libraries = {name: metadata.version(name) for name in ("torch", "transformers", "datasets")}
+    return {"python": platform.python_version(), **libraries, "glintru": __version__}
 
 
 def collect_metrics(
@@ -99,37 +93,41 @@ def collect_metrics(
     baselines: Mapping[str, Evaluation] | None = None,
     **fields: Any,
 ) -> dict[str, Any]:
-    """Everything that `metrics.json` holds.
+    """Everything that `metrics.json` holds, with the versions of the libraries.
+
+    `main` names the table of the ranking that is served, and `recurring_targets` is the share of the targets that stand
+    in the history before them.
 
     Args:
-        measured: The model on a split, the test split for example: gives `test`, `test_with_history`, `test_pop100`, …
+        measured: The model on a split; its tables are named `test`, `test_with_history`, `test_pop100`, ….
         split: `"test"` or `"validation"`.
-        validation: The model on the validation split too; gives `validation`, …
-        baselines: Evaluations of the same split by name; each gives `{name: {"test": …, "test_with_history": …}}`, and
-            its paired difference from the model under `against`.
-        fields: More entries that JSON can hold: `recipe`, `seed`, …
-
-    Returns:
-        One dict, `versions` included. `main` names the table of the ranking that is served, `recurring_targets` is the
-        share of the targets that stand in the history before them.
+        validation: The model on the validation split too; its tables are named `validation`, ….
+        baselines: By name the evaluations of other scorers on the same split; each gives an entry
+            `{name: {"test": …, "test_with_history": …}}` and a paired difference from the model under `against`.
+        fields: Further entries that JSON can hold, such as `recipe` and `seed`.
     """
-    metrics: dict[str, Any] = {"main": measured.main_table(split), "recurring_targets": measured.recurring}
-    metrics.update(measured.tables(split))
-    if validation is not None:
-        metrics.update(validation.tables("validation"))
-    metrics.update({name: evaluation.tables(split) for name, evaluation in (baselines or {}).items()})
-    metrics["against"] = against(measured, baselines or {})
-    counts = {f"num_{split}_users": measured.num_users, f"num_{split}_targets": measured.num_targets}
-    return {**counts, **metrics, **fields, "versions": library_versions()}
+    baselines = baselines or {}
+    return {
+        f"num_{split}_users": measured.num_users,
+        f"num_{split}_targets": measured.num_targets,
+        "main": measured.table_name(split),
+        "recurring_targets": measured.recurring,
+        **measured.tables(split),
+        **({} if validation is None else validation.tables("validation")),
+        **{name: evaluation.tables(split) for name, evaluation in baselines.items()},
+        "against": against(measured, baselines),
+        **fields,
+        "versions": library_versions(),
+    }
 
 
 def write_metrics_json(path: str | os.PathLike[str], metrics: Mapping[str, Any]) -> None:
-    """Write `metrics` as strict, indented JSON; the file appears whole or not at all.
+    """Writes `metrics` as indented JSON, with NumPy numbers and arrays as plain ones.
 
-    NumPy numbers become plain ones.
+    The file is written under another name and then renamed, so that nobody reads half of it.
 
     Raises:
-        ValueError: For NaN or infinity, which JSON does not have.
+        ValueError: There is a NaN or an infinity, which JSON does not have.
     """
     text = json.dumps(metrics, indent=2, allow_nan=False, default=_plain)
     with whole_file(Path(path)) as unfinished:
@@ -143,40 +141,32 @@ def format_table(
     title: str | None = None,
     width: int = 100,
 ) -> str:
-    """A table of plain text: a row for each model, a column for each metric with its interval.
+    """A table of plain text: a row for each model, and a column for each metric with its interval.
 
     Args:
         rows: Metric tables by the model's name, in the order to print.
-        metrics: Columns; more than fit side by side go into a second block below.
-        title: A line above.
-        width: Longest line, in characters (one name and one column are always printed).
-
-    Returns:
-        The table, without a line break at the end.
+        metrics: Columns; those that do not fit side by side follow in a second block.
+        title: A line above the table.
+        width: Longest line in characters, but the names and one column are always printed.
     """
-    names = max(len(name) for name in ["model", *rows])
-    cells = {metric: [_label(metric), *(_cell(table.get(metric)) for table in rows.values())] for metric in metrics}
-    blocks: list[list[str]] = [[]]
-    used = names
-    for metric in metrics:
-        column = 2 + max(map(len, cells[metric]))
-        if blocks[-1] and used + column > width:
-            blocks.append([])
-            used = names
-        blocks[-1].append(metric)
-        used += column
-    lines = [title] if title else []
-    for number, block in enumerate(blocks):
-        lines += [""] if number else []
-        for index, name in enumerate(["model", *rows]):
-            parts = [name.ljust(names), *(cells[metric][index].ljust(max(map(len, cells[metric]))) for metric in block)]
-            lines.append("  ".join(parts).rstrip())
-        lines.insert(-len(rows), "-" * max(len(line) for line in lines[-len(rows) - 1 :]))
-    return "\n".join(lines)
+    names = _aligned(["model", *rows])
+    columns = [_aligned([metric.upper(), *(_cell(table.get(metric)) for table in rows.values())]) for metric in metrics]
+    blocks = [[names]]
+    for column in columns:
+        used = sum(2 + len(cells[0]) for cells in blocks[-1])
+        if len(blocks[-1]) > 1 and used + len(column[0]) > width:
+            blocks.append([names])
+        blocks[-1].append(column)
+    texts = []
+    for block in blocks:
+        head, *body = ("  ".join(cells).rstrip() for cells in zip(*block, strict=True))
+        texts.append("\n".join([head, "-" * max(map(len, [head, *body])), *body]))
+    return (f"{title}\n" if title else "") + "\n\n".join(texts)
 
 
-def _label(metric: str) -> str:
-    return metric.upper()
+def _aligned(cells: list[str]) -> list[str]:
+    """The cells, filled with blanks to one width."""
+    return [cell.ljust(max(map(len, cells))) for cell in cells]
 
 
 def _cell(entry: Mapping[str, float] | None) -> str:
@@ -184,10 +174,8 @@ def _cell(entry: Mapping[str, float] | None) -> str:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, np.ndarray):
+    if isinstance(value, (np.ndarray, np.generic)):
         return value.tolist()
-    if isinstance(value, np.generic):
-        return value.item()
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     raise TypeError(f"JSON cannot hold a {type(value).__name__}")

@@ -1,4 +1,4 @@
-"""Scorers are callables from histories to scores: of a model, of popularity, of past items, and of neighbours."""
+"""Scorers of all items after a history: a model, popularity, the own items of the user, nearest neighbours."""
 
 from __future__ import annotations
 
@@ -10,33 +10,31 @@ import numpy as np
 import torch
 from datasets import Dataset
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
 
 from ..data.histories import iterate_flat_histories
 from ..errors import DataError, GlintRUError
 from ..models.configuration_glintru import check_knows_time
+from .ranking import check_indices
 
 __all__ = ["ItemKNNScorer", "ModelScorer", "OwnItemsScorer", "PopularityScorer", "Scorer"]
 
 ORDERS = ("newest", "frequent")
-MAX_BLOCK = 2**24  # similarities held at once: 64 MB in float32
+MAX_BLOCK = 2**24  # The similarities that are in memory at one time: 64 MB in float32.
 
 
 class Scorer(Protocol):
-    """Anything that scores all items after each history; models and baselines alike.
+    """What `evaluate` calls: a model or a baseline that scores all items after each history.
 
-    One with a true `needs_time_gaps` is called with a further float32 array, (B,): the time from each history's last
-    item to the request.
+    A scorer whose attribute `needs_time_gaps` is true is also given the time from each history's last item to the
+    request, float32 (B,).
     """
 
     def __call__(self, histories: Sequence[np.ndarray]) -> Tensor:
-        """Scores of all items.
+        """Scores of all items, float32 (B, vocab_size); column 0 is ignored.
 
-        Args:
-            histories: B integer arrays of item indices, each the full chronological history; one may be empty.
-
-        Returns:
-            float32 (B, vocab_size); column 0 is ignored.
+        `histories` are B integer arrays of item indices, each the full chronological history; it may be empty.
         """
         ...
 
@@ -44,14 +42,16 @@ class Scorer(Protocol):
 class ModelScorer:
     """Scores with a model whose `forward(input_ids, attention_mask)` returns `.logits`, (B, vocab_size).
 
-    The model runs in eval mode without gradients, on the device where it is, and gets its training mode back.
-    Autocast is the caller's: wrap the call to `evaluate` in it.
+    The model runs in eval mode without gradients on its own device, and afterwards is in training mode again if it was
+    before. For autocast, wrap the call to `evaluate`.
 
     Args:
         model: The model, for example `GlintRUForSequentialRecommendation`.
-        max_length: The newest items of a history that the model sees, at least 1.
-        time_gaps: Whether `evaluate` is to give the time of the request; by default where the model has
-            `use_time_gaps`. False measures such a model without.
+        max_length: How many of the newest items of a history the model sees, at least 1.
+        time_gaps: Whether the model is given the time of the request; by default where its config has `use_time_gaps`.
+
+    Raises:
+        GlintRUError: `max_length` is below 1, or the model knows no times.
     """
 
     def __init__(self, model: nn.Module, max_length: int, *, time_gaps: bool | None = None) -> None:
@@ -61,17 +61,14 @@ class ModelScorer:
         self.max_length = max_length
         if time_gaps:
             check_knows_time(model)
-        able = bool(getattr(getattr(model, "config", None), "use_time_gaps", False))
-        self.needs_time_gaps = able if time_gaps is None else time_gaps
+        if time_gaps is None:
+            time_gaps = bool(getattr(getattr(model, "config", None), "use_time_gaps", False))
+        self.needs_time_gaps = time_gaps
 
     def __call__(self, histories: Sequence[np.ndarray], time_gaps: np.ndarray | None = None) -> Tensor:
-        """See `Scorer`; rows are padded with 0 on the right, a row without items is all padding.
-
-        Args:
-            histories: As `Scorer`.
-            time_gaps: float (B,), from each last item to the request; None where nothing is known of it.
-        """
-        input_ids = torch.from_numpy(self._pad([history[-self.max_length :] for history in histories]))
+        """Scores as in `Scorer`; `time_gaps` are times from each last item to the request, float (B,), or None."""
+        newest = [torch.from_numpy(history[-self.max_length :].astype(np.int64)) for history in histories]
+        input_ids = pad_sequence([*newest, torch.zeros(1, dtype=torch.int64)], batch_first=True)[:-1]
         input_ids = input_ids.to(next(self.model.parameters()).device)
         training = [module for module in self.model.modules() if module.training]
         self.model.eval()
@@ -80,24 +77,19 @@ class ModelScorer:
                 timed = {} if time_gaps is None else {"time_gaps": torch.from_numpy(time_gaps).to(input_ids.device)}
                 output = self.model(input_ids=input_ids, attention_mask=(input_ids != 0).long(), **timed)
         finally:
-            for module in training:  # each by itself: a part may have been in eval mode on purpose
+            for module in training:  # One by one, because the user may have put a part of the model into eval mode.
                 module.training = True
         return output.logits.float()
 
-    @staticmethod
-    def _pad(histories: list[np.ndarray]) -> np.ndarray:
-        """int64 (B, longest), at least one column."""
-        padded = np.zeros((len(histories), max([1, *(len(history) for history in histories)])), dtype=np.int64)
-        for row, history in enumerate(histories):
-            padded[row, : len(history)] = history
-        return padded
-
 
 class PopularityScorer:
-    """Scores item j with its number of occurrences in the training histories: s(j) = count(j).
+    """Scores each item with its number of occurrences in the training histories.
 
     Args:
-        item_counts: Occurrences in TRAINING histories only, integer, (vocab_size,); index 0 is padding.
+        item_counts: Occurrences in the training histories alone, integer, (vocab_size,); index 0 is padding.
+
+    Raises:
+        DataError: The counts have another shape.
     """
 
     def __init__(self, item_counts: np.ndarray) -> None:
@@ -108,23 +100,23 @@ class PopularityScorer:
         self.scores[0] = -torch.inf
 
     def __call__(self, histories: Sequence[np.ndarray]) -> Tensor:
-        """float32 (B, vocab_size); a view of one row, so it takes no memory."""
+        """Scores as in `Scorer`; they are a view of one row and take no memory."""
         return self.scores.expand(len(histories), -1)
 
 
 class OwnItemsScorer:
     """Ranks the user's own past items first, and all others behind them by popularity.
 
-    It does not need training, and where people come back to the same items it is hard to beat (for next baskets see Hu,
-    He, Gao and Zhang, "Modeling Personalized Item Frequency Information for Next-basket Recommendation", SIGIR 2020).
+    It needs no training, and it is hard to beat where people come back to the same items (for next baskets see Hu, He,
+    Gao and Zhang, "Modeling Personalized Item Frequency Information for Next-basket Recommendation", SIGIR 2020).
 
     Args:
         item_counts: Occurrences in the training histories, integer, (vocab_size,); index 0 is padding.
-        order: `"newest"`: the item that the user took last comes first. `"frequent"`: the item that the user took most
-            often comes first, and of two that were taken as often, the one taken last.
+        order: With `"newest"` the item that the user took last comes first. With `"frequent"` the item that the user
+            took most often comes first, and of items taken equally often the one that was taken last.
 
     Raises:
-        DataError: Another order, or counts of a wrong shape.
+        DataError: The order is another one, or the counts have another shape.
     """
 
     def __init__(self, item_counts: np.ndarray, order: str = "frequent") -> None:
@@ -132,25 +124,25 @@ class OwnItemsScorer:
             raise DataError(f"order must be one of {', '.join(map(repr, ORDERS))}, found {order!r}")
         self.order = order
         popularity = PopularityScorer(item_counts).scores
-        # Below 1, so that an own item comes before every other one.
+        # These scores are below 1 and those of own items above it.
         self.others = (popularity / (popularity[1:].max() + 1)).double()
 
     def __call__(self, histories: Sequence[np.ndarray]) -> Tensor:
-        """float64 (B, vocab_size), since counts and places share one number."""
+        """Scores as in `Scorer`, but float64, because one number holds both the count and the place of an item."""
         scores = self.others.repeat(len(histories), 1)
         for row, history in enumerate(histories):
-            # Seen from the end, the first place of an item is its newest.
+            # In the reversed history the first place of an item is its newest.
             items, places, counts = np.unique(history[::-1], return_index=True, return_counts=True)
-            newness = len(history) - places.astype(np.float64)  # 1 for the oldest place
+            newness = len(history) - places.astype(np.float64)  # 1 at the oldest place
             own = newness if self.order == "newest" else counts + newness / (len(history) + 1)
             scores[row, items] = torch.from_numpy(own + 1)
         return scores
 
 
 class ItemKNNScorer:
-    """Each distinct item of the history votes for its nearest neighbours with their similarity.
+    """Scores each item with the sum of its similarities to the distinct items of the history.
 
-    With U(i) the users who took item i in training,
+    With U(i) the set of users who took item i in training,
 
         similarity(i, j) = |U(i) and U(j)| / (sqrt(|U(i)| |U(j)|) + shrink),   similarity(i, i) = 0,
         s(j) = sum over the history's items i of similarity(i, j) if j is among the num_neighbors nearest of i.
@@ -159,16 +151,19 @@ class ItemKNNScorer:
     k nearest of each item); the shrink term as in Ferrari Dacrema, Cremonesi and Jannach, "Are we really making much
     progress?", RecSys 2019.
 
-    Memory: about 40 bytes for each distinct (user, item) pair while building, 8 bytes * vocab_size * num_neighbors
-    kept, and one block of at most 2**24 similarities.
+    Building needs about 40 bytes for each distinct pair of a user and an item and a block of at most 2**24
+    similarities; the scorer then holds 8 bytes * vocab_size * num_neighbors.
 
     Args:
         train_split: Rows `{item_ids}`, the training histories.
         vocab_size: Number of items + 1.
-        num_neighbors: Neighbours kept for each item.
-        shrink: Pulls similarities that rest on few users towards 0; at least 0. The default was chosen on the
+        num_neighbors: How many neighbours each item has.
+        shrink: Makes similarities smaller that are based on few users; at least 0. The default was chosen on the
             validation splits of ML-1M, Beauty and Video Games.
         progress: Whether to show a progress bar while building.
+
+    Raises:
+        DataError: An argument is out of range, there is no training interaction, or an item index is out of range.
     """
 
     def __init__(
@@ -192,18 +187,17 @@ class ItemKNNScorer:
             self.neighbors, self.similarities = _nearest(users, items, vocab_size, num_neighbors, shrink, progress)
 
     def __call__(self, histories: Sequence[np.ndarray]) -> Tensor:
-        """float32 (B, vocab_size); all 0 for a history without items."""
+        """Scores as in `Scorer`; all of them are 0 after a history without items."""
         scores = torch.zeros(len(histories), self.vocab_size)
         for row, history in enumerate(histories):
             items = torch.from_numpy(np.unique(history).astype(np.int64))
-            if items.numel() and not 0 <= int(items[0]) <= int(items[-1]) < self.vocab_size:
-                raise DataError(f"a history holds item index {int(items[-1])}, outside 0…{self.vocab_size - 1}")
+            check_indices(items, self.vocab_size, "an item of a history")
             scores[row].index_add_(0, self.neighbors[items].flatten(), self.similarities[items].flatten())
         return scores
 
 
 def _distinct_pairs(train_split: Dataset, vocab_size: int) -> tuple[Tensor, Tensor]:
-    """Distinct (user number, item index) pairs, each int64 (num_pairs,), ordered by user."""
+    """The distinct pairs of a user's number and an item index, each int64 (num_pairs,), in the order of the users."""
     keys, first_user = [np.zeros(0, dtype=np.int64)], 0
     for items, lengths in iterate_flat_histories(train_split):
         if items.size and not 0 < items.min() <= items.max() < vocab_size:
@@ -221,7 +215,7 @@ def _distinct_pairs(train_split: Dataset, vocab_size: int) -> tuple[Tensor, Tens
 def _nearest(
     users: Tensor, items: Tensor, vocab_size: int, num_neighbors: int, shrink: float, progress: bool
 ) -> tuple[Tensor, Tensor]:
-    """Neighbours (int32) and similarities (float32) of each item, both (vocab_size, num_neighbors)."""
+    """The neighbours (int32) and similarities (float32) of each item, both (vocab_size, num_neighbors)."""
     num_users = int(users[-1]) + 1
     ones = torch.ones(len(users))
     by_user = torch.sparse_coo_tensor(torch.stack([users, items]), ones, (num_users, vocab_size), is_coalesced=True)

@@ -73,7 +73,7 @@ def test_item_knn_names_what_is_wrong() -> None:
         ItemKNNScorer(make_split([[], []]), 5)
     with pytest.raises(DataError, match="num_neighbors >= 1"):
         ItemKNNScorer(make_split([[1]]), 5, num_neighbors=0)
-    with pytest.raises(DataError, match="item index 6, outside 0…4"):
+    with pytest.raises(DataError, match="has index 6, outside 0…4"):
         ItemKNNScorer(make_split([[1, 2]]), 5)([np.array([1, 6])])
 
 

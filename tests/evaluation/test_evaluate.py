@@ -131,8 +131,8 @@ def test_histories_without_items_are_ranked() -> None:
 BAD = {
     "no rows": ({"split": make_split([], [])}, "no row to evaluate"),
     "a training split": ({"split": make_split([[1, 2]])}, "no column 'target'"),
-    "a target outside": ({"split": make_split([[1]], [9])}, "item index 9 is outside 0…4"),
-    "a history outside": ({"split": make_split([[7]], [1])}, "item index 7 is outside 0…4"),
+    "a target outside": ({"split": make_split([[1]], [9])}, "has index 9, outside 0…4"),
+    "a history outside": ({"split": make_split([[7]], [1])}, "has index 7, outside 0…4"),
     "a target that is padding": ({"split": make_split([[1]], [0])}, "padding"),
     "a null target": ({"split": make_split([[1]], [None])}, "one target"),
     "an unknown protocol": ({"protocols": ("pop",)}, "unknown protocol 'pop'"),

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from modeling_glintru.errors import DataError
-from modeling_glintru.evaluation.protocols import NegativeSampler, parse_protocol, uniform_draws
+from modeling_glintru.evaluation.ranking import NegativeSampler, parse_protocol, uniform_draws
 
 
 def test_names() -> None:
@@ -40,7 +40,7 @@ def test_every_position_of_the_mass_maps_to_the_right_item(monkeypatch: pytest.M
             continue
         grid = (np.arange(len(expected)) + 0.5)[None] / len(expected)
         monkeypatch.setattr(
-            "modeling_glintru.evaluation.protocols.uniform_draws", lambda seed, rows, count, grid=grid: grid
+            "modeling_glintru.evaluation.ranking.uniform_draws", lambda seed, rows, count, grid=grid: grid
         )
         drawn = NegativeSampler(weights, 0).draw(np.array([0]), torch.tensor(barred[None]), len(expected))
         assert drawn[0].tolist() == expected
