@@ -122,8 +122,8 @@ def _built() -> Path:
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         built = Path(scratch) / "kernels.so"
         compile_kernels(compiler, built)
-        with open(built, "rb") as file:  # a crash of the machine leaves no file of the right name without its content
-            os.fsync(file.fileno())
+        with open(built, "rb") as content:  # a crash of the machine leaves no file of that name without its content
+            os.fsync(content.fileno())
         return built.rename(folder / f"{key}-{_checksum(built)}.so")
 
 

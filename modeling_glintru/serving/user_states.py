@@ -127,12 +127,12 @@ class StateAdvancer:
             ) from error
         return row, int(count)
 
-    def _decode_batch(self, blobs: list[bytes]) -> tuple[np.ndarray, Any]:
+    def _decode_batch(self, blobs: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
         kind, found, numbers = unpack_states(blobs)
         if kind == self._kind:  # the usual case, without tensors
             if len(numbers) != 4 * self.step.row_size * len(blobs):
                 raise GlintRUError("a state has another number of numbers than its model's states have")
-            rows, counts = np.frombuffer(numbers, np.float32).reshape(len(blobs), -1), found
+            rows, counts = np.frombuffer(numbers, np.float32).reshape(len(blobs), -1), np.array(found, np.int64)
         else:
             state = GlintRUState.from_bytes(blobs)
             state.check(self.step.layout, self.step.fingerprint, len(blobs), state.device)

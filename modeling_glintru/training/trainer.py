@@ -231,7 +231,7 @@ class GlintRUTrainer(ModelPushes):
     def check_weights(self) -> None:
         """Makes sure that every weight is a finite number; error as of `training_step`."""
         sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled  # no process has whole weights then
-        if not sharded and (broken := weights_that_are_not_finite(self.model)):
+        if not sharded and (broken := weights_that_are_not_finite(self.model)):  # type: ignore[arg-type]
             self._diverged(f"after step {self.state.global_step:,} {broken[0]} holds numbers that are not finite")
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
