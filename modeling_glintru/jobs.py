@@ -364,6 +364,7 @@ def train_and_evaluate(
         if "before" in validations:
             say(_what_it_brought(validations["before"], validation))
         tests = _evaluations(recipe, data, "test", scorers | reference_scorers(recipe, data), progress)
+        data.wait_until_checked()
         result = with_refit(result, last)
         written = recipe
         if last is not None:

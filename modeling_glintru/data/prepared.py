@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import zlib
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ..errors import DataError, GlintRUError
 from ..models.configuration_glintru import UNKNOWN_GAP
 from ..models.untrusted_text import parse_json
-from ..whole_files import exchange, unfinished_folder
+from ..whole_files import checksum, exchange, unfinished_folder
 from .files import SUMMARY_FILE
 from .histories import iterate_flat_histories
 from .splits import PARTS
@@ -41,6 +44,8 @@ __all__ = [
 
 FORMAT = "glintru-prepared"
 FORMAT_VERSION = 1
+OWN_CHECKSUM = "summary_checksum"  # the entry of `summary.json` for itself
+LARGE = 2 << 30  # bytes of a prepared folder above which its checksums are compared beside the work
 ROWS_PER_CHUNK = 65_536  # so few that the 32-bit offsets of a list column do not overflow
 GAPS = "time_gaps"  # the optional column
 LISTS = {"item_ids": pa.list_(pa.int32()), GAPS: pa.list_(pa.float32())}
@@ -59,11 +64,13 @@ class PreparedData:
             training on everything.
         processor: The processor with the item vocabulary: all items of the (filtered) table; index 0 is padding.
         summary: Counts, options and notes, which JSON can hold.
+        checking: The comparison of a large folder's files with their checksums, which goes on in a thread.
     """
 
     dataset: DatasetDict
     processor: GlintRUProcessor
     summary: dict[str, Any]
+    checking: Future[None] | None = field(default=None, repr=False, compare=False)
 
     @cached_property
     def item_counts(self) -> np.ndarray:
@@ -75,6 +82,15 @@ class PreparedData:
         """Share of the training targets that stood in the history before, 0 to 1."""
         known = self.summary.get("recurring_targets")  # Prepared folders of earlier versions do not have it.
         return recurring_training_targets(self.dataset["train"]) if known is None else known["train"]
+
+    def wait_until_checked(self) -> None:
+        """Returns when the files of a large prepared folder were compared with their checksums; at once for others.
+
+        Raises:
+            DataError: A file is damaged.
+        """
+        if self.checking is not None:
+            self.checking.result()
 
     def describe(self) -> str:
         """The summary in a few lines of text."""
@@ -101,6 +117,7 @@ def load_prepared(folder: str | Path) -> PreparedData:
 
     folder = Path(folder)
     summary = read_summary(folder)
+    checking = _check_files(folder, summary.get("checksums", {}))  # folders of earlier versions have none
     try:
         dataset = load_from_disk(str(folder / "dataset"))
         assert isinstance(dataset, DatasetDict)
@@ -120,7 +137,59 @@ def load_prepared(folder: str | Path) -> PreparedData:
     expected_columns = [["user_id", "item_ids", *gaps], evaluated, evaluated]
     if rows != expected or columns != expected_columns or len(processor) != summary.get("items"):
         raise DataError(f"The files of {folder} do not belong together; run glintru prepare again.")
-    return PreparedData(dataset, processor, summary)
+    for part in dataset.values():
+        _check_rows(part, processor.vocab_size, folder)
+    return PreparedData(dataset, processor, summary, checking)
+
+
+def _check_files(folder: Path, checksums: dict[str, list[int]]) -> Future[None] | None:
+    """Compares all files with what was written, a gigabyte in about a third of a second where it need not be read.
+
+    More than `LARGE` bytes are compared in a thread, whose end `PreparedData.wait_until_checked` waits for.
+
+    Raises:
+        DataError: A file is damaged or missing.
+    """
+
+    def check() -> None:
+        for name, expected in checksums.items():
+            try:
+                same = checksum(folder / name) == expected
+            except OSError:
+                same = False
+            if not same:
+                raise DataError(f"{folder / name} is not what was written; run glintru prepare again.")
+
+    if sum(size for size, _ in checksums.values()) <= LARGE:
+        check()
+        return None
+    with_one_thread = ThreadPoolExecutor(1, "glintru-checksums")
+    checking = with_one_thread.submit(check)
+    with_one_thread.shutdown(wait=False)
+    return checking
+
+
+def _check_rows(part: Dataset, vocab_size: int, folder: Path) -> None:
+    """Makes sure that every list and text is whole, and every item one of the vocabulary, whoever wrote the file.
+
+    Raises:
+        DataError: They are not.
+    """
+    table = part.data.table
+    try:
+        table.validate(full=True)
+        for name in ("item_ids", "target"):
+            chunks = table.column(name).chunks if name in table.column_names else ()
+            for chunk in chunks:
+                bounds = pc.min_max(chunk.flatten() if name == "item_ids" else chunk).as_py()
+                if bounds["min"] is not None and not 0 < bounds["min"] <= bounds["max"] < vocab_size:
+                    raise DataError(
+                        f"The data sets of {folder} hold an item with the index "
+                        f"{bounds['min'] if bounds['min'] < 1 else bounds['max']}, but the indices of its vocabulary "
+                        f"are 1 to {vocab_size - 1}; run glintru prepare again."
+                    )
+    except pa.ArrowException as error:
+        raise DataError(f"The data sets of {folder} are damaged ({error}); run glintru prepare again.") from error
 
 
 def with_everything(data: PreparedData) -> PreparedData:
@@ -224,7 +293,10 @@ def whole_folder(folder: Path, overwrite: bool) -> Iterator[Path]:
 def write_summary(folder: Path, summary: dict[str, Any]) -> None:
     """Writes `summary.json`, with the names of all files beside it."""
     files = sorted(os.listdir(folder))
-    content = {"format": FORMAT, "format_version": FORMAT_VERSION, "files": files, **summary}
+    inside = sorted(file for file in folder.rglob("*") if file.is_file())
+    checksums = {file.relative_to(folder).as_posix(): checksum(file) for file in inside}
+    content = {"format": FORMAT, "format_version": FORMAT_VERSION, "files": files, "checksums": checksums, **summary}
+    content[OWN_CHECKSUM] = _checksum_of(content)
     (folder / SUMMARY_FILE).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
@@ -251,4 +323,11 @@ def read_summary(folder: Path) -> dict[str, Any]:
             f"{folder} was prepared in format {summary.get('format_version')}, but this version reads "
             f"{FORMAT_VERSION}; run glintru prepare again."
         )
+    if "checksums" in summary and summary.pop(OWN_CHECKSUM, None) != _checksum_of(summary):
+        raise DataError(f"{folder / SUMMARY_FILE} is not what was written; run glintru prepare again.")
     return summary
+
+
+def _checksum_of(summary: dict[str, Any]) -> int:
+    """CRC-32 of a summary without its own checksum, as JSON gives it back."""
+    return zlib.crc32(json.dumps(summary, sort_keys=True).encode())

@@ -13,7 +13,6 @@ import random
 import re
 import shutil
 import time
-import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ..errors import ModelFolderError
-from ..whole_files import flush
+from ..whole_files import checksum, flush
 from .cooccurrence import NeighborSmoothing
 from .trainer import GlintRUTrainer
 
@@ -55,7 +54,6 @@ PROCESS = "process-{}.json"
 FILES = "files.json"
 TRAINER_STATE = "trainer_state.json"  # the name that the Trainer reads it under
 KEPT = 2  # the newest, and the one before for when the newest is damaged
-BLOCK = 1 << 20
 
 
 def replace_json(path: Path, content: Any) -> None:
@@ -145,7 +143,7 @@ def _bytes(text: str) -> torch.Tensor:
 def seal(partial: Path, final: Path) -> None:
     """Notes size and checksum of every file, flushes all to the disk, and gives the folder its name."""
     names = sorted(file.name for file in partial.iterdir())
-    replace_json(partial / FILES, {name: _fingerprint(partial / name) for name in names})
+    replace_json(partial / FILES, {name: checksum(partial / name) for name in names})
     for name in names:
         flush(partial / name)
     flush(partial)
@@ -234,23 +232,13 @@ def _own_damage(checkpoint: Path) -> str | None:
         if not isinstance(expected, dict) or TRAINER_STATE not in expected:
             return f"{FILES} is not complete"
         for name, fingerprint in expected.items():
-            if _fingerprint(checkpoint / Path(name).name) != fingerprint:
+            if checksum(checkpoint / Path(name).name) != fingerprint:
                 return f"{name} is not what was written"
     except OSError as error:
         return f"{Path(error.filename or FILES).name}: {error.strerror}"
     except ValueError:
         return f"{FILES} is not JSON"
     return None
-
-
-def _fingerprint(path: Path) -> list[int]:
-    """Size in bytes and CRC-32 of the content."""
-    size = checksum = 0
-    with path.open("rb") as file:
-        while block := file.read(BLOCK):
-            size += len(block)
-            checksum = zlib.crc32(block, checksum)
-    return [size, checksum]
 
 
 # ---------------------------------------------------------------------- the Trainer that writes and reads them

@@ -10,6 +10,8 @@ NeurIPS 2014).
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from datasets import Dataset
 from torch import Tensor, nn
 
 from ..data.histories import arrow_view, flat_histories
+from ..errors import DataError
 
 __all__ = ["NeighborSmoothing", "cooccurrence_embeddings", "near_pairs", "neighbors", "start_from_cooccurrence"]
 
@@ -28,7 +31,7 @@ LATENT = "latent"  # the name of E in the optimizer's state, and so in its check
 
 def sparse(places: Tensor, values: Tensor, size: int) -> Tensor:
     """A square matrix out of (2, n) places, those of one place added up."""
-    return torch.sparse_coo_tensor(places, values, (size, size), check_invariants=False).coalesce()
+    return torch.sparse_coo_tensor(places, values, (size, size), check_invariants=True).coalesce()
 
 
 def compressed(matrix: Tensor) -> Tensor:
@@ -40,6 +43,17 @@ def compressed(matrix: Tensor) -> Tensor:
         return matrix.to_sparse_csr()
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Gives the same bits whatever the number of threads, in half as long again as two threads take."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def near_pairs(split: Dataset, vocab_size: int) -> Tensor:
     """How often two items stand near each other in histories.
 
@@ -49,8 +63,13 @@ def near_pairs(split: Dataset, vocab_size: int) -> Tensor:
 
     Returns:
         Sparse float32 (vocab_size, vocab_size), symmetric.
+
+    Raises:
+        DataError: An item is outside the vocabulary.
     """
     flat, lengths = flat_histories(arrow_view(split, ["item_ids"])[:])
+    if len(flat) and not 0 < flat.min() <= flat.max() < vocab_size:
+        raise DataError(f"a history holds an item outside 1…{vocab_size - 1}: the data and the model do not fit")
     items, history = torch.from_numpy(flat), torch.from_numpy(np.repeat(np.arange(len(lengths)), lengths))
     counts = sparse(torch.zeros(2, 0, dtype=torch.long), torch.zeros(0), vocab_size)
     for distance in range(1, REACH + 1):
@@ -80,7 +99,8 @@ def cooccurrence_embeddings(counts: Tensor, size: int) -> Tensor:
     if not bool(kept.any()):
         return embeddings
     matrix = compressed(sparse(counts.indices()[:, kept], information[kept], vocab_size))
-    left, strength, _ = torch.svd_lowrank(matrix, q=min(size, vocab_size), niter=ITERATIONS)
+    with one_thread():
+        left, strength, _ = torch.svd_lowrank(matrix, q=min(size, vocab_size), niter=ITERATIONS)
     embeddings[:, : left.shape[1]] = left * strength.sqrt()
     return embeddings / embeddings[sums > 0].square().mean().sqrt()  # not the deviation: signs of columns are chance
 
