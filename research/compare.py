@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         protocol = load_protocol(*([options.protocol] if options.protocol else []))
         rows = [row.strip() for row in options.models.split(",") if row.strip()]
         comparison = select(protocol, options.data, rows, options.preset, options.ablate, options.first_look)
-        deadline = None if options.max_minutes is None else time.time() + 60 * options.max_minutes
+        deadline = None if options.max_minutes is None else time.monotonic() + 60 * options.max_minutes
         job = Job(comparison, options.results, deadline, options.workers)
         if options.dry_run:
             print(job.describe())

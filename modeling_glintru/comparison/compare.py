@@ -211,7 +211,7 @@ def run_comparison(
     results = Results(output_dir / "trials")
     if retry_failed and not dry_run:
         results.forget_failures(name)
-    job = Job(comparison, results.folder, None if max_minutes is None else time.time() + 60 * max_minutes, workers)
+    job = Job(comparison, results.folder, None if max_minutes is None else time.monotonic() + 60 * max_minutes, workers)
     check_data(results, name, comparison.counts[name], bool(comparison.data[name].evaluation.recommend_seen))
     left = job.describe()
     say(left)

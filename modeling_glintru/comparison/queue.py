@@ -43,7 +43,8 @@ class Job:
     Args:
         comparison: What is to run.
         folder: The folder of the results.
-        deadline: `time.time()` at which trials stop, with a checkpoint; None never.
+        deadline: When trials stop with a checkpoint, on the clock of `time.monotonic`, which all processes of a
+            machine share and nobody sets; None never.
         workers: How many processes run trials at the same time.
     """
 
@@ -108,7 +109,7 @@ def work(job: Job, say: Callable[[str], None] = print) -> None:
         steps, done = job.steps()
         busy = False
         for trial in ready(steps, done):
-            if job.deadline is not None and time.time() >= job.deadline:
+            if job.deadline is not None and time.monotonic() >= job.deadline:
                 return
             claim = job.results.claim(trial.key)
             if claim is None:
@@ -146,9 +147,8 @@ def attempt(job: Job, trial: Trial, prepared: dict[str, PreparedData], say: Call
         prepared[trial.data] = open_data(job, trial.data)
     say(f"start  {trial}")
     start = time.perf_counter()
-    until = None if job.deadline is None else time.monotonic() + job.deadline - time.time()
     try:
-        line, ranks = run_trial(trial, prepared[trial.data], results.work / "runs" / trial.key, until)
+        line, ranks = run_trial(trial, prepared[trial.data], results.work / "runs" / trial.key, job.deadline)
     except RunStopped:
         say(f"stopped {trial}: the next start goes on with it")
         raise

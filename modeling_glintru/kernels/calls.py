@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -74,6 +75,16 @@ def _in_team(part: Callable[[int], Any], workers: int) -> list[Any]:
 @functools.cache
 def _pool(workers: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(workers, thread_name_prefix="glintru")
+
+
+def _begin_again_after_fork() -> None:
+    """Lets a forked process compute, with one thread: those of its parent, which it would wait for, are not in it."""
+    _pool.cache_clear()
+    torch.set_num_threads(1)
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
+    os.register_at_fork(after_in_child=_begin_again_after_fork)
 
 
 def in_parallel(part: Callable[[int], Any], workers: int) -> list[Any]:

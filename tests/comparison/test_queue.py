@@ -224,7 +224,7 @@ def test_waiting_ends_with_the_next_line(tmp_path, monkeypatch):
 
 
 def test_no_trial_starts_when_time_is_up(tmp_path):
-    job = replace(tiny_job(tmp_path), deadline=time.time())
+    job = replace(tiny_job(tmp_path), deadline=time.monotonic())
     work(job, lambda text: None)
     assert not job.results.read("toy")
 
