@@ -86,6 +86,14 @@ def processor_name(device: str = "cpu") -> str:
         return platform.processor() or platform.machine()
 
 
+def expanded(name: str | os.PathLike[str]) -> Path:
+    """A path with `~` at its beginning replaced by the home folder, or as it is where that folder is not known."""
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:  # no such user, or a process whose user has no entry in the system's list
+        return Path(name)
+
+
 def is_main_process() -> bool:
     """Whether this process writes and prints: the first of those that a launcher started, or the only one."""
     return int(os.environ.get("RANK", "0")) == 0

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError, GlintRUError
+from ..machine import expanded
 
 
 def read_filters(allowed: str | None, exclude: str | None, item_column: str | None, processor: Any) -> dict[str, Any]:
@@ -58,7 +59,7 @@ def _read_ids(option: str, file: str, item_column: str | None) -> Any:
     from ..data.interactions import read_ids
     from ..data.readers import open_table
 
-    path = Path(file).expanduser()
+    path = expanded(file)
     if path.suffix.lower() == ".txt":
         try:
             lines = path.read_text(encoding="utf-8-sig").splitlines()

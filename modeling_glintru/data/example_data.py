@@ -17,6 +17,7 @@ import numpy as np
 import polars as pl
 
 from ..errors import DataError
+from ..machine import expanded
 from .interactions import Interactions, read_interactions
 
 __all__ = [
@@ -74,7 +75,7 @@ def movielens_100k_titles(cache_dir: str | Path | None = None) -> dict[int, str]
 
 
 def _file(name: str, cache_dir: str | Path | None) -> Path:
-    cache_home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    cache_home = os.environ.get("XDG_CACHE_HOME") or expanded("~/.cache")
     folder = Path(cache_dir if cache_dir is not None else Path(cache_home) / "glintru") / "ml-100k"
     file = folder / name
     if _is_sound(file):

@@ -18,6 +18,7 @@ from typing import Any
 import pyarrow as pa
 
 from ..errors import DataError
+from ..machine import expanded
 from .table import unreadable
 
 __all__ = [
@@ -91,7 +92,7 @@ def find_files(name: str) -> NamedFiles | None:
         DataError: A file is empty or has an unknown suffix, there are no part files or several kinds of them, or
             sub-folders with further tables lie beside them.
     """
-    path = Path(name).expanduser()
+    path = expanded(name)
     if path.is_file():
         return NamedFiles((path,), _known_suffix(path), path.name)
     if path.is_dir():

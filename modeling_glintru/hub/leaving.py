@@ -12,6 +12,7 @@ from huggingface_hub import get_token
 from safetensors import SafetensorError, safe_open
 
 from ..errors import HubError
+from ..machine import expanded
 
 __all__ = ["check_binary_file", "check_file_of_folder", "check_text"]
 
@@ -108,7 +109,7 @@ def _private(file: Path, text: str) -> Iterator[tuple[str, str, int]]:
     token = get_token()
     if token and token in text:
         yield "an access token, that of this login,", f"{token[:4]}…", line(text.index(token))
-    for path in (file.parent.resolve(), Path.cwd(), Path.home()):
+    for path in (file.parent.resolve(), Path.cwd(), expanded("~")):
         if len(path.parts) > 2 and str(path) in text:
             yield "a path of this machine", str(path), line(text.index(str(path)))
     for match in PLACES.finditer(text):

@@ -133,7 +133,10 @@ def _private_folder() -> Path:
     Raises:
         OSError: Somebody else owns it or may write to it, or it cannot be made.
     """
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "glintru-kernels"
+    try:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "glintru-kernels"
+    except RuntimeError as error:
+        raise OSError("this user has no home folder for them, and XDG_CACHE_HOME names no other") from error
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     found = folder.lstat()
     if stat.S_ISLNK(found.st_mode):

@@ -7,6 +7,7 @@ import re
 import shutil
 import sys
 import tempfile
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -133,7 +134,9 @@ def register_model_file(file: str | Path, name: str) -> Any:
         ModelFileError: There is no such file or class, the file fails, the class is no recommender, or its name or
             that of its file is one of this package's own.
     """
-    path = Path(file).expanduser().absolute()  # not resolved: the Hub client's cache holds links with other names
+    with suppress(RuntimeError):  # there is no such user
+        file = Path(file).expanduser()
+    path = Path(file).absolute()  # not resolved: the Hub client's cache holds links with other names
     if not path.is_file():
         raise ModelFileError(f"there is no file {file} with a model")
     model = getattr(_module_of(path), name, None)

@@ -28,7 +28,7 @@ from transformers.utils import logging
 from .auto import MODELS, AutoModelForSequentialRecommendation, register_model_file
 from .configuration_glintru import GlintRUError
 from .processing_glintru import VOCABULARY_FILE, GlintRUProcessor, VocabularyFileError
-from .untrusted_text import parse_json
+from .untrusted_text import check_integers, parse_json
 
 __all__ = [
     "MODEL_FILES",
@@ -181,8 +181,8 @@ def load_local_folder(folder: Path, name: str, trust_remote_code: bool = False) 
         raise
     except StrictDataclassError as error:
         raise ModelFolderError(f"{name}/config.json: {error.__cause__ or error}") from error
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-        raise ModelFolderError(f"{name} cannot be loaded: {first_line(error)}") from error
+    except Exception as error:  # a config of a stranger fails anywhere in transformers, and in any way
+        raise ModelFolderError(f"{name} cannot be loaded: {first_line(error)[:300]}") from error
     for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if report.get(problem):
             names = ", ".join(sorted(key if isinstance(key, str) else key[0] for key in report[problem])[:5])
@@ -237,7 +237,7 @@ def register_code_of(name_or_path: str | Path, *, revision: str | None = None) -
     config = _json_object(folder, str(name_or_path), "config.json") if (folder / "config.json").exists() else {}
     if not config or config.get("model_type") in list(MODELS):
         return
-    file, _, name = str((config.get("auto_map") or {}).get("AutoModel", "")).rpartition("--")[2].rpartition(".")
+    file, _, name = str(_auto_map(config).get("AutoModel", "")).rpartition("--")[2].rpartition(".")
     if not (file.isidentifier() and name.isidentifier() and (folder / f"{file}.py").is_file()):
         raise ModelFolderError(f"{name_or_path} holds no code of its model ({config.get('model_type')!r})")
     register_model_file(folder / f"{file}.py", name)
@@ -286,7 +286,7 @@ def _check_folder(folder: Path, name: str) -> None:
     config = _json_object(folder, name, "config.json")
     kind = config.get("model_type")
     if kind not in list(MODELS):
-        if "AutoModel" in (config.get("auto_map") or {}):
+        if "AutoModel" in _auto_map(config):
             raise ModelFolderError(
                 f"{name} holds a model of type {kind!r} and its code: look at the code, then allow it to run with "
                 "trust_remote_code=True (--trust_remote_code), or register the class first with register_model"
@@ -297,7 +297,12 @@ def _check_folder(folder: Path, name: str) -> None:
             raise VocabularyFileError(
                 f"{name} has no item vocabulary, {file} is missing; weights are of no use without it"
             )
-    _json_object(folder, name, "preprocessor_config.json")
+    for file in ("config.json", "preprocessor_config.json"):
+        try:
+            check_integers(_json_object(folder, name, file))
+        except ValueError as error:
+            raise ModelFolderError(f"{name}/{file}: {error}") from error
+    _check_table(config, folder, name)
     weights = ["model.safetensors"]
     if (folder / WEIGHTS_INDEX).exists():
         weights = sorted(set(map(str, _json_object(folder, name, WEIGHTS_INDEX).get("weight_map", {}).values())))
@@ -311,6 +316,24 @@ def _check_folder(folder: Path, name: str) -> None:
             raise ModelFolderError(f"{name} lacks {file}, a part of its weights") from error
         except (OSError, SafetensorError) as error:
             raise ModelFolderError(f"{name}/{file} is damaged or cut short: {first_line(error)}") from error
+
+
+def _auto_map(config: dict[str, Any]) -> dict[str, Any]:
+    """Which classes of the folder's own code stand for which of transformers, where the config says so."""
+    found = config.get("auto_map")
+    return found if isinstance(found, dict) else {}
+
+
+def _check_table(config: dict[str, Any], folder: Path, name: str) -> None:
+    """Refuses a table of items that the weights cannot hold, before it is built."""
+    rows, columns = config.get("vocab_size"), config.get("hidden_size")
+    if isinstance(rows, int) and isinstance(columns, int):
+        there = sum(file.stat().st_size for file in folder.glob("model*.safetensors"))
+        if rows * columns > there:  # a number takes at least a byte
+            raise ModelFolderError(
+                f"the weights of {name} do not fit its config.json: {there:,} bytes cannot hold {rows:,} items of "
+                f"{columns:,} numbers"
+            )
 
 
 def _json_object(folder: Path, name: str, file: str) -> dict[str, Any]:

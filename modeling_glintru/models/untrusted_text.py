@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import yaml
 
-__all__ = ["MOST_CHARACTERS", "MOST_DEPTH", "MOST_VALUES", "parse_json", "parse_yaml"]
+__all__ = ["MOST_CHARACTERS", "MOST_DEPTH", "MOST_VALUES", "check_integers", "parse_json", "parse_yaml"]
 
 MOST_CHARACTERS = 50_000_000  # a JSON file with the names of a million items has less
 MOST_YAML_CHARACTERS = 1_000_000  # a recipe has some thousand
 MOST_DEPTH = 50
+MOST_INTEGER = 1_000_000  # in a model's config, but for these
+MOST_OF = {"vocab_size": 2**31 - 1, "num_hidden_layers": 1000, "num_labels": 1000}
 MOST_VALUES = 100_000  # of a YAML text, after each alias was replaced by what it stands for
 
 
@@ -37,8 +40,9 @@ def parse_yaml(text: str) -> Any:
             which line.
     """
     _check_size(text, MOST_YAML_CHARACTERS)
-    loader = _Loader(text)
+    loader = None
     try:
+        loader = _Loader(text)
         node = loader.get_single_node()
         if node is None:
             return None
@@ -52,7 +56,8 @@ def parse_yaml(text: str) -> Any:
         where = f"line {mark.line + 1}: " if mark and "\n" in text else ""
         raise ValueError(f"{where}{problem}") from error
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
 
 
 def _measure(node: yaml.Node, known: dict[int, int | None], depth: int) -> int:
@@ -96,6 +101,22 @@ def parse_json(text: str | bytes) -> Any:
         level = [part for value in containers for part in (value.values() if isinstance(value, dict) else value)]
         depth += 1
     return content
+
+
+def check_integers(config: Mapping[str, Any]) -> None:
+    """Refuses a config whose sizes would take for ever to build, or to print.
+
+    Args:
+        config: The fields of a model's config by name.
+
+    Raises:
+        ValueError: An integer is beyond what any model has; the message names it.
+    """
+    for name, value in config.items():
+        most = MOST_OF.get(name, MOST_INTEGER)
+        if isinstance(value, int) and abs(value) > most:
+            shown = value if abs(value) < 10**20 else "a longer number"
+            raise ValueError(f"{name} must be at most {most:,}, but got {shown}")
 
 
 def _check_size(text: str | bytes, most: int) -> None:

@@ -29,6 +29,7 @@ from ..models.auto import MODELS
 from ..models.configuration_glintru import NextItemConfig
 from ..models.losses import LossConfig, NextItemLoss
 from ..models.new_items import INITIALISATIONS
+from ..models.untrusted_text import check_integers
 from .reading import at_least, from_mapping, one_of, section, typed, typed_section
 
 __all__ = ["ITEMS", "DataRecipe", "EvaluationRecipe", "FineTuningRecipe", "GivenSplit", "Recipe", "TrainingRecipe"]
@@ -311,8 +312,9 @@ class Recipe:
         if not 0 <= self.seed < 2**32:
             raise RecipeError(f"seed must be between 0 and 2^32 - 1, but got {self.seed}.")
         try:
+            check_integers(self.model)
             config = self.config(vocab_size=2)
-        except (GlintRUError, StrictDataclassError) as error:
+        except (ValueError, GlintRUError, StrictDataclassError) as error:
             # The strict dataclass wraps the sentence of the config in lines of its own.
             raise RecipeError(f"model: {error.__cause__ or error}.") from error
         try:
