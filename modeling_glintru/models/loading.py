@@ -297,11 +297,7 @@ def _check_folder(folder: Path, name: str) -> None:
             raise VocabularyFileError(
                 f"{name} has no item vocabulary, {file} is missing; weights are of no use without it"
             )
-    for file in ("config.json", "preprocessor_config.json"):
-        try:
-            check_integers(_json_object(folder, name, file))
-        except ValueError as error:
-            raise ModelFolderError(f"{name}/{file}: {error}") from error
+    _json_object(folder, name, "preprocessor_config.json")
     _check_table(config, folder, name)
     weights = ["model.safetensors"]
     if (folder / WEIGHTS_INDEX).exists():
@@ -329,7 +325,7 @@ def _check_table(config: dict[str, Any], folder: Path, name: str) -> None:
     rows, columns = config.get("vocab_size"), config.get("hidden_size")
     if isinstance(rows, int) and isinstance(columns, int):
         there = sum(file.stat().st_size for file in folder.glob("model*.safetensors"))
-        if rows * columns > there:  # a number takes at least a byte
+        if there and rows * columns > there:  # a number takes at least a byte
             raise ModelFolderError(
                 f"the weights of {name} do not fit its config.json: {there:,} bytes cannot hold {rows:,} items of "
                 f"{columns:,} numbers"
@@ -343,4 +339,9 @@ def _json_object(folder: Path, name: str, file: str) -> dict[str, Any]:
         raise ModelFolderError(f"{name}/{file} is damaged: {first_line(error)}") from error
     if not isinstance(content, dict):
         raise ModelFolderError(f"{name}/{file} is damaged: not a JSON object")
+    if file != METRICS_FILE:
+        try:
+            check_integers(content)
+        except ValueError as error:
+            raise ModelFolderError(f"{name}/{file}: {error}") from error
     return content
