@@ -285,7 +285,8 @@ def memory(report: dict[str, Any]) -> str:
         cut the gaps that freed tensors leave in the memory of the C library, so that the next tensors of that size need
         new memory, and the process would grow with the number of steps. Therefore no step in float32 needs oneDNN where
         the kernels are compiled, and `ReturnFreedMemory` gives the gaps back to the system as soon as the process holds
-        a fifth more than a step needs. It looks every ten steps at the soonest."""
+        a fifth more than a step needs. It looks every ten steps at the soonest. Steps in bf16 do need oneDNN, and the
+        process grows by about a fifth."""
     )
     return f"""## The memory of a training
 
