@@ -214,7 +214,7 @@ def test_a_model_on_the_meta_device(tmp_path):
 
 @pytest.mark.slow
 def test_torch_compile():
-    """Scores from compiled kernels, and a training step whose forward and backward graphs are captured as a whole.
+    """Scores from compiled kernels, and a training step through the captured graphs of both directions.
 
     The kernels of a training step would take another half minute to build.
     """
