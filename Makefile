@@ -28,9 +28,10 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)  ## Train on MovieLens-100K, evaluate, recommend for three people, save
 	$(BIN)/glintru train --recipe ml-100k --output_dir outputs/ml-100k --overwrite
 
-# One thread a worker: two workers with two threads each are slower on two cores.
+# One thread a worker: two workers with two threads each are slower on two cores. A worker that is done takes over tests
+# of the other, while tests of one file, which share what they train, stay together as long as possible.
 test: $(STAMP)  ## Run all tests
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 docs: $(STAMP)  ## Build the API reference into docs/_build, without warnings
 	$(BIN)/python -m sphinx --fresh-env --fail-on-warning --keep-going --quiet docs docs/_build

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import re
+import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import polars as pl
 import pytest
@@ -33,6 +38,21 @@ def run(name: str, folder: Path, *arguments: str, offline: bool = True) -> str:
     done = subprocess.run(command, cwd=folder.parent, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def run_here(name: str, *arguments: str) -> str:
+    """The same in this process, for examples that another test runs in a process of their own."""
+    printed = io.StringIO()
+    with mock.patch.object(sys, "argv", [name, *arguments]), contextlib.redirect_stdout(printed):
+        runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+    return printed.getvalue()
+
+
+@pytest.fixture(scope="module")
+def quickstart(tmp_path_factory) -> tuple[Path, str]:
+    """The model folder of the quickstart, and what it printed. Not to be changed by a test."""
+    folder = tmp_path_factory.mktemp("quickstart") / "model"
+    return folder, run("quickstart.py", folder, "--output_dir", str(folder), "--num_train_epochs", "3")
 
 
 def ndcg(scorer, split) -> float:
@@ -67,9 +87,8 @@ def test_training_examples(name, tmp_path, demo):
 @pytest.mark.slow
 def test_fine_tuning(tmp_path):
     base, tuned, file = tmp_path / "base", tmp_path / "tuned", tmp_path / "later.csv"
-    run(
-        "train_with_trainer.py", base, "--output_dir", str(base), "--num_train_epochs", "1"
-    )  # unseeded weights: room to improve
+    # One epoch leaves room to improve, whatever the first weights are.
+    run_here("train_with_trainer.py", "--output_dir", str(base), "--num_train_epochs", "1")
     frame = synthetic_interactions(num_users=150, num_items=240, seed=9).frame
     frame.with_columns(pl.col("item_id").str.replace("saga-03", "saga-new")).write_csv(file)
     output = run("fine_tune.py", tuned, str(base), "--data", str(file), "--output_dir", str(tuned))
@@ -80,9 +99,8 @@ def test_fine_tuning(tmp_path):
 
 
 @pytest.mark.slow
-def test_quickstart(tmp_path):
-    folder = tmp_path / "model"
-    output = run("quickstart.py", folder, "--output_dir", str(folder), "--num_train_epochs", "3")
+def test_quickstart(quickstart, tmp_path):
+    folder, output = shutil.copytree(quickstart[0], tmp_path / "model"), quickstart[1]
     assert "Chosen    max_length" in output and re.search(r"on the test split: ndcg@10 0\.[1-9]", output)
     recommended = output[output.index("on the test split") :]
     assert re.search(r"after saga-01-volume-1, saga-01-volume-2, saga-01-volume-3:\n  saga-\S+  Saga", recommended)
@@ -93,13 +111,13 @@ def test_quickstart(tmp_path):
     # A model that is already where the new one would go is not trained over.
     weights, notes = (folder / "model.safetensors").read_bytes(), folder / "notes.md"
     notes.write_text("precious")
-    assert run("quickstart.py", folder, "--output_dir", str(folder), "--num_train_epochs", "1") == recommended
+    assert run_here("quickstart.py", "--output_dir", str(folder), "--num_train_epochs", "1") == recommended
     assert (folder / "model.safetensors").read_bytes() == weights and notes.read_text() == "precious"
 
     table = tmp_path / "clicks.csv"
     synthetic_interactions(num_users=120, num_items=48).frame.write_csv(table)
     other = tmp_path / "other"
-    assert "after" in run("quickstart.py", other, str(table), "--output_dir", str(other), "--num_train_epochs", "1")
+    assert "after" in run_here("quickstart.py", str(table), "--output_dir", str(other), "--num_train_epochs", "1")
 
 
 @pytest.mark.slow
@@ -121,15 +139,14 @@ def test_train_on_your_table(tmp_path):
 
 
 @pytest.mark.slow
-def test_push_and_pull(hub, tmp_path, monkeypatch):
+def test_push_and_pull(hub, quickstart, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", ANN)
-    folder = tmp_path / "model"
-    run("quickstart.py", folder, "--output_dir", str(folder), "--num_train_epochs", "2")
+    folder = shutil.copytree(quickstart[0], tmp_path / "model")
     output = run("push_and_pull.py", folder, str(folder), "ann/demo", offline=False)
     assert hub.repo("ann/demo").private and "model.safetensors" in output
     recommended = [line.split(": ")[1] for line in output.splitlines() if ": " in line][-2:]
     assert recommended[0] == recommended[1] and recommended[0].count(", ") == 2
-    assert "changed: nothing" in run("push_and_pull.py", folder, str(folder), "ann/demo", offline=False)
+    assert "changed: nothing" in run_here("push_and_pull.py", str(folder), "ann/demo")
 
 
 @pytest.mark.parametrize("name", [file.name for file in sorted(EXAMPLES.glob("*.py"))])

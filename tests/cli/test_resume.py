@@ -107,47 +107,37 @@ def test_limits_are_checked(glintru, tmp_path):
 
 
 @pytest.mark.slow
-def test_killed_in_the_refit(glintru, tmp_path):
-    """kill -9 once some checkpoint of the refit is written, and on to the weights of a run that nobody killed."""
-    whole, folder = tmp_path / "whole", tmp_path / "out"
+def test_killed_at_random(glintru, tmp_path):
+    """kill -9, Ctrl-C and SIGTERM at random moments of the training and of the refit, mostly within a checkpoint."""
+    whole, folder, draw = tmp_path / "whole", tmp_path / "out", random.Random(7)
     assert glintru(*DEMO, whole, "--refit").exit_code == 0
-    command = [sys.executable, "-m", "modeling_glintru", *DEMO, str(folder), "--save_minutes", "0", "--refit"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    while process.poll() is None and not list(folder.glob("checkpoints/refit/checkpoint-*[0-9]")):
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -9
-    assert [entry.name for entry in folder.iterdir()] == ["checkpoints"]
-    done = subprocess.run([*command, "--resume"], capture_output=True, text=True)
-    assert "The refit goes on from checkpoint-" in done.stdout, done.stderr
-    assert_finished_like(folder, (whole, None))
-
-
-@pytest.mark.slow
-def test_killed_at_random(demo, tmp_path):
-    """kill -9, Ctrl-C and SIGTERM at random moments, most of them in the middle of a checkpoint."""
-    draw, folder = random.Random(7), tmp_path / "out"
-    command = [sys.executable, "-m", "modeling_glintru", *DEMO, str(folder), "--save_minutes", "0"]
-    for number in range(5):
-        resume = ["--resume"] if number else []
+    words = (*DEMO, str(folder), "--save_minutes", "0", "--refit")
+    for place, kill, status in (
+        ("checkpoints", signal.SIGKILL, -9),
+        ("checkpoints", signal.SIGINT, 130),
+        ("checkpoints/refit", signal.SIGKILL, -9),
+        ("checkpoints/refit", signal.SIGTERM, 143),
+    ):
+        before = checkpoints(folder / place)
         process = subprocess.Popen(
-            [*command, *resume],
+            [sys.executable, "-m", "modeling_glintru", *words, *(["--resume"] if folder.exists() else [])],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
             # Tests that run in the background may be told to ignore Ctrl-C, and hand that down.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
-        before = checkpoints(folder)
-        if number < 4:
-            while process.poll() is None and checkpoints(folder) <= before:
-                time.sleep(0.01)
-            time.sleep(draw.uniform(0, 0.3))
-            process.send_signal((signal.SIGKILL, signal.SIGINT, signal.SIGKILL, signal.SIGTERM)[number])
+        while process.poll() is None and checkpoints(folder / place) <= before:
+            time.sleep(0.01)
+        time.sleep(draw.uniform(0, 0.3))
+        process.send_signal(kill)
         _, errors = process.communicate()
-        assert process.returncode == (-9, 130, -9, 143, 0)[number], errors
-    assert_finished_like(folder, demo)
+        assert process.returncode == status, errors
+        assert [entry.name for entry in folder.iterdir()] == ["checkpoints"]
+    done = glintru(*words, "--resume")
+    assert "The refit goes on from checkpoint-" in done.stdout, done.output
+    assert_finished_like(folder, (whole, None))
 
 
 def checkpoints(folder) -> set[str]:
-    return {entry.name for entry in folder.glob("checkpoints/checkpoint-*") if entry.suffix != ".partial"}
+    return {entry.name for entry in folder.glob("checkpoint-*") if entry.suffix != ".partial"}

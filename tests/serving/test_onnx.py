@@ -34,10 +34,10 @@ needs_packages = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """A model with two blocks, and its export with all scores."""
+    """A model with every branch, and its export with all scores; `test_the_page_...` exports one with two blocks."""
     folder = tmp_path_factory.mktemp("onnx") / "exported"
     parts = {**STATE_SPACE, "average_share": 0.4}
-    model = small_model(num_hidden_layers=2, normalize_scores=True, temperature=0.5, **parts)
+    model = small_model(normalize_scores=True, temperature=0.5, **parts)
     counts = {"item-3": 4, "item-8": 7}
     processor = GlintRUProcessor(ITEMS, {"item-1": "One"}, max_length=20, recommend_seen=True, item_counts=counts)
     differences = export_onnx(model, processor, folder)
@@ -93,13 +93,13 @@ def test_what_is_written(exported):
     about = json.loads((folder / "onnx.json").read_text())
     assert about["fingerprint"] == model.model.fingerprint() and about["max_length"] == 20
     assert about["recommend_seen"] is True
-    assert about["state"]["layers.1.attention"] == [4, 4, 4]
+    assert about["state"]["layers.0.attention"] == [4, 4, 4]
     for name in ("history.onnx", "step.onnx"):
         content = (folder / name).read_bytes()
         assert b".py" not in content and b"site-packages" not in content
         graph = onnx.load(folder / name).graph
         kinds = [node.op_type for node in graph.node]
-        assert kinds.count("GRU") == 2 and kinds.count("Scan") == 2
+        assert kinds.count("GRU") == 1 and kinds.count("Scan") == 1
     shape = onnx.load(folder / "history.onnx").graph.input[0].type.tensor_type.shape
     assert [dim.dim_param for dim in shape.dim] == ["batch", "length"]
 
@@ -115,7 +115,7 @@ def test_an_earlier_export_is_replaced_only_when_asked_and_only_by_one_that_is_r
     monkeypatch.setattr(onnx_module, "_export", lambda graph, file: file.write_bytes((folder / file.name).read_bytes()))
     with pytest.raises(GlintRUError, match=r"history.onnx differs from torch by .*: it is not kept"):
         export_onnx(
-            small_model(seed=1, num_hidden_layers=2, average_share=0.4, **STATE_SPACE),
+            small_model(seed=1, average_share=0.4, **STATE_SPACE),
             processor,
             folder,
             overwrite=True,
@@ -161,7 +161,8 @@ def test_the_page_serves_a_trained_folder_without_torch(tmp_path):
     from modeling_glintru.serving import Recommender
 
     model = tmp_path / "model"
-    words = ["train", "--recipe", "demo", "--output_dir", str(model), "--set", "num_train_epochs=1", "--quiet"]
+    words = ["train", "--recipe", "demo", "--output_dir", str(model), "--quiet"]
+    words += ["--set", "num_train_epochs=1", "--set", "num_hidden_layers=2"]
     assert CliRunner().invoke(app, words).exit_code == 0
     processor = GlintRUProcessor.from_pretrained(model)
     processor.item_counts = np.random.default_rng(0).integers(0, 9, len(processor))

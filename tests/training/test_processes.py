@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -15,9 +16,17 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from typer.testing import CliRunner
 
-from modeling_glintru import GlintRUConfig, GlintRUForSequentialRecommendation
-from modeling_glintru.data import LengthBucketSampler, SequenceCollator, TrainingWindows, load_source
+from modeling_glintru import GlintRUConfig, GlintRUForSequentialRecommendation, machine
+from modeling_glintru.cli import app
+from modeling_glintru.data import (
+    LengthBucketSampler,
+    SequenceCollator,
+    TrainingWindows,
+    load_source,
+    synthetic_interactions,
+)
 from modeling_glintru.data.prepare import prepare
 from modeling_glintru.errors import RecipeError
 from modeling_glintru.models.auto import MODELS
@@ -121,8 +130,9 @@ def test_two_processes_train_as_one(tmp_path):
     options += [f"{part}_dropout=0" for part in ("embedding", "attention", "hidden")]
     options += ["train_batch_size=96", "evaluation.reference_models=[]", "eval_batch_size=96"]
     changes = [word for option in options for word in ("--set", option)]
-    command = ("-m", "modeling_glintru", "train", "--recipe", "demo", *changes, "--quiet", "--refit", "--output_dir")
-    launch(1, *command, tmp_path / "one")
+    words = ("train", "--recipe", "demo", *changes, "--quiet", "--refit", "--output_dir")
+    assert CliRunner().invoke(app, [*words, str(tmp_path / "one")]).exit_code == 0
+    command = ("-m", "modeling_glintru", *words)
     stopped = launch(2, *command, tmp_path / "two", "--max_minutes", "1e-9")
     assert stopped.stdout.count("Stopped   by --max_minutes after") == stopped.stdout.count("Refit     none") == 1
     assert (tmp_path / "two" / "model.safetensors").is_file()
@@ -150,7 +160,6 @@ from transformers import Trainer, TrainingArguments
 from modeling_glintru import GlintRUConfig, GlintRUForSequentialRecommendation
 from modeling_glintru.data import SequenceCollator
 from modeling_glintru.evaluation import RankingMetrics, target_ranks
-from modeling_glintru.machine import leave
 import torch
 
 class Seen(RankingMetrics):
@@ -176,28 +185,32 @@ for batched in (True, False):
         found[f"{batched} {users}"] = metrics.seen
 if trainer.is_world_process_zero():
     print("FOUND", json.dumps(found))
-leave(0)
 """
 
 
 @pytest.mark.slow
-def test_every_user_is_ranked_once(tmp_path):
+def test_every_user_is_ranked_once(tmp_path, monkeypatch, capsys):
     """However many there are: nobody is left out, and nobody counts twice to fill the last batch."""
     script = tmp_path / "ranks.py"
-    script.write_text(RANKS)
-    one, two = (
-        json.loads(launch(processes, script, tmp_path).stdout.partition("FOUND ")[2].splitlines()[0])
-        for processes in (1, 2)
-    )
+    script.write_text(RANKS + "from modeling_glintru.machine import leave; leave(0)")
+    monkeypatch.setattr(sys, "argv", [str(script), str(tmp_path)])
+    exec(RANKS, {})
+    outputs = (capsys.readouterr().out, launch(2, script, tmp_path).stdout)
+    one, two = (json.loads(output.partition("FOUND ")[2].splitlines()[0]) for output in outputs)
     assert all(len(ranks) == int(name.split()[1]) for name, ranks in one.items())
     assert two == one
 
 
 @pytest.mark.slow
-def test_a_sharded_item_table_gives_the_same_losses(tmp_path):
-    command = (ROOT / "examples" / "train_sharded.py", "--num_train_epochs", "2", "--dropout", "0", "--output_dir")
-    one, two = (launch(processes, *command, tmp_path / str(processes)).stdout for processes in (1, 2))
-    assert "process 0 keeps 121 of 241 rows" in two and "process 1 keeps 120 of 241 rows" in two
+def test_a_sharded_item_table_gives_the_same_losses(tmp_path, monkeypatch, capsys):
+    script, table = str(ROOT / "examples" / "train_sharded.py"), tmp_path / "log.csv"
+    synthetic_interactions(num_users=200, num_items=60).frame.write_csv(table)
+    options = ["--data", str(table), "--num_train_epochs", "2", "--dropout", "0", "--output_dir"]
+    monkeypatch.setattr(machine, "leave", lambda code: None)
+    monkeypatch.setattr(sys, "argv", [script, *options, str(tmp_path / "1")])
+    runpy.run_path(script, run_name="__main__")
+    one, two = capsys.readouterr().out, launch(2, script, *options, tmp_path / "2").stdout
+    assert "process 0 keeps 31 of 61 rows" in two and "process 1 keeps 30 of 61 rows" in two
     losses = [[float(text) for text in re.findall(r"loss ([\d.]+)", output)] for output in (one, two)]
     assert losses[1] == pytest.approx(losses[0], abs=2e-5) and losses[0][1] < losses[0][0]
     first, second = (load_file(tmp_path / name / "model.safetensors") for name in "12")
