@@ -61,6 +61,7 @@ from .recipe.resolve import (
     without_folders,
 )
 from .recipe.rule import describe
+from .terminal import print_lines
 from .training import TrainingResult, check_run_folder, save_model_folder
 from .training import train as train_weights
 from .training.folder import RunFolder, data_checksum, ranking_checksums, run_folder, run_identity
@@ -97,7 +98,7 @@ def read_data(data: DataRecipe, table: Any = None) -> Interactions:
     return load_source(data.source, **data.reading)
 
 
-def read_titles(data: DataRecipe, say: Say = print, interactions: Any = None) -> dict[Any, str] | None:
+def read_titles(data: DataRecipe, say: Say = print_lines, interactions: Any = None) -> dict[Any, str] | None:
     """The titles that a recipe names, or that stand beside its interactions; None where there are none.
 
     `interactions` is the table that takes the place of the recipe's source, where there is one.
@@ -135,7 +136,7 @@ def prepare_data(
     add_items: bool = False,
     time_gaps: bool = False,
     overwrite: bool = False,
-    say: Say = print,
+    say: Say = print_lines,
 ) -> PreparedData:
     """Reads, filters and splits the recipe's interactions, or opens them where they are prepared already.
 
@@ -268,7 +269,7 @@ def train_and_evaluate(
     refit: bool = False,
     given: Sequence[str] | None = None,
     progress: bool = True,
-    say: Say = print,
+    say: Say = print_lines,
 ) -> tuple[TrainingResult, PreparedData, dict[str, Evaluation]]:
     """Prepares, trains, evaluates on the test split and writes the model folder.
 
@@ -419,7 +420,7 @@ def evaluate_model(
     as_is: bool = False,
     device: str | None = None,
     progress: bool = True,
-    say: Say = print,
+    say: Say = print_lines,
 ) -> tuple[dict[str, Evaluation], dict[str, Any]]:
     """Measures a saved model on interactions, split as in its own recipe.
 
@@ -561,7 +562,7 @@ def train(
     """
     overrides = _overrides(settings, seed, model)
     source, table = _source_or_table(interactions)
-    say = print if verbose else _say_nothing
+    say = print_lines if verbose else _say_nothing
     named = None if recipe is None else str(recipe)
     asked = request(named, overrides, from_model=from_model, items=items, source=source if table is None else table)
     chosen = with_data(asked.recipe, source, _known_options(reading), table)
@@ -640,7 +641,7 @@ def evaluate(
         as_is=as_is,
         device=device,
         progress=verbose,
-        say=print if verbose else _say_nothing,
+        say=print_lines if verbose else _say_nothing,
     )
     return next(iter(evaluations.values())).means()
 

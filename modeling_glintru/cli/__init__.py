@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import sys
 from collections.abc import Callable
 from importlib import import_module
 from typing import Annotated, Any
@@ -13,6 +12,7 @@ from typer.core import TyperGroup
 
 from .._version import __version__
 from ..machine import is_main_process, leave, num_processes
+from ..terminal import print_error
 
 __all__ = ["VERBS", "app", "main"]
 
@@ -101,10 +101,10 @@ def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
             if debug or not _is_of_the_input(error):
                 raise
             if is_main_process():
-                print(f"glintru: {' '.join(_sentence(error).split())}", file=sys.stderr)
+                print_error(_sentence(error))
             raise typer.Exit(getattr(error, "exit_code", EXIT_BAD_INPUT)) from None
         except KeyboardInterrupt:
-            print("glintru: stopped", file=sys.stderr)
+            print_error("stopped")
             raise typer.Exit(130) from None
 
     return wrapped
