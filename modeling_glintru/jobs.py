@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import json
+import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +23,7 @@ from .data.prepared import with_everything
 from .data.reading import FILE_FORM
 from .data.sources import read_given_split
 from .data.summary import RECURRING
-from .errors import DataError, ModelFolderError, RecipeError, nearest_names
+from .errors import DataError, GlintRUError, ModelFolderError, RecipeError, nearest_names
 from .evaluation import (
     REFERENCE_TITLES,
     Evaluation,
@@ -518,6 +521,29 @@ class TrainedModel:
     temporary: Any = None
 
 
+# Options of the commands, in messages that both front doors raise, whose arguments have other names.
+ARGUMENTS = {"--data": "interactions", "--from": "from_model", "--item_titles": "titles", "--set": "settings"}
+
+
+def _named_for_python(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds to an error that names an option of a command which argument of `function` it is."""
+    arguments = inspect.signature(function).parameters
+
+    @functools.wraps(function)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except GlintRUError as error:
+            named = [option for option in re.findall(r"--\w+", str(error)) if ARGUMENTS.get(option) in arguments]
+            said = " and ".join(f"{option} is the argument {ARGUMENTS[option]}" for option in dict.fromkeys(named))
+            if said:
+                error.args = (f"{error} (in Python, {said})",)
+            raise
+
+    return wrapped
+
+
+@_named_for_python
 def train(
     interactions: Any = None,
     output_dir: str | PathLike[str] | None = None,
@@ -592,6 +618,7 @@ def train(
     return TrainedModel(Path(output_dir), result.model, data.processor, metrics, evaluations, temporary)
 
 
+@_named_for_python
 def evaluate(
     model: Any,
     interactions: Any = None,

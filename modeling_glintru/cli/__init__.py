@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 from collections.abc import Callable
 from importlib import import_module
@@ -40,7 +41,8 @@ class Verbs(TyperGroup):
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name not in VERBS:
-            return None
+            near = difflib.get_close_matches(cmd_name, VERBS, n=1)
+            ctx.fail(f"There is no command {cmd_name!r}" + (f"; did you mean {near[0]!r}?" if near else "."))
         verb = getattr(import_module(f".{cmd_name}", __name__), cmd_name)
         alone = typer.Typer(add_completion=False, rich_markup_mode=None)
         alone.command(cmd_name)(one_line_errors(verb))
