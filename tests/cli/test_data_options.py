@@ -164,7 +164,7 @@ def test_baskets_are_held_out_whole(glintru, tmp_path):
     assert "evaluated: 40 validation targets of 20 users, 60 test targets of 20 users" in " ".join(
         result.stdout.split()
     )
-    assert "test, 20 users with 60 targets: " in result.stdout
+    assert "Test, 20 users with 60 targets: " in result.stdout
     assert "On the test split (20 users with 60 targets)" in (out / "README.md").read_text()
     assert load_recipe(out / "recipe.yaml").data.hold_out == "basket"
     assert json.loads((out / "metrics.json").read_text())["data"]["ties"]["test"] == 0
