@@ -56,19 +56,19 @@ class TrainingDivergedError(GlintRUError):
     """The loss or a weight of a training is no longer a finite number."""
 
 
-def nearest_names(name: str, known: Iterable[str], count: int = 3) -> str:
+def nearest_names(name: str, known: Iterable[str], *, otherwise: str | None = None) -> str:
     """The end of a sentence, with its mark, that offers the nearest known names.
 
     Args:
         name: What was typed.
         known: What exists.
-        count: How many suggestions at most.
+        otherwise: What stands there when nothing is near; the whole list (`"known: a, b."`) where it is None.
 
     Returns:
-        `"did you mean 'a' or 'b'?"`, or the whole list (`"known: a, b."`) when nothing is near.
+        Such as `"did you mean 'a' or 'b'?"`, with three names at most.
     """
     known = sorted(known)
-    near = difflib.get_close_matches(name, known, n=count, cutoff=0.5)
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     if near:
         return "did you mean " + " or ".join(repr(n) for n in near) + "?"
-    return "known: " + ", ".join(known) + "."
+    return otherwise or "known: " + ", ".join(known) + "."

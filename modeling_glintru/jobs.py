@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import json
+import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +23,7 @@ from .data.prepared import with_everything
 from .data.reading import FILE_FORM
 from .data.sources import read_given_split
 from .data.summary import RECURRING
-from .errors import DataError, ModelFolderError, RecipeError, nearest_names
+from .errors import DataError, GlintRUError, ModelFolderError, RecipeError, nearest_names
 from .evaluation import (
     REFERENCE_TITLES,
     Evaluation,
@@ -61,6 +64,7 @@ from .recipe.resolve import (
     without_folders,
 )
 from .recipe.rule import describe
+from .terminal import print_lines
 from .training import TrainingResult, check_run_folder, save_model_folder
 from .training import train as train_weights
 from .training.folder import RunFolder, data_checksum, ranking_checksums, run_folder, run_identity
@@ -97,7 +101,7 @@ def read_data(data: DataRecipe, table: Any = None) -> Interactions:
     return load_source(data.source, **data.reading)
 
 
-def read_titles(data: DataRecipe, say: Say = print, interactions: Any = None) -> dict[Any, str] | None:
+def read_titles(data: DataRecipe, say: Say = print_lines, interactions: Any = None) -> dict[Any, str] | None:
     """The titles that a recipe names, or that stand beside its interactions; None where there are none.
 
     `interactions` is the table that takes the place of the recipe's source, where there is one.
@@ -135,7 +139,7 @@ def prepare_data(
     add_items: bool = False,
     time_gaps: bool = False,
     overwrite: bool = False,
-    say: Say = print,
+    say: Say = print_lines,
 ) -> PreparedData:
     """Reads, filters and splits the recipe's interactions, or opens them where they are prepared already.
 
@@ -268,7 +272,7 @@ def train_and_evaluate(
     refit: bool = False,
     given: Sequence[str] | None = None,
     progress: bool = True,
-    say: Say = print,
+    say: Say = print_lines,
 ) -> tuple[TrainingResult, PreparedData, dict[str, Evaluation]]:
     """Prepares, trains, evaluates on the test split and writes the model folder.
 
@@ -420,7 +424,7 @@ def evaluate_model(
     as_is: bool = False,
     device: str | None = None,
     progress: bool = True,
-    say: Say = print,
+    say: Say = print_lines,
 ) -> tuple[dict[str, Evaluation], dict[str, Any]]:
     """Measures a saved model on interactions, split as in its own recipe.
 
@@ -518,6 +522,29 @@ class TrainedModel:
     temporary: Any = None
 
 
+# Options of the commands, in messages that both front doors raise, whose arguments have other names.
+ARGUMENTS = {"--data": "interactions", "--from": "from_model", "--item_titles": "titles", "--set": "settings"}
+
+
+def _named_for_python(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds to an error that names an option of a command which argument of `function` it is."""
+    arguments = inspect.signature(function).parameters
+
+    @functools.wraps(function)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except GlintRUError as error:
+            named = [option for option in re.findall(r"--\w+", str(error)) if ARGUMENTS.get(option) in arguments]
+            said = " and ".join(f"{option} is the argument {ARGUMENTS[option]}" for option in dict.fromkeys(named))
+            if said:
+                error.args = (f"{error} (in Python, {said})",)
+            raise
+
+    return wrapped
+
+
+@_named_for_python
 def train(
     interactions: Any = None,
     output_dir: str | PathLike[str] | None = None,
@@ -562,7 +589,7 @@ def train(
     """
     overrides = _overrides(settings, seed, model)
     source, table = _source_or_table(interactions)
-    say = print if verbose else _say_nothing
+    say = print_lines if verbose else _say_nothing
     named = None if recipe is None else str(recipe)
     asked = request(named, overrides, from_model=from_model, items=items, source=source if table is None else table)
     chosen = with_data(asked.recipe, source, _known_options(reading), table)
@@ -592,6 +619,7 @@ def train(
     return TrainedModel(Path(output_dir), result.model, data.processor, metrics, evaluations, temporary)
 
 
+@_named_for_python
 def evaluate(
     model: Any,
     interactions: Any = None,
@@ -641,7 +669,7 @@ def evaluate(
         as_is=as_is,
         device=device,
         progress=verbose,
-        say=print if verbose else _say_nothing,
+        say=print_lines if verbose else _say_nothing,
     )
     return next(iter(evaluations.values())).means()
 

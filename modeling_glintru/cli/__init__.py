@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
-import sys
 from collections.abc import Callable
 from importlib import import_module
 from typing import Annotated, Any
@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from .._version import __version__
 from ..machine import is_main_process, leave, num_processes
+from ..terminal import print_error
 
 __all__ = ["VERBS", "app", "main"]
 
@@ -40,7 +41,8 @@ class Verbs(TyperGroup):
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name not in VERBS:
-            return None
+            near = difflib.get_close_matches(cmd_name, VERBS, n=1)
+            ctx.fail(f"There is no command {cmd_name!r}" + (f"; did you mean {near[0]!r}?" if near else "."))
         verb = getattr(import_module(f".{cmd_name}", __name__), cmd_name)
         alone = typer.Typer(add_completion=False, rich_markup_mode=None)
         alone.command(cmd_name)(one_line_errors(verb))
@@ -101,10 +103,10 @@ def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
             if debug or not _is_of_the_input(error):
                 raise
             if is_main_process():
-                print(f"glintru: {' '.join(_sentence(error).split())}", file=sys.stderr)
+                print_error(_sentence(error))
             raise typer.Exit(getattr(error, "exit_code", EXIT_BAD_INPUT)) from None
         except KeyboardInterrupt:
-            print("glintru: stopped", file=sys.stderr)
+            print_error("stopped")
             raise typer.Exit(130) from None
 
     return wrapped

@@ -58,6 +58,7 @@ def compare(
     from ..comparison import declare, run_comparison
     from ..comparison.compare import check_options
     from ..errors import RecipeError
+    from ..terminal import print_lines
 
     check_options(workers, max_minutes)
     if data is None and not split_files:
@@ -73,7 +74,14 @@ def compare(
         seeds=[int(text) for text in texts],
         search=search,
         space=space,
+        say=print_lines,
     )
     run_comparison(
-        comparison, output_dir, workers=workers, max_minutes=max_minutes, retry_failed=retry_failed, dry_run=dry_run
+        comparison,
+        output_dir,
+        workers=workers,
+        max_minutes=max_minutes,
+        retry_failed=retry_failed,
+        dry_run=dry_run,
+        say=print_lines,
     )

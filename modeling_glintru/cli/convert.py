@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from ..terminal import print_lines
+
 
 def convert(
     checkpoint: Annotated[
@@ -30,7 +32,7 @@ def convert(
     """
     from ..hub.convert import convert
     from ..models.processing_glintru import GlintRUProcessor
-    from .printing import loading_lines
+    from .printing import print_loading_lines
 
     model = convert(
         checkpoint,
@@ -40,8 +42,8 @@ def convert(
         max_length=max_length,
     )
     config, processor = model.config, GlintRUProcessor.from_pretrained(output_dir)
-    print(
+    print_lines(
         f"GLINT-RU of width {config.hidden_size} with {config.num_attention_heads} heads, {len(processor)} items, "
-        f"histories of up to {processor.max_length} items\n\n"
-        f"The model is in {output_dir}. Load it with\n\n{loading_lines(str(output_dir), list(processor.item_ids[:3]))}"
+        f"histories of up to {processor.max_length} items"
     )
+    print_loading_lines(str(output_dir), list(processor.item_ids[:3]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +13,7 @@ import typer
 from ..data.reading import ReadingOptions
 from ..errors import DataError
 from ..recipe import GivenSplit
+from ..terminal import print_lines
 from .options import DataOption, DeviceOption, JsonOption, SetOption, TrustOption, trust, with_options_of
 from .printing import print_evaluations
 
@@ -63,7 +65,7 @@ def evaluate(
     found = {}
     for model in models:
         if len(models) > 1 and not as_json:
-            print(f"Model     {model}")
+            print_lines(f"Model     {model}")
         found[model] = evaluate_model(
             model,
             lambda trained: with_data(
@@ -73,7 +75,7 @@ def evaluate(
             as_is=as_is,
             device=device,
             progress=not quiet and not as_json,
-            say=_to_stderr if as_json else print,
+            say=partial(print_lines, file=sys.stderr if as_json else None),
         )
     metrics = {model: numbers for model, (_, numbers) in found.items()}
     measured = {model: next(iter(evaluations.values())) for model, (evaluations, _) in found.items()}
@@ -85,29 +87,28 @@ def evaluate(
         print(json.dumps(whole, indent=2))
         return
     seen = any(numbers["trained_on_targets"] for numbers in metrics.values())
-    mark = f" ({'A' if len(models) > 1 else 'THE'} MODEL WAS TRAINED ON SOME OF THESE TARGETS)" if seen else ""
+    mark = f"\n{'A' if len(models) > 1 else 'THE'} MODEL WAS TRAINED ON SOME OF THESE TARGETS" if seen else ""
     if len(models) == 1:
         print_evaluations(found[models[0]][0], split, mark)
     else:
-        _print_differences(measured, differences, f"{split}{mark}")
+        _print_differences(measured, differences, split, mark)
 
 
-def _print_differences(measured: dict[str, Any], differences: dict[str, Any], title: str) -> None:
+def _print_differences(measured: dict[str, Any], differences: dict[str, Any], split: str, mark: str) -> None:
     """Each model's metrics in the ranking that is served, and the paired differences to the first."""
     from ..evaluation import format_table
 
     first = next(iter(measured.values()))
     tables = {model: evaluation.table() for model, evaluation in measured.items()}
-    served = "past items ranked too" if first.main.endswith("_with_history") else "the user's past items left out"
-    print(f"\n{title}, {first.num_users:,} users, all items ranked, {served}; 95 % intervals\n")
-    print(format_table(tables, first.headline, width=80) + "\n")
+    served = "past items too" if first.main.endswith("_with_history") else "past items left out"
+    title = f"{split.capitalize()}, {first.num_users:,} users: all items ranked, {served}; 95 % intervals{mark}"
+    print_lines(f"\n{title}\n\n{format_table(tables, first.headline)}\n")
     for model, entry in differences.items():
         bounds = f"[{entry['low']:+.4f}, {entry['high']:+.4f}]"
-        print(
+        print_lines(
             f"{model} minus {entry['to']}:\n  {entry['metric'].upper()} {entry['value']:+.4f} {bounds}, {entry['is']}"
         )
-    print("\nDifferences are paired, over the same users; better or worse only where the\ninterval excludes zero.")
-
-
-def _to_stderr(text: str) -> None:
-    print(text, file=sys.stderr)
+    print_lines(
+        "\nDifferences are paired, over the same users; a model is better or worse only where the interval excludes "
+        "zero."
+    )

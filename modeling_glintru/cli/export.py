@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ..errors import DataError
+from ..terminal import print_lines
 from .options import ModelArgument, OverwriteOption
 
 
@@ -33,5 +34,5 @@ def export(
         raise DataError(f"--to must be onnx, but got {to!r}")
     differences = export_onnx(*load_model_folder(model), output, top_k=top_k, overwrite=overwrite)
     for name, difference in differences.items():
-        print(f"{output / name}: differs from torch by {difference:.1e} at most on random histories")
-    print("docs/onnx.md shows how to serve it with numpy and onnxruntime alone")
+        print_lines(f"{output / name}: differs from torch by {difference:.1e} at most on random histories")
+    print_lines("docs/onnx.md shows how to serve it with numpy and onnxruntime alone")

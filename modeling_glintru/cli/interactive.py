@@ -7,6 +7,7 @@ import itertools
 from typing import Any
 
 from ..models.configuration_glintru import GlintRUError
+from ..terminal import print_lines, printable
 from .item_files import parse_item_id, read_filters
 
 CHOICES = 20  # how many titles are offered at most
@@ -41,15 +42,15 @@ def recommend_interactively(
             continue
         if line == "undo":
             try:
-                print(f"Without {_name(processor, session.undo())}: {_items(len(session.clicks))}")
+                print_lines(f"Without {_name(processor, session.undo())}: {_items(len(session.clicks))}")
             except GlintRUError as error:
-                print(f"{error}")
+                print_lines(f"{error}")
             continue
         chosen = _choose(processor, titles.find(line), line)
         if chosen is not None:
             items = session.click(chosen)
-            print(f"{_name(processor, chosen)}, {_items(len(session.clicks))}. Next:")
-            print(recommendation_table(Recommendation(items, 0)))
+            print_lines(f"{_name(processor, chosen)}, {_items(len(session.clicks))}. Next:")
+            print_lines(recommendation_table(Recommendation(items, 0)))
 
 
 class TitleIndex:
@@ -81,12 +82,12 @@ class TitleIndex:
 
 def _choose(processor: Any, found: list[Any], line: str) -> Any:
     if not found:
-        print(f"No item has the id {line!r}, and no title begins with it.")
+        print_lines(f"No item has the id {line!r}, and no title begins with it.")
         return None
     if len(found) == 1:
         return found[0]
     for number, raw in enumerate(found[:CHOICES], 1):
-        print(f"{number:>3}  {_name(processor, raw)}")
+        print_lines(f"{number:>3}  {_name(processor, raw)}")
     if len(found) > CHOICES:
         print("     and more: type more of the title to see them")
     answer = _ask(f"Which one, 1 to {min(len(found), CHOICES)}? ")
@@ -106,7 +107,7 @@ def _ask(prompt: str) -> str | None:
 
 def _name(processor: Any, raw: Any) -> str:
     title = processor.title(raw)
-    return f"{raw}" if title is None else f"{title} ({raw})"
+    return printable(raw if title is None else f"{title} ({raw})")
 
 
 def _items(count: int) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..errors import DataError, GlintRUError
 from ..machine import expanded
+from ..terminal import print_lines
 
 
 def read_filters(allowed: str | None, exclude: str | None, item_column: str | None, processor: Any) -> dict[str, Any]:
@@ -47,7 +48,7 @@ def _item_set(option: str, file: str, item_column: str | None, processor: Any) -
             "recommend"
         )
     if unknown:
-        print(f"{option} {name}: {unknown:,} of {len(indices):,} items are unknown to the model", file=sys.stderr)
+        print_lines(f"{option} {name}: {unknown:,} of {len(indices):,} items are unknown to the model", sys.stderr)
     return ItemSet(processor, mask[1:])
 
 

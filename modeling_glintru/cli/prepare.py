@@ -9,6 +9,7 @@ import typer
 
 from ..data.reading import ReadingOptions
 from ..recipe import GivenSplit
+from ..terminal import print_lines
 from .options import (
     DataOption,
     OverwriteOption,
@@ -50,7 +51,7 @@ def prepare(
     options = {**split_files, **reading, "item_titles": item_titles, "title_column": title_column}
     chosen = asked_for(recipe, all_overrides(changes), data, options).recipe
     prepare_data(chosen, output_dir, overwrite=overwrite)
-    print(f"Written to {output_dir}; train on it with --data {output_dir}")
+    print_lines(f"The prepared data is in {output_dir}. Train on it with --data {output_dir}")
     if push_to_hub is not None:
         result = push_data(chosen.data, push_to_hub, private=not public)
-        print(f"Uploaded to {result.url}; train on it with --data {result.repo_id}")
+        print_lines(f"The interactions are at {result.url}. Train on them with --data {result.repo_id}")

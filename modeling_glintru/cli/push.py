@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ..terminal import print_lines
 from .options import TrustOption, trust
 
 
@@ -31,10 +32,10 @@ def push(
 
     trust(str(folder), trust_remote_code)
     if dry_run:
-        print(plan_push(folder, repo).describe())
+        print_lines(plan_push(folder, repo).describe())
         return
     result = push_folder(folder, repo, private=private or None, revision=revision, overwrite_card=overwrite_card)
     changed = ", ".join(result.changed) or "nothing, all of it was there already"
-    print(f"Changed: {changed}\n{result.url} at {result.commit}")
+    print_lines(f"Changed: {changed}\n{result.url} at {result.commit}")
     if result.kept_card:
-        print("README.md was edited on the Hub and stays as it is there; --overwrite_card replaces it")
+        print_lines("README.md was edited on the Hub and stays as it is there; --overwrite_card replaces it")

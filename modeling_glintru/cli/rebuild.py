@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ..errors import StoreError
+from ..terminal import print_lines
 from .options import DeviceOption, ModelArgument
 
 
@@ -37,4 +38,6 @@ def rebuild(
         report = rebuild_all(recommender, progress=not quiet)
         if drop_old:
             states.keep_only(recommender.step.fingerprint)
-    print(f"Rebuilt {report.users:,} users from {report.events:,} events; {report.overtaken:,} were written meanwhile")
+    print_lines(
+        f"Rebuilt {report.users:,} users from {report.events:,} events; {report.overtaken:,} were written meanwhile."
+    )

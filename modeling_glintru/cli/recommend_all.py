@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from ..terminal import print_lines
 from .item_files import read_filters
 from .printing import print_notes
 
@@ -63,15 +64,15 @@ def recommend_everyone(
             done += len(items)
             bar.update(len(items))
     seconds = time.perf_counter() - started
-    print(f"{len(users):,} users in {seconds:.1f} s ({len(users) / seconds:,.0f} a second), written to {output}")
+    print_lines(f"{len(users):,} users in {seconds:.1f} s ({len(users) / seconds:,.0f} a second), written to {output}")
     if users.num_unknown_items:
         total = users.num_unknown_items + len(users.items)
-        print(
+        print_lines(
             f"{users.num_unknown_items:,} of {total:,} interactions are with items that are unknown to the model; they "
             "were left out"
         )
     if cold.any():
-        print(
+        print_lines(
             f"Users without an item that the model knows: {int(cold.sum()):,}; they got the most popular items, "
             "with cold_start and the score 0"
         )

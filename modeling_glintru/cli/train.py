@@ -10,6 +10,7 @@ import typer
 from ..data.reading import ReadingOptions
 from ..machine import is_main_process
 from ..recipe import GivenSplit
+from ..terminal import print_lines
 from .options import (
     DataOption,
     OverwriteOption,
@@ -23,7 +24,7 @@ from .options import (
     trust,
     with_options_of,
 )
-from .printing import loading_lines, print_evaluations, print_recommendation
+from .printing import print_evaluations, print_loading_lines, print_recommendation
 
 
 @with_options_of(GivenSplit, into="split_files")
@@ -105,25 +106,26 @@ def train(
     if not is_main_process():
         return
     run = result.summary()
-    print(
-        f"\nTrained {run['epochs']:.4g} epochs in {run['seconds']:.0f} s ({run['seconds_per_epoch']:.1f} s each), "
-        f"kept epoch {run['best_epoch']:g}; {run['num_parameters']:,} parameters"
+    print_lines(
+        f"\nTrained {run['epochs']:.4g} epochs in {run['seconds']:.0f} s ({run['seconds_per_epoch']:.1f} s each). "
+        f"The weights are those of epoch {run['best_epoch']:g}, the best on validation; the model has "
+        f"{run['num_parameters']:,} parameters."
     )
     _print_ending(result, output_dir)
     print_evaluations(evaluations, "test")
     _print_examples(result.model, prepared)
-    _print_loading_lines(output_dir, prepared)
+    print_loading_lines(str(output_dir), prepared.processor.decode(prepared.dataset["test"][0]["item_ids"][-3:]))
 
 
 def _print_ending(result: Any, output_dir: Path) -> None:
     if result.refit is not None:
-        print(
-            "The figures below were measured on a model trained without the held-out items; the weights in the folder\n"
+        print_lines(
+            "The figures below were measured on a model trained without the held-out items; the weights in the folder "
             f"were then trained once more on everything: {result.refit['num_interactions']:,} interactions, "
-            f"{result.refit['epochs']} epochs, {result.refit['seconds']:.0f} s"
+            f"{result.refit['epochs']} epochs, {result.refit['seconds']:.0f} s."
         )
     if result.stopped is not None and (output_dir / "checkpoints").is_dir():
-        print(f"The {result.stopped.during} is not finished: the same command with --resume goes on")
+        print_lines(f"The {result.stopped.during} is not finished: the same command with --resume goes on with it.")
 
 
 def _print_examples(model: Any, prepared: Any, count: int = 3) -> None:
@@ -134,8 +136,3 @@ def _print_examples(model: Any, prepared: Any, count: int = 3) -> None:
     histories = [prepared.processor.decode(row["item_ids"]) for row in rows]
     for row, history, found in zip(rows, histories, recommender.recommend(histories, 5), strict=True):
         print_recommendation(prepared.processor, row["user_id"], history, found, as_json=False)
-
-
-def _print_loading_lines(output_dir: Path, prepared: Any) -> None:
-    history = prepared.processor.decode(prepared.dataset["test"][0]["item_ids"][-3:])
-    print(f"\nThe model is in {output_dir}. Load it with\n\n{loading_lines(str(output_dir), history)}")

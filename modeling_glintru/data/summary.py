@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..terminal import printable
 from .filtering import exact_copies
 from .histories import arrow_view, flat_histories, iterate_flat_histories
 from .interactions import Interactions
@@ -100,17 +101,19 @@ def describe(s: Mapping[str, Any], recommend_seen: bool) -> str:
                 f"({unknown['interactions']:,} interactions)"
             )
         lines.append(left_out)
-    lines += [f"Note      {note}" for note in [*s.get("notes", []), *note_on_ties(s.get("ties", {}))]]
+    lines += [f"Note      {printable(note)}" for note in [*s.get("notes", []), *note_on_ties(s.get("ties", {}))]]
     lines.append(
         f"Split     {s['split']}: {s['train_histories']:,} training histories with {s['train_interactions']:,} "
         f"interactions; evaluated: {_targets(s, 'validation')}, {_targets(s, 'test')}"
     )
     new = s.get("new_to_model", {"items": 0})
     if new["items"]:
-        lines.append(f"New items {new['items']:,} that the model did not know ({new['interactions']:,} interactions)")
+        lines.append(
+            f"New       {new['items']:,} items that the model did not know ({new['interactions']:,} interactions)"
+        )
     if shares := s.get("recurring_targets"):
         lines.append(
-            f"Recurring {shares['train']:.1%} of the training targets stood in the history before (test: "
+            f"Repeated  {shares['train']:.1%} of the training targets stood in the history before (test: "
             f"{shares['test']:.1%}): past items are {'' if recommend_seen else 'not '}recommended again"
         )
     cold = s["validation_cold_targets"], s["test_cold_targets"]

@@ -14,6 +14,7 @@ import numpy as np
 
 from .._version import __version__
 from ..errors import DataError
+from ..terminal import WIDTH, printable
 from ..whole_files import whole_file
 from .evaluate import Evaluation, MetricTable
 from .metrics import bootstrap_interval, per_user_metrics
@@ -28,6 +29,7 @@ __all__ = [
     "write_metrics_json",
 ]
 
+NAME_WIDTH = 30  # of a model in a table
 # The names of the reference models as they are printed.
 REFERENCE_TITLES = {
     "popularity": "popularity",
@@ -139,17 +141,19 @@ def format_table(
     metrics: Sequence[str] = ("ndcg@10", "hr@10", "mrr@10"),
     *,
     title: str | None = None,
-    width: int = 100,
+    width: int = WIDTH,
 ) -> str:
     """A table of plain text: a row for each model, and a column for each metric with its interval.
 
     Args:
         rows: Metric tables by the model's name, in the order to print.
-        metrics: Columns; those that do not fit side by side follow in a second block.
+        metrics: Columns; those that do not fit side by side follow in another block.
         title: A line above the table.
-        width: Longest line in characters, but the names and one column are always printed.
+        width: Longest line in characters, but the names and one column are always printed. Of a long name, such as a
+            path, the end is printed.
     """
-    names = _aligned(["model", *rows])
+    ends = (name if len(name) <= NAME_WIDTH else "…" + name[1 - NAME_WIDTH :] for name in map(printable, rows))
+    names = _aligned(["model", *ends])
     columns = [_aligned([metric.upper(), *(_cell(table.get(metric)) for table in rows.values())]) for metric in metrics]
     blocks = [[names]]
     for column in columns:
@@ -170,7 +174,11 @@ def _aligned(cells: list[str]) -> list[str]:
 
 
 def _cell(entry: Mapping[str, float] | None) -> str:
-    return "-" if entry is None else f"{entry['value']:.4f} [{entry['low']:.4f}, {entry['high']:.4f}]"
+    """Without the zeros before the points of the interval, so that three metrics fit side by side."""
+    if entry is None:
+        return "-"
+    low, high = (f"{entry[end]:.4f}".removeprefix("0") for end in ("low", "high"))
+    return f"{entry['value']:.4f} [{low}, {high}]"
 
 
 def _plain(value: Any) -> Any:

@@ -136,8 +136,9 @@ def find_key(text: str, model: str) -> tuple[str, str]:
     if len(found) > 1:
         raise RecipeError(f"The key {text!r} is in more than one section; write {' or '.join(map('.'.join, found))}.")
     if not found:
-        known = {".".join(filter(None, key)) if within else key[1] for key in keys}
-        raise RecipeError(f"There is no recipe key {text!r}; {nearest_names(text, known)}")
+        known = {".".join(key) for key in keys if key[0]} if within else {*PLAIN_NAMES, *(name for _, name in keys)}
+        advice = nearest_names(text, known, otherwise="glintru train --set help lists all of them.")
+        raise RecipeError(f"There is no recipe key {text!r}; {advice}")
     return found[0]
 
 

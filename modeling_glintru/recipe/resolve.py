@@ -31,6 +31,7 @@ from . import (
     flat_loss,
     load_recipe,
     model_section,
+    shown,
 )
 from .rule import Choice, DataShape, blank_recipe, data_shape, preset
 
@@ -317,7 +318,7 @@ def trained_on(trained: Recipe, recipe: Recipe) -> str | None:
 def plan(recipe: Recipe) -> str:
     """What a run is about to do, for people."""
     training = recipe.training
-    model = ", ".join(f"{key} {value}" for key, value in {**recipe.model, **flat_loss(recipe.loss)}.items())
+    model = ", ".join(f"{key} {shown(value)}" for key, value in {**recipe.model, **flat_loss(recipe.loss)}.items())
     rows = MODELS[recipe.model_name].training_examples
     batch = f"{training.train_batch_size} {rows}" if training.train_batch_targets is None else rows
     targets = "" if training.train_batch_targets is None else f", {training.train_batch_targets} targets"

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from ..data import PreparedData
 from ..machine import is_main_process
 from ..recipe import Recipe, find_model_recipe
+from ..terminal import print_lines
 from .folder import refit_folder
 from .run import TrainingResult, train
 from .start import Start
@@ -45,7 +46,7 @@ def refit(
     resume: bool = False,
     interruptions: Interruptions | None = None,
     progress: bool = True,
-    say: Callable[[str], None] = print,
+    say: Callable[[str], None] = print_lines,
 ) -> Refit:
     """Trains once more from the same beginning (seed, start model, settings), for as many epochs as were kept.
 
@@ -86,7 +87,7 @@ def refit(
 
 
 def refit_in_time(
-    measured: TrainingResult, *args: Any, say: Callable[[str], None] = print, **options: Any
+    measured: TrainingResult, *args: Any, say: Callable[[str], None] = print_lines, **options: Any
 ) -> tuple[TrainingResult, Refit | None]:
     """`refit` within the time limit; arguments as there.
 

@@ -31,6 +31,7 @@ from ..errors import ModelFolderError, RecipeError
 from ..machine import is_main_process, keep_freed_memory, processor_name
 from ..models.auto import MODELS
 from ..recipe import NEW_WEIGHTS, Recipe, TrainingRecipe
+from ..terminal import print_lines
 from .checkpoint import WRITING, RunTrainer, has_checkpoints, newest_checkpoint, remove_other_checkpoints
 from .cooccurrence import NeighborSmoothing, near_pairs, neighbors, start_from_cooccurrence
 from .folder import CHECKPOINTS, REFIT
@@ -164,7 +165,7 @@ def train(
     interruptions: Interruptions | None = None,
     keep_best: bool = False,
     progress: bool = True,
-    say: Callable[[str], None] = print,
+    say: Callable[[str], None] = print_lines,
 ) -> TrainingResult:
     """Trains a new model, or that of `start`, as the recipe says; the epoch is chosen on the validation split.
 

@@ -53,7 +53,7 @@ def test_the_table_is_readable(models, glintru, monkeypatch):
     printed = glintru("evaluate", "ours", "sasrec", "--data", "mine.csv", "--quiet").stdout
     assert "sasrec minus ours:" in printed and "80 users" in printed
     table_lines = printed.partition("95 % intervals\n")[2].splitlines()
-    assert max(map(len, table_lines)) <= 100
+    assert max(map(len, table_lines)) <= 80
 
 
 def test_models_of_other_splits_are_refused(models, glintru):

@@ -33,6 +33,15 @@ def test_what_needs_no_model_imports_none(option):
         assert f"  {verb}" in done.stdout
 
 
+def test_a_misspelt_command_or_key_is_told_the_nearest(glintru, tmp_path):
+    wrong = glintru("trian", "--data", "interactions.csv")
+    assert wrong.exit_code == 2 and "no command 'trian'; did you mean 'train'?" in wrong.output
+    assert "There is no command 'xyz'." in glintru("xyz").output
+    words = ("train", "--recipe", "demo", "--output_dir", tmp_path / "out", "--set")
+    assert "did you mean 'epochs' or " in glintru(*words, "epoch=1").stderr
+    assert "--set help lists all of them" in glintru(*words, "xyzxyz=1").stderr
+
+
 def test_an_import_makes_the_auto_classes_know_the_models():
     code = "import modeling_glintru; from transformers import AutoConfig; "
     code += "print(AutoConfig.for_model('glintru').hidden_size)"

@@ -30,7 +30,7 @@ def test_a_table_with_named_columns_and_titles(table, glintru, tmp_path):
     result = glintru(*words, "--item_titles", table / "catalogue.parquet")
     assert result.exit_code == 0, result.output
     assert "user = 'who', item = 'what', time = 'when'" in result.stdout
-    assert result.stdout.rstrip().endswith(f"train on it with --data {out}")
+    assert " ".join(result.stdout.split()).endswith(f"Train on it with --data {out}")
     prepared = load_prepared(out)
     assert prepared.summary["users"] == 60 == prepared.dataset["test"].num_rows
     raw = prepared.processor.raw_id(1)

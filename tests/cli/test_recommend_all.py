@@ -19,7 +19,7 @@ def test_all_users_of_a_table(demo, glintru, tmp_path):
     words = ("recommend", folder, "--data", tmp_path / "log.parquet", "--all", "--top_k", 5)
     result = glintru(*words, "--output", file)
     assert result.exit_code == 0, result.output
-    assert f"written to {file}" in result.stdout and "Recommending" in result.stderr
+    assert f"written to {file}" in " ".join(result.stdout.split()) and "Recommending" in result.stderr
     assert "1 of" in result.stdout
     assert "Users without an item that the model knows: 1; they got the most popular items" in result.stdout
     found = [json.loads(line) for line in file.read_text().splitlines()]

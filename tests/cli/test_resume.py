@@ -28,7 +28,7 @@ def stopped(glintru, tmp_path):
     result = glintru(*DEMO, tmp_path / "out", *AT_ONCE)
     assert result.exit_code == 0, result.output
     assert "Stopped   by --max_minutes after 0.0345 of 2 epochs: epoch 0.03 is kept\n" in result.stdout
-    assert "The training is not finished: the same command with --resume goes on\n" in result.stdout
+    assert "The training is not finished: the same command with --resume goes on with it.\n" in result.stdout
     return tmp_path / "out"
 
 

@@ -96,7 +96,7 @@ def test_unknown_items_are_added_behind_the_known_ones(tmp_path):
     assert prepared.dataset["test"][0] == {"user_id": "a", "item_ids": [2, 4, 1], "target": 3}
     assert prepared.summary["new_to_model"] == {"interactions": 6, "items": 2}
     assert prepared.summary["dropped"]["interactions"] == 0
-    assert "New items 2 that the model did not know (6 interactions)" in prepared.describe()
+    assert "New       2 items that the model did not know (6 interactions)" in prepared.describe()
     prepare(read, tmp_path / "out", processor=processor, add_items=True)
     assert load_prepared(tmp_path / "out").processor.item_ids == ("z", "x", "a", "b")
 

@@ -240,7 +240,7 @@ def test_a_recipe_by_name(tmp_path):
 
 def test_bad_input_of_train_and_evaluate(folder, recommender, tmp_path):
     quiet = {"verbose": False}
-    with pytest.raises(RecipeError, match="no recipe key 'epoch'"):
+    with pytest.raises(RecipeError, match="no recipe key 'epoch'; did you mean 'epochs'"):
         train(FRAME, settings={"epoch": 3}, **quiet)
     with pytest.raises(RecipeError, match="no option 'user' for reading interactions; did you mean 'user_column'"):
         train(FRAME, user="visitor", **quiet)
@@ -248,8 +248,10 @@ def test_bad_input_of_train_and_evaluate(folder, recommender, tmp_path):
         train(FRAME, settings={"hidden_size": object()}, **quiet)
     with pytest.raises(DataError, match="give one of the two"):
         train(FRAME, train_data="train.csv", test_data="test.csv", **quiet)
-    with pytest.raises(DataError, match="needs interactions"):
+    with pytest.raises(DataError, match=r"needs interactions: .* \(in Python, --data is the argument interactions\)"):
         train(**quiet)
+    with pytest.raises(RecipeError, match=r"--from MODEL too \(in Python, --from is the argument from_model\)"):
+        train(FRAME, items="add", **quiet)
     with pytest.raises(DataError, match="cannot be read from a int"):
         train(5, **quiet)
     with pytest.raises(DataError, match="column of titles"):
