@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip install --quiet --no-input --disable-pip-version-check -c constraints.txt $(PIP_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test docs lint types format house clean
+.PHONY: help install demo test attack docs lint types format house clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ demo: $(STAMP)  ## Train on MovieLens-100K, evaluate, recommend for three people
 # of the other, while tests of one file, which share what they train, stay together as long as possible.
 test: $(STAMP)  ## Run all tests
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+
+attack: $(STAMP)  ## The attacks of tests/attack, with many more tries
+	GLINTRU_ATTACK_TRIES=3000 HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/attack
 
 docs: $(STAMP)  ## Build the API reference into docs/_build, without warnings
 	$(BIN)/python -m sphinx --fresh-env --fail-on-warning --keep-going --quiet docs docs/_build

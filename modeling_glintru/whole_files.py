@@ -162,9 +162,21 @@ def checksum(path: Path) -> list[int]:
 def exchange(first: Path, second: Path) -> None:
     """Exchanges the names of two folders: in one step on Linux, elsewhere in three.
 
+    A process whose current folder is in `first` stays at the same path, which is then in the other folder.
+
     Raises:
         OSError: One of them cannot be moved, such as the place where another file system begins.
     """
+    here = None
+    with suppress(FileNotFoundError):  # the current folder was removed
+        here = Path.cwd()
+    _exchange(first, second)
+    if here is not None and here.is_relative_to(first.resolve()):
+        with suppress(OSError):  # there is no such path in the other folder
+            os.chdir(here)
+
+
+def _exchange(first: Path, second: Path) -> None:
     libc = ctypes.CDLL(None, use_errno=True) if os.name == "posix" else None
     if hasattr(libc, "renameat2"):
         assert libc is not None

@@ -117,7 +117,15 @@ def _is_of_the_input(error: Exception) -> bool:
 
     from ..errors import GlintRUError
 
-    return isinstance(error, (GlintRUError, StrictDataclassError, OSError))
+    return isinstance(error, (GlintRUError, StrictDataclassError, OSError)) or _is_out_of_memory(error)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """NumPy's and Python's own error, and those of PyTorch for a processor and for a GPU."""
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError)
+        and any(words in str(error) for words in ("not enough memory", "can't allocate memory", "out of memory"))
+    )
 
 
 def _sentence(error: Exception) -> str:
@@ -125,6 +133,11 @@ def _sentence(error: Exception) -> str:
 
     if isinstance(error, StrictDataclassError) and error.__cause__:
         return str(error.__cause__)
+    if _is_out_of_memory(error):
+        return (
+            f"there is not enough memory ({str(error)[:100] or 'no more is given'}): try a smaller train_batch_size, "
+            "eval_batch_size, max_length or hidden_size, a --top_k that is smaller, or less data"
+        )
     if isinstance(error, OSError) and error.filename and error.strerror:
         return f"{error.filename}: {error.strerror}"
     return str(error)

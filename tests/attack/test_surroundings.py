@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import pwd
 
+import numpy as np
 import pytest
+import torch
 
 from modeling_glintru.data import load_source, synthetic_interactions
 from modeling_glintru.errors import DataError, RecipeError
@@ -60,3 +62,23 @@ def test_arguments_that_are_not_utf_8(glintru, tmp_path):
 def test_a_limit_that_is_none(minutes, tmp_path):
     with pytest.raises(RecipeError, match="must be above 0"):
         train(synthetic_interactions().frame, tmp_path / "model", max_minutes=minutes)
+
+
+def allocate_with_torch() -> None:
+    torch.empty(2**60)
+
+
+def allocate_with_numpy() -> None:
+    np.empty(2**58)
+
+
+def allocate_with_python() -> None:
+    raise MemoryError
+
+
+@pytest.mark.parametrize("allocate", [allocate_with_torch, allocate_with_numpy, allocate_with_python])
+def test_too_little_memory(glintru, monkeypatch, tmp_path, allocate):
+    monkeypatch.setattr("modeling_glintru.jobs.prepare_data", lambda *args, **kwargs: allocate())
+    result = glintru("train", "--recipe", "demo", "--output_dir", tmp_path / "model")
+    assert result.exit_code == 2 and "there is not enough memory (" in result.stderr
+    assert result.stderr.count("\n") == 1 and "smaller train_batch_size" in result.stderr

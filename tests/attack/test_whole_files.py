@@ -226,3 +226,14 @@ def test_two_folders_are_exchanged(tmp_path, monkeypatch, known):
     exchange(tmp_path / "a", tmp_path / "b")
     assert os.listdir(tmp_path / "a") == ["b"] and os.listdir(tmp_path / "b") == ["a"]
     assert sorted(os.listdir(tmp_path)) == ["a", "b"]
+
+
+def test_a_run_into_the_current_folder(tmp_path, monkeypatch):
+    save_model(tmp_path / "new", 1)
+    (tmp_path / "model").mkdir()
+    monkeypatch.chdir(tmp_path / "model")
+    for _ in range(2):
+        with run_folder(Path(), {"run": 1}, resume=False) as run:
+            shutil.copytree(tmp_path / "new", run.results)
+        assert weight(Path()) == weight(tmp_path / "model") == weight(tmp_path / "new")
+        assert Path.cwd() == tmp_path / "model"
