@@ -77,7 +77,8 @@ def test_the_command_and_training_from_it(glintru, hub, tmp_path):
     words = ("prepare", "--data", table, "--item_titles", tmp_path / "items.csv", "--output_dir", tmp_path / "prepared")
     result = glintru(*words, "--push_to_hub", "ann/clicks")
     assert result.exit_code == 0, result.output
-    assert f"Uploaded to {hub.url}/datasets/ann/clicks; train on it with --data ann/clicks" in result.stdout
+    said = f"The interactions are at {hub.url}/datasets/ann/clicks. Train on them with --data ann/clicks"
+    assert said in " ".join(result.stdout.split())
     files = hub.repo("ann/clicks", "dataset").files()
     assert not [path for path, data in files.items() if str(tmp_path).encode() in data]
     words = ("--recipe", "demo", "--data", "ann/clicks", "--set", "num_train_epochs=1", "--quiet")

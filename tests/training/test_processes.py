@@ -137,7 +137,7 @@ def test_two_processes_train_as_one(tmp_path):
     assert stopped.stdout.count("Stopped   by --max_minutes after") == stopped.stdout.count("Refit     none") == 1
     assert (tmp_path / "two" / "model.safetensors").is_file()
     done = launch(2, *command, tmp_path / "two", "--resume")
-    assert done.stdout.count("goes on from checkpoint-1\n") == done.stdout.count("test, 800 users") / 2 == 1
+    assert done.stdout.count("goes on from checkpoint-1\n") == done.stdout.count("Test, 800 users") / 2 == 1
     one, two = log(tmp_path / "one"), log(tmp_path / "two")
     assert len(one) == len(two) > 34
     for first, second in zip(one, two, strict=True):

@@ -237,7 +237,7 @@ def test_a_checkpoint_of_an_earlier_version_is_refused(data, stopped_at, tmp_pat
     del own["ended"]  # which earlier versions did not write
     file.write_text(json.dumps(own), encoding="utf-8")
     sums = json.loads((newest / "files.json").read_text(encoding="utf-8"))
-    (newest / "files.json").write_text(json.dumps(sums | {file.name: checkpoint._fingerprint(file)}), encoding="utf-8")
+    (newest / "files.json").write_text(json.dumps(sums | {file.name: checkpoint.checksum(file)}), encoding="utf-8")
     with pytest.raises(ModelFolderError, match=r"written by an earlier version.*--overwrite"):
         run(data, tmp_path, resume=True)
 
@@ -264,7 +264,7 @@ def test_nothing_is_unpickled(data, stopped_at, tmp_path):
         shutil.rmtree(folder / "checkpoint-9", ignore_errors=True)
         tampered = folder / newest.name
         (tampered / name).write_bytes(bomb)
-        sums = {file: checkpoint._fingerprint(tampered / file) for file in ours if file != "files.json"}
+        sums = {file: checkpoint.checksum(tampered / file) for file in ours if file != "files.json"}
         (tampered / "files.json").write_text(json.dumps(sums))
         with pytest.raises(Exception):  # noqa: B017 (whatever the parser of safetensors or JSON says)
             run(data, folder.parent, resume=True)
