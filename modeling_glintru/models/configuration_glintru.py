@@ -217,6 +217,8 @@ class GlintRUConfig(NextItemConfig):
             in what the MLP reads; 0 is off, as published. Helps where histories are long.
         use_embedding_norm (`bool`, defaults to `False`): A layer normalisation between the embeddings' dropout and the
             first block; not in the paper. A state space wants it.
+        states_vocab_size (`int`, *optional*): The `vocab_size` before items were added without training, which leaves
+            stored states valid; `add_items` sets it, and training removes it. `None` where it is `vocab_size`.
         temperature (`float`, defaults to 1.0): Scores are divided by it in the loss and in `logits`; above 0.
         normalize_scores (`bool`, defaults to `False`): Scores are cosines instead of inner products of representation
             and item embedding. Needs a small temperature, 0.05 to 0.1.
@@ -251,6 +253,7 @@ class GlintRUConfig(NextItemConfig):
     average_decay: float | int = 0.9
     state_space_share: float | int = 0.0
     use_embedding_norm: bool = False
+    states_vocab_size: int | None = None
 
     def validate_block(self) -> None:
         """Sizes fit each other, and the parts that are on make a model."""
@@ -268,5 +271,9 @@ class GlintRUConfig(NextItemConfig):
                 f"{self.average_share} and {self.state_space_share}"
             )
         above_zero(self, "layer_norm_eps")
+        if self.states_vocab_size not in (None, *range(2, self.vocab_size + 1)):
+            raise GlintRUError(
+                f"states_vocab_size must be between 2 and vocab_size ({self.vocab_size}), got {self.states_vocab_size}"
+            )
         if not (self.use_linear_attention or self.use_gru):
             raise GlintRUError("use_linear_attention and use_gru cannot both be off: the block needs an expert")

@@ -75,6 +75,8 @@ def add_items(model: Any, num_new: int, init: str | Tensor, histories: Iterable[
     rows = new_rows(embedding.weight, num_new, init, histories)
     if num_new == 0:
         return
+    if hasattr(model.config, "states_vocab_size"):  # the state of a history without new items stays what it is
+        model.config.states_vocab_size = model.config.states_vocab_size or embedding.num_embeddings
     # A new parameter: one whose data was exchanged would have the old shape for a graph that is still alive.
     embedding.weight = nn.Parameter(torch.cat([embedding.weight, rows]), embedding.weight.requires_grad)
     model.config.vocab_size = embedding.num_embeddings = len(embedding.weight)

@@ -97,7 +97,10 @@ class StateLayout:
 
 
 def fingerprint_of(model: Any, layout: StateLayout) -> str:
-    """16 hexadecimal digits that name the weights of an encoder, read as float32, and its layout."""
+    """16 hexadecimal digits that name the weights of an encoder, read as float32, and its layout.
+
+    Rows of items that were added without training (`config.states_vocab_size`) do not count: no earlier state has them.
+    """
     facts = layout.facts()
     first = ("num_layers", "hidden_size", "num_heads", "attention", "gru", "convolutions")  # other parts add settings
     text = f"StateLayout({', '.join(f'{name}={facts[name]}' for name in first)})"
@@ -106,6 +109,8 @@ def fingerprint_of(model: Any, layout: StateLayout) -> str:
         if settings := STATE_PARTS[name].settings:
             digest.update(repr(settings(model.config)).encode())
     for name, parameter in sorted(model.named_parameters()):
+        if name == "embed_items.weight":
+            parameter = parameter[: model.config.states_vocab_size]
         digest.update(f"{name}{tuple(parameter.shape)}".encode())
         digest.update(parameter.detach().to("cpu", torch.float32).contiguous().numpy().data)
     return digest.hexdigest()

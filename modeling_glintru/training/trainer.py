@@ -211,6 +211,8 @@ class GlintRUTrainer(ModelPushes):
             self.add_callback(EpochProgress)
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
+        if hasattr(self.model.config, "states_vocab_size"):  # type: ignore[union-attr]
+            self.model.config.states_vocab_size = None  # type: ignore[union-attr]
         try:
             return super().train(*args, **kwargs)
         finally:  # other optimizers know only dense gradients

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from huggingface_hub.errors import StrictDataclassError
 
 from modeling_glintru import GlintRUError, GlintRUProcessor
 from modeling_glintru.models.auto import MODELS
@@ -29,6 +30,31 @@ def test_old_rows_and_scores_stay_exactly(init):
     assert torch.equal(after.last_hidden_state, before.last_hidden_state)
     assert torch.equal(model.get_input_embeddings().weight[:OLD], rows)
     assert model.config.vocab_size == model.model.config.vocab_size == OLD + 4
+
+
+def test_states_stay_valid(tmp_path):
+    """Added twice, saved and loaded; training takes it back, and a row that was there changes everything."""
+    model, ids = small_model().eval(), random_history(5, 12)
+    state, name = model(ids, use_cache=True).state, model.model.fingerprint()
+    for _ in range(2):
+        model.add_items(3)
+    model.save_pretrained(tmp_path)
+    model = type(model).from_pretrained(tmp_path)
+    assert (model.config.states_vocab_size, model.config.vocab_size) == (OLD, OLD + 6)
+    assert model.model.fingerprint() == name
+    more = torch.tensor([[OLD + 1], [2], [OLD + 5], [1], [7]])
+    torch.testing.assert_close(model(more, state=state).logits, model(torch.cat([ids, more], 1)).logits)
+    with torch.no_grad():
+        model.model.embed_items.weight[3] += 1
+    assert model.model.fingerprint() != name
+    with pytest.raises(GlintRUError, match="the state was computed by other weights"):
+        model(more, state=state)
+
+
+@pytest.mark.parametrize("size", [1, 0, -3, 32])
+def test_states_of_impossible_vocabularies(size):
+    with pytest.raises(StrictDataclassError, match="states_vocab_size must be between 2 and vocab_size"):
+        small_model(states_vocab_size=size)
 
 
 @pytest.mark.parametrize("name", list(MODELS))

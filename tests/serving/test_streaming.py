@@ -293,6 +293,17 @@ def test_titles():
 # ---------------------------------------------------------------------- other weights, damaged states
 
 
+def test_states_stay_valid_when_items_are_added(file):
+    with make(file) as old:
+        old.observe_many([("anna", item) for item in history(5)])
+    model, items = small_model(), processor()
+    model.add_items(items.add_items(["new", "newer"]))
+    with StreamingRecommender(model.eval(), items, file) as grown:
+        assert grown.observe("anna", "new").known
+        found = grown.recommend("anna")
+    same(found, Recommender(model, items).recommend([[*history(5), "new"]])[0])
+
+
 def test_states_of_another_model(file):
     with make(file) as old:
         old.observe_many([("anna", item) for item in history(5)])
