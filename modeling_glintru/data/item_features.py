@@ -58,6 +58,18 @@ class ItemFeatures:
     known: np.ndarray
     encoder: ItemEncoder
 
+    def summary(self, table: ItemTable, item_ids: Sequence[Any]) -> dict[str, Any]:
+        """What was read, and how it fits to the vocabulary; arguments as of `of`; JSON can hold it."""
+        known = int(self.known.sum())
+        return table.summary | {
+            "known": known,
+            "unknown": len(self.known) - 1 - known,
+            "not_in_vocabulary": len(table) - int((table.rows_of(item_ids) >= 0).sum()),
+            "width": self.encoder.width,
+            "text_encoder": self.encoder.texts.name,
+            "text_version": self.encoder.texts.version,
+        }
+
     @classmethod
     def of(
         cls,
@@ -289,13 +301,14 @@ class ItemEncoder:
             )
         try:
             columns = [ItemColumn(**column) for column in settings["columns"]]
-            texts = TextVectors.saved(settings["text_encoder"], settings["text_version"], text_encoder)
-            encoder = cls(columns, texts, settings["blocks"], arrays)
-            for name, width in encoder.blocks.items():
-                if width and width != _width_of(name, encoder._learned(name)):
-                    raise ValueError(f"the arrays of {name} do not fit")
+            blocks, name, version = settings["blocks"], settings["text_encoder"], settings["text_version"]
+            encoder = cls(columns, TextVectors(TFIDF), blocks, arrays)
+            for block, width in encoder.blocks.items():
+                if width and width != _width_of(block, encoder._learned(block)):
+                    raise ValueError(f"the arrays of {block} do not fit")
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise _damaged(file) from error
+        encoder.texts = TextVectors.saved(name, version, text_encoder)
         return encoder
 
 
@@ -343,11 +356,16 @@ def _joined(frame: pl.DataFrame, columns: Sequence[str], between: str) -> pl.Ser
 
 
 def _documents(frame: pl.DataFrame, texts: Sequence[str], categories: Sequence[str]) -> list[str]:
-    parts = [pl.col(name).str.replace_all(MARK, " ", literal=True) for name in texts]
-    for name in categories:
-        value = pl.element().str.replace_all(MARK, " ", literal=True)
-        parts.append(pl.col(name).list.eval(pl.lit(f"{MARK}{name}:") + value).list.join(""))
-    return frame.select(pl.concat_str(parts, separator=" ", ignore_nulls=True)).to_series().to_list()
+    """Of each item its texts and then its categories, with a mark before each of them."""
+
+    def plain(text: pl.Expr) -> pl.Expr:
+        return text.str.replace_all(MARK, " ", literal=True)
+
+    text = pl.concat_str([pl.lit(""), *(plain(pl.col(name)) for name in texts)], separator=" ", ignore_nulls=True)
+    marked = (
+        pl.col(name).list.eval(pl.lit(f"{MARK}{name}:") + plain(pl.element())).list.join("") for name in categories
+    )
+    return frame.select(pl.concat_str([text, *marked], ignore_nulls=True)).to_series().to_list()
 
 
 def _filled(column: pl.Series) -> np.ndarray:

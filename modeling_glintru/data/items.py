@@ -184,9 +184,10 @@ def describe_items(summary: Mapping[str, Any]) -> str:
     lines = [f"Items     {summary['source']}: {roles}", f"          {summary['rows']:,} items; {'; '.join(kinds)}"]
     if "not_in_vocabulary" in summary:
         lines.append(
-            f"          {summary['known']:,} items of the vocabulary have features, {summary['unknown']:,} have none; "
-            f"{summary['not_in_vocabulary']:,} items of the table are not in the vocabulary"
+            f"          of the vocabulary {summary['known']:,} items have features, {summary['unknown']:,} have none; "
+            f"{summary['not_in_vocabulary']:,} items of the table are not in it"
         )
+        lines.append(f"          a vector of {summary['width']:,} numbers each, text by {summary['text_encoder']}")
     notes = list(summary["notes"])
     if summary["repeated_rows"]:
         notes.append(f"Rows that are exact copies of another row and were left out: {summary['repeated_rows']:,}.")
