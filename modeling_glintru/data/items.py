@@ -13,7 +13,7 @@ import polars as pl
 
 from ..errors import DataError, nearest_names
 from ..terminal import printable
-from .columns import base_name, has_usual_name, plain_name, recognise_column, recognise_item_column
+from .columns import base_name, has_usual_name, is_usual_name, plain_name, recognise_column, recognise_item_column
 from .ids import ids_of_type, read_ids
 from .readers import Table, open_table
 from .rows import Rows, first_of
@@ -51,6 +51,8 @@ LISTS_AS_TEXT = "[]"  # the separator of cells such as "['Beauty', 'Soap']"
 QUOTED = r"'[^']*'|\"[^\"]*\""
 PROBE = 10_000  # rows by which text is told from categories
 ONE_VALUE_EACH = 0.95  # with at least this share of different single words, a column is another id of the items
+SENTENCE = 4  # words of the elements of a list, on average, above which they are sentences
+PRICE = r"^[$€£¥]\s?[0-9,]*\.?[0-9]+$"
 SURELY_ID = 20  # rows that are needed to tell that
 
 
@@ -141,9 +143,10 @@ class ItemTable:
             raise DataError(f"{self.source} has none of the columns of which the features were made: {names}.")
         if there == self.columns:
             return self
-        return _read(self.table, self.item_column, self.title_column, there)
+        again = _read(self.table, self.item_column, self.title_column, there)
+        return again if len(again) == len(self) else again.take(again.rows_of(self.frame["item_id"]))
 
-    def rows_of(self, item_ids: Sequence[Any]) -> np.ndarray:
+    def rows_of(self, item_ids: Sequence[Any] | pl.Series) -> np.ndarray:
         """int64 (n,): for each of `item_ids` its row in `frame`, -1 where there is none.
 
         Raises:
@@ -312,6 +315,10 @@ def _recognise(column: pl.Series, is_text: bool, is_title: bool, is_named: bool)
     name, kind = column.name, column.dtype
     if column.null_count() == len(column):
         return "are empty"
+    if name == "item_id":
+        return "are other ids of the items"
+    if is_usual_name(name, "user") and not is_named:
+        return "name users"
     if is_title:
         return ItemColumn(name, "text")
     if name != base_name(name) and is_text:
@@ -330,6 +337,8 @@ def _recognise(column: pl.Series, is_text: bool, is_title: bool, is_named: bool)
             inner = inner.inner
         if inner == kind.inner and (inner.is_float() or (isinstance(kind, pl.Array) and inner.is_numeric())):
             return ItemColumn(name, "vector")
+        if inner == pl.String and inner == kind.inner and _is_text(column):
+            return ItemColumn(name, "text")
         if inner.is_integer() or inner in (pl.String, pl.Categorical, pl.Enum):
             return ItemColumn(name, "categories")
     return f"hold {str(kind).partition('(')[0]}"
@@ -339,10 +348,18 @@ def _names_categories(name: str) -> bool:
     return plain_name(name) in CATEGORY_NAMES or re.search(CATEGORY_NAME, name) is not None
 
 
+def _is_text(lists: pl.Series) -> bool:
+    """Whether the elements of a column of lists are sentences and not categories."""
+    words = lists.drop_nulls().head(PROBE).explode().drop_nulls().str.count_matches(r"\s+") + 1
+    return plain_name(base_name(lists.name)) in TEXT_NAMES or (len(words) > 0 and words.to_numpy().mean() > SENTENCE)
+
+
 def _recognise_text(column: pl.Series, is_text: bool, is_named: bool) -> ItemColumn | str:
     """What a column of text holds: by its form, then by its name, and else by how often its values repeat."""
     name, cells = column.name, column.drop_nulls().head(PROBE)
     plain = plain_name(base_name(name))
+    if plain in TEXT_NAMES:
+        return ItemColumn(name, "text")
     if (cells.str.starts_with("[") & cells.str.ends_with("]")).all():
         numbers = _parts(cells, LISTS_AS_TEXT).explode().drop_nulls().cast(pl.Float64, strict=False)
         is_vector = bool(cells.str.contains(".", literal=True).any()) and len(numbers) and not numbers.null_count()
@@ -352,8 +369,8 @@ def _recognise_text(column: pl.Series, is_text: bool, is_named: bool) -> ItemCol
         return ItemColumn(name, "number")
     if not date_times(cells).null_count() and not date_times(all_cells).null_count():
         return ItemColumn(name, "date")
-    if plain in TEXT_NAMES:
-        return ItemColumn(name, "text")
+    if cells.str.contains(PRICE).all() and all_cells.str.contains(PRICE).all():
+        return ItemColumn(name, "number")
     if cells.str.contains("^https?://").all() and not is_named:
         return "hold addresses"
     words = cells.str.count_matches(r"\s+").to_numpy().mean() + 1
@@ -409,6 +426,8 @@ def _converted(column: pl.Series, use: ItemColumn, rows: Rows, source: str) -> p
     """
     where = f"Column {base_name(column.name)!r} of {source}"
     if use.kind == "text":
+        if column.dtype == pl.List(pl.String):
+            column = column.list.join(" ", ignore_nulls=True)
         if isinstance(column.dtype, (pl.List, pl.Array, pl.Struct)):
             raise DataError(f"{where} has the type {column.dtype}, but the features were made of text.")
         return column.cast(pl.String)
@@ -424,6 +443,10 @@ def _converted(column: pl.Series, use: ItemColumn, rows: Rows, source: str) -> p
     else:
         if column.dtype == pl.Duration:
             column = column.dt.total_microseconds() / 1e6
+        if column.dtype == pl.String:
+            plain = pl.col(column.name).str.replace_all("[$€£¥,]", "")
+            prices = pl.when(pl.col(column.name).str.contains(PRICE)).then(plain).otherwise(pl.col(column.name))
+            column = pl.DataFrame(column).select(prices.alias(column.name)).to_series()
         numbers = column if column.dtype.is_nested() else column.cast(pl.Float64, strict=False)
     wrong = numbers.is_null() & column.is_not_null()
     if numbers.dtype != pl.Float64 or wrong.any():

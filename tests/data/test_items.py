@@ -156,6 +156,27 @@ def test_text_is_told_from_categories_by_its_values() -> None:
     assert kinds(read_items(frame, columns=["asin"])) == {"asin": "categories"}
 
 
+def test_columns_as_shops_have_them() -> None:
+    frame = pl.DataFrame(
+        {
+            "parent_asin": ["B1", "B2"],
+            "item_id": [7, 8],
+            "user_id": ["u", "v"],
+            "description": [["It gives light.", "And warmth."], []],
+            "about_it": [["A lamp for every room of a house", None], None],
+            "price": ["$1,299.50", "€ 7"],
+        }
+    )
+    table = read_items(frame, item_column="parent_asin")
+    assert kinds(table) == {"description": "text", "about_it": "text", "price": "number"}
+    assert table.frame.rows() == [
+        ("B1", "It gives light. And warmth.", "A lamp for every room of a house", 1299.5),
+        ("B2", "", None, 7.0),
+    ]
+    assert "Not used, because they name users: 'user_id'." in table.notes
+    assert "Not used, because they are other ids of the items: 'item_id'." in table.notes
+
+
 def test_named_columns() -> None:
     frame = FRAME.rename({"item_id": "code", "title": "label"})
     table = read_items(frame, item_column="code", title_column="label", columns=["stock", "brand"])
@@ -222,6 +243,7 @@ def test_columns_of_another_table() -> None:
     table = read_items(few).read_as(known)
     assert kinds(table) == {"brand": "categories", "genres": "categories", "price": "number"}
     assert table.frame.row(0) == (9, ["Smith, Inc."], ["light"], 3.5)
+    assert read_items(FRAME).take(np.array([1, 2])).read_as(known[2:4]).frame["item_id"].to_list() == [2, 3]
     with pytest.raises(DataError, match="none of the columns of which the features were made: 'title', "):
         read_items(few.select("item_id", "new")).read_as(known)
     with pytest.raises(DataError, match=r"Column 'price' of polars frame does not hold numbers \('cheap' in row 1\)"):
