@@ -16,9 +16,18 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from .data import Interactions, PreparedData, load_prepared, load_source, load_titles
+from .data import (
+    Interactions,
+    ItemEncoder,
+    ItemTable,
+    PreparedData,
+    load_prepared,
+    load_source,
+    load_titles,
+    read_items,
+)
 from .data.files import is_prepared
-from .data.prepare import prepare
+from .data.prepare import prepare, with_item_features
 from .data.prepared import with_everything
 from .data.reading import FILE_FORM
 from .data.sources import read_given_split
@@ -130,12 +139,20 @@ def read_titles(data: DataRecipe, say: Say = print_lines, interactions: Any = No
     return titles
 
 
+def _read_items(data: DataRecipe, source: Any) -> ItemTable:
+    # A title column that is named is one of the table of titles, where the recipe names such a table.
+    title_column = None if data.item_titles is not None else data.title_column
+    return read_items(source, item_column=data.item_column, title_column=title_column, columns=data.item_features)
+
+
 def prepare_data(
     recipe: Recipe,
     output_dir: Path | None = None,
     *,
     table: Any = None,
     titles: Mapping[Any, str] | None = None,
+    items: Any = None,
+    encoder: ItemEncoder | None = None,
     processor: Any = None,
     add_items: bool = False,
     time_gaps: bool = False,
@@ -149,6 +166,9 @@ def prepare_data(
         output_dir: Where to keep the prepared data; in memory when not given.
         table: Interactions that take the place of the recipe's source: a frame, or what else `read_interactions` takes.
         titles: Raw item id to title, in the place of those that `read_titles` finds.
+        items: What is known of the items, in the place of the table that the recipe names: an `ItemTable` or what
+            `read_items` takes. The recipe's own is not read for a model's vocabulary to which nothing is added.
+        encoder: Of an existing model, see `data.prepare.prepare`.
         processor: The vocabulary of an existing model, see `data.prepare.prepare`; prepared data must have the same.
         add_items: Whether items that it lacks are added to a copy of it; prepared data may have such items at its end.
         time_gaps: Whether to keep the times between items even where the recipe's model does without.
@@ -156,9 +176,13 @@ def prepare_data(
         say: Gets what was recognised and counted, for people.
 
     Raises:
-        DataError: As `prepare` and `load_prepared`, or prepared data where it cannot be used.
+        DataError: As `prepare`, `read_items` and `load_prepared`, or prepared data where it cannot be used.
     """
     data = recipe.data
+    if items is None and (processor is None or add_items or encoder is not None):
+        items = data.items
+    if items is not None:
+        items = items if isinstance(items, ItemTable) else _read_items(data, items)
     if data.source is not None and is_prepared(data.source):
         if output_dir is not None:
             raise DataError(f"{data.source} is prepared already; train on it with --data {data.source}")
@@ -169,9 +193,12 @@ def prepare_data(
             )
         if processor is not None:
             prepared.processor.recommend_seen = processor.recommend_seen
+        if items is not None:
+            prepared = with_item_features(prepared, items, encoder, data.text_encoder)
     else:
         interactions = read_data(data, table)
-        if titles is None and (add_items or processor is None):
+        has_titles = items is not None and items.titles is not None and data.item_titles is None
+        if titles is None and not has_titles and (add_items or processor is None):
             titles = read_titles(data, say, table)
         prepared = prepare(
             interactions,
@@ -185,6 +212,9 @@ def prepare_data(
             min_item_interactions=data.min_item_interactions,
             max_length=recipe.training.max_length,
             item_titles=titles,
+            items=items,
+            encoder=encoder,
+            text_encoder=data.text_encoder,
             processor=processor,
             add_items=add_items,
             time_gaps=time_gaps or bool(recipe.model.get("use_time_gaps")),
@@ -266,6 +296,7 @@ def train_and_evaluate(
     *,
     table: Any = None,
     titles: Mapping[Any, str] | None = None,
+    items: Any = None,
     overwrite: bool = False,
     resume: bool = False,
     max_minutes: float | None = None,
@@ -285,7 +316,7 @@ def train_and_evaluate(
         recipe: With a data source. Its `fine_tuning` section makes it start from another model, which then stands
             beside the results as `before`.
         output_dir: Where the model folder goes.
-        table, titles: See `prepare_data`.
+        table, titles, items: See `prepare_data`.
         overwrite: Whether it may replace an earlier model, or start an unfinished run again.
         resume: Whether to go on with the unfinished run in it.
         max_minutes: The run is to be done after so many minutes, preparation included. What is promised: the training
@@ -325,7 +356,8 @@ def train_and_evaluate(
         if main:
             warn_of_refitted(start, say)
     hear = say if main else _say_nothing
-    data = prepare_data(recipe, table=table, titles=titles, processor=vocabulary, add_items=add_items, say=hear)
+    given_data: dict[str, Any] = {"table": table, "titles": titles, "items": items}
+    data = prepare_data(recipe, **given_data, processor=vocabulary, add_items=add_items, say=hear)
     facts, in_place = data_facts(data), _in_place(recipe, output_dir)
     if note := prepared_otherwise(recipe.data, facts):
         hear(note)

@@ -193,7 +193,7 @@ def test_everything_that_make_installs_is_pinned_within_its_range(wheel, python)
     assert [name for name, found in pinned.items() if len(found) > 1] == []
     for text in metadata(wheel).get_all("Requires-Dist"):
         requirement = Requirement(text)
-        extras = ("dev", "ann", "export", "peft", "plots")  # the first one asks for the others
+        extras = ("dev", "ann", "export", "items", "peft", "plots")  # the first one asks for the others
         if requirement.name == "glintru" or not (
             requirement.marker is None or any(requirement.marker.evaluate({**here, "extra": one}) for one in extras)
         ):

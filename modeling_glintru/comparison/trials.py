@@ -19,7 +19,7 @@ METRICS = tuple(f"{metric}@{k}" for metric in ("ndcg", "hr", "mrr") for k in TOP
 MEASURED = ("full", "pop100")  # the protocols by which the rows of a table are evaluated
 
 # These fields of a recipe's data change no number: where the file lies, what it calls its columns, and the titles.
-FILES = ("source", "train_data", "validation_data", "test_data", "item_titles")
+FILES = ("source", "train_data", "validation_data", "test_data", "item_titles", "items")
 NO_NUMBERS = (*FILES, "user_column", "item_column", "time_column", "title_column")
 OLDEST = (
     *("duplicates", "min_user_interactions", "min_item_interactions"),
@@ -96,7 +96,7 @@ class Trial:
 
 def _counts(name: str, value: Any) -> bool:
     """Whether a field of the recipe's data is a part of the key; keys are older than most, so not at its default."""
-    is_default = value in (None, False, []) or (name == "hold_out" and value == "item")
+    is_default = value in (None, False, []) or (name, value) in (("hold_out", "item"), ("text_encoder", "tfidf"))
     return name in OLDEST or not (name in NO_NUMBERS or is_default)
 
 

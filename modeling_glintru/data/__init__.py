@@ -14,12 +14,17 @@ if TYPE_CHECKING:
     from .example_data import load_movielens_100k, movielens_100k_titles, synthetic_interactions, synthetic_item_titles
     from .filtering import filter_interactions
     from .interactions import Interactions, read_interactions
+    from .item_features import ItemEncoder, ItemFeatures
+    from .items import ItemTable, read_items
     from .prepared import PreparedData, load_prepared
     from .sources import load_source, load_titles
     from .windows import TrainingPrefixes, TrainingWindows
 
 __all__ = [
     "Interactions",
+    "ItemEncoder",
+    "ItemFeatures",
+    "ItemTable",
     "LengthBucketSampler",
     "PreparedData",
     "SequenceCollator",
@@ -33,12 +38,16 @@ __all__ = [
     "load_titles",
     "movielens_100k_titles",
     "read_interactions",
+    "read_items",
     "synthetic_interactions",
     "synthetic_item_titles",
 ]
 
 _HOMES = {
     "Interactions": "interactions",
+    "ItemEncoder": "item_features",
+    "ItemFeatures": "item_features",
+    "ItemTable": "items",
     "LengthBucketSampler": "batches",
     "PreparedData": "prepared",
     "SequenceCollator": "batches",
@@ -52,6 +61,7 @@ _HOMES = {
     "load_titles": "sources",
     "movielens_100k_titles": "example_data",
     "read_interactions": "interactions",
+    "read_items": "items",
     "synthetic_interactions": "example_data",
     "synthetic_item_titles": "example_data",
 }

@@ -16,7 +16,9 @@ __all__ = [
     "has_usual_name",
     "is_usual_name",
     "name_in_condition",
+    "plain_name",
     "recognise_column",
+    "recognise_item_column",
     "where_option",
 ]
 
@@ -92,7 +94,7 @@ def recognise_column(columns: Sequence[str], role: str, source: str, given: str 
             f"{source} has no column {given!r} ({OPTIONS[role]}); {nearest_names(given, columns)} "
             f"It has: {_listed(columns)}."
         )
-    names = {column: _normal(base_name(column)) for column in columns}
+    names = {column: plain_name(base_name(column)) for column in columns}
     for rank in USUAL_NAMES[role]:
         found = [column for column in columns if names[column] in rank]
         if len(found) == 1:
@@ -109,9 +111,30 @@ def recognise_column(columns: Sequence[str], role: str, source: str, given: str 
     )
 
 
+def recognise_item_column(columns: Sequence[str], source: str, name: str | None) -> str:
+    """The column of item ids of a table that stands beside the interactions.
+
+    Args:
+        columns: The columns of that table.
+        source: Its display name.
+        name: The name of the column of items in the interactions, or None; where the table does not have it, a column
+            with a usual name is taken.
+
+    Raises:
+        DataError: There is none.
+    """
+    there = {*columns, *map(base_name, columns)}
+    if name is None or name in there or has_usual_name(columns, "item"):
+        return recognise_column(columns, "item", source, name if name in there else None)
+    raise DataError(
+        f"{source} has no column of item ids: neither {name!r}, as --item_column says, nor a usual name; rename "
+        f"the column of ids in it to {name!r}. It has: {_listed(columns)}."
+    )
+
+
 def is_usual_name(column: str, role: str) -> bool:
     """Whether a column has a usual name of the role."""
-    return any(_normal(base_name(column)) in rank for rank in USUAL_NAMES[role])
+    return any(plain_name(base_name(column)) in rank for rank in USUAL_NAMES[role])
 
 
 def has_usual_name(columns: Sequence[str], role: str) -> bool:
@@ -123,10 +146,11 @@ def find_list_column(columns: Sequence[str], role: str) -> str | None:
     """The first column that is named like a list of a role (`item_id_list`, `timestamps`), or None."""
     usual = {name for rank in USUAL_NAMES[role] for name in rank}
     lists = {name + ending for name in usual for ending in LIST_ENDINGS} - usual
-    return next((column for column in columns if _normal(base_name(column)) in lists), None)
+    return next((column for column in columns if plain_name(base_name(column)) in lists), None)
 
 
-def _normal(name: str) -> str:
+def plain_name(name: str) -> str:
+    """A name in the form in which `USUAL_NAMES` are compared: lower case, letters and digits alone."""
     return "".join(letter for letter in name.lower() if letter.isalnum())
 
 

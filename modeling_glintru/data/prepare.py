@@ -16,6 +16,8 @@ import pyarrow as pa
 from ..errors import DataError
 from .filtering import exact_copies, filter_interactions
 from .interactions import Interactions, ids_of_type
+from .item_features import ItemEncoder, ItemFeatures, TextEncoder
+from .items import ItemTable
 from .prepared import (
     GAPS,
     LISTS,
@@ -30,6 +32,7 @@ from .prepared import (
 from .sequences import Sequences, build_sequences
 from .splits import PARTS, WHOLE, Rows, Splits, cut_users, split_sequences
 from .summary import (
+    ITEMS,
     RECURRING,
     note_on_repeated_rows,
     notes_on_given_split,
@@ -37,13 +40,14 @@ from .summary import (
     recurring_training_targets,
     summarise,
 )
+from .text_encoders import TFIDF
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
 
     from ..models.processing_glintru import GlintRUProcessor
 
-__all__ = ["PreparedData", "load_prepared", "prepare"]
+__all__ = ["PreparedData", "load_prepared", "prepare", "with_item_features"]
 
 ANOTHER_SHOP = (
     "is it the right model? Another shop's items are learned anew with glintru train --from MODEL --items new"
@@ -64,6 +68,9 @@ def prepare(
     min_history_length: int = 0,
     max_length: int = 200,
     item_titles: Mapping[Any, str | None] | None = None,
+    items: ItemTable | None = None,
+    encoder: ItemEncoder | None = None,
+    text_encoder: TextEncoder = TFIDF,
     processor: GlintRUProcessor | None = None,
     add_items: bool = False,
     time_gaps: bool = False,
@@ -87,7 +94,11 @@ def prepare(
         min_item_interactions: The fewest interactions of an item in the k-core.
         min_history_length: The fewest interactions of a user at the end.
         max_length: How many of the newest items of a history the processor gives to the model; the data has all items.
-        item_titles: By raw item id the titles for the processor.
+        item_titles: By raw item id the titles for the processor; None takes those of `items`.
+        items: A table of what is known of the items, from `read_items`. Its features are kept beside the data, as
+            `item_features`; it may lack items of the interactions and have others.
+        encoder: What makes features of `items`; without one, an encoder is fitted to those that the vocabulary has.
+        text_encoder: How an encoder that is fitted here makes vectors of text, see `ItemEncoder.fit`.
         processor: The vocabulary of an existing model to use instead of a new one. Interactions with items that it does
             not know are left out, and the summary counts them as `unknown_to_model`.
         add_items: Whether such items are added to a copy of `processor` instead, and counted as `new_to_model`.
@@ -102,10 +113,13 @@ def prepare(
 
     Raises:
         DataError: There is only one user or item, filtering leaves nothing, the split leaves nobody to evaluate or
-            nothing to learn from, an option is out of range, or the output folder cannot be used.
+            nothing to learn from, an option is out of range, or the output folder cannot be used; or as
+            `ItemFeatures.of`.
     """
     from ..models.processing_glintru import GlintRUProcessor
 
+    if item_titles is None and items is not None:
+        item_titles = items.titles
     folder = None if output_dir is None else Path(output_dir)
     if folder is not None:
         check_output_folder(folder, overwrite)
@@ -142,8 +156,8 @@ def prepare(
         processor = GlintRUProcessor(item_ids, _fitting_titles(item_titles, item_ids), max_length=max_length)
     else:
         index = np.concatenate([[0], processor.encode_ids(sequences.items)]).astype(np.int32)
-        items = pl.Series("item_id", processor.item_ids)
-        sequences = replace(sequences, items=items, item_indices=index[sequences.item_indices])
+        vocabulary = pl.Series("item_id", processor.item_ids)
+        sequences = replace(sequences, items=vocabulary, item_indices=index[sequences.item_indices])
     splits = split_sequences(
         sequences,
         split,
@@ -176,24 +190,34 @@ def prepare(
     elif is_new:
         processor.recommend_seen = shares["train"] >= RECURRING
     processor.item_counts = item_counts(dataset["train"], processor.vocab_size)[1:]
+    data = PreparedData(dataset, processor, summary)
+    if items is not None:
+        data = with_item_features(data, items, encoder, text_encoder)
     if folder is None:
-        return PreparedData(dataset, processor, summary)
-    _write(folder, overwrite, dataset, processor, summary)
+        return data
+    _write(folder, overwrite, data)
     return load_prepared(folder)
 
 
-def _write(
-    folder: Path,
-    overwrite: bool,
-    dataset: DatasetDict,
-    processor: GlintRUProcessor,
-    summary: dict[str, Any],
-) -> None:
+def with_item_features(
+    data: PreparedData, items: ItemTable, encoder: ItemEncoder | None = None, text_encoder: TextEncoder = TFIDF
+) -> PreparedData:
+    """The same data with the features of a table of items; arguments and errors are those of `prepare`."""
+    if encoder is not None:
+        items = items.read_as(encoder.columns)
+    item_ids = data.processor.item_ids
+    features = ItemFeatures.of(items, item_ids, encoder, text_encoder)
+    return replace(data, item_features=features, summary=data.summary | {ITEMS: features.summary(items, item_ids)})
+
+
+def _write(folder: Path, overwrite: bool, data: PreparedData) -> None:
     with whole_folder(folder, overwrite) as unfinished:
         with _without_progress_bars():
-            dataset.save_to_disk(str(unfinished / "dataset"))
-        processor.save_pretrained(unfinished)
-        write_summary(unfinished, summary)
+            data.dataset.save_to_disk(str(unfinished / "dataset"))
+        data.processor.save_pretrained(unfinished)
+        if data.item_features is not None:
+            data.item_features.save(unfinished)
+        write_summary(unfinished, data.summary)
 
 
 def _datasets(sequences: Sequences, splits: Splits, time_gaps: bool) -> DatasetDict:

@@ -24,8 +24,9 @@ from ..models.untrusted_text import parse_json
 from ..whole_files import checksum, exchange, unfinished_folder
 from .files import SUMMARY_FILE
 from .histories import iterate_flat_histories
+from .item_features import ItemFeatures
 from .splits import PARTS
-from .summary import describe, recurring_training_targets
+from .summary import ITEMS, describe, recurring_training_targets
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -64,12 +65,14 @@ class PreparedData:
             training on everything.
         processor: The processor with the item vocabulary: all items of the (filtered) table; index 0 is padding.
         summary: Counts, options and notes, which JSON can hold.
+        item_features: What is known of the items, where a table of items was given.
         checking: The comparison of a large folder's files with their checksums, which goes on in a thread.
     """
 
     dataset: DatasetDict
     processor: GlintRUProcessor
     summary: dict[str, Any]
+    item_features: ItemFeatures | None = field(default=None, repr=False, compare=False)
     checking: Future[None] | None = field(default=None, repr=False, compare=False)
 
     @cached_property
@@ -139,7 +142,8 @@ def load_prepared(folder: str | Path) -> PreparedData:
         raise DataError(f"The files of {folder} do not belong together; run glintru prepare again.")
     for part in dataset.values():
         _check_rows(part, processor.vocab_size, folder)
-    return PreparedData(dataset, processor, summary, checking)
+    features = ItemFeatures.load(folder, len(processor)) if ITEMS in summary else None
+    return PreparedData(dataset, processor, summary, features, checking)
 
 
 def _check_files(folder: Path, checksums: dict[str, list[int]]) -> Future[None] | None:

@@ -10,11 +10,11 @@ from typing import Any
 import polars as pl
 
 from ..errors import DataError
-from .columns import base_name, has_usual_name, recognise_column
+from .columns import has_usual_name, recognise_column, recognise_item_column
 from .example_data import load_movielens_100k, movielens_100k_titles, synthetic_interactions, synthetic_item_titles
 from .files import is_prepared
 from .interactions import Interactions, read_ids, read_interactions
-from .readers import Table, open_table
+from .readers import open_table
 from .reading import FILE_FORM, ReadingOptions
 
 __all__ = ["NAMED_SOURCES", "NamedSource", "load_source", "load_titles", "options_for", "read_given_split"]
@@ -97,22 +97,11 @@ def load_titles(
     if title_column is None and not has_usual_name(table.names, "title"):
         return None
     title = recognise_column(table.names, "title", table.source, title_column)
-    item = _item_column_of_titles(table, item_column)
+    item = recognise_item_column(table.names, table.source, item_column)
     frame = table.load([item, title]).drop_nulls().unique(item, keep="first", maintain_order=True)
     if frame.height == 0:
         return None
     return dict(zip(read_ids(frame[item], table).to_list(), frame[title].cast(pl.String).to_list(), strict=True))
-
-
-def _item_column_of_titles(table: Table, name: str | None) -> str:
-    there = {*table.names, *map(base_name, table.names)}
-    if name is None or name in there or has_usual_name(table.names, "item"):
-        return recognise_column(table.names, "item", table.source, name if name in there else None)
-    columns = ", ".join(map(repr, table.names))
-    raise DataError(
-        f"{table.source} has no column of item ids: neither {name!r}, as --item_column says, nor a usual name; rename "
-        f"the column of ids in it to {name!r}. It has: {columns}."
-    )
 
 
 def read_given_split(train: Any, validation: Any, test: Any, **reading: Any) -> Interactions:

@@ -11,6 +11,7 @@ from ..terminal import printable
 from .filtering import exact_copies
 from .histories import arrow_view, flat_histories, iterate_flat_histories
 from .interactions import Interactions
+from .items import describe_items
 from .sequences import Sequences
 from .splits import Rows, Splits
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 __all__ = [
+    "ITEMS",
     "RECURRING",
     "describe",
     "note_on_repeated_rows",
@@ -30,6 +32,7 @@ __all__ = [
     "trained_positions",
 ]
 
+ITEMS = "item_features"  # the entry on the table of items, where one was given
 RECURRING = 0.06  # Past items are recommended again if at least this share of the training targets recurs.
 ROWS_PER_BLOCK = 50_000
 FEW_TIES = 0.01  # With at most this share of the test targets tied there is no note.
@@ -119,6 +122,8 @@ def describe(s: Mapping[str, Any], recommend_seen: bool) -> str:
     cold = s["validation_cold_targets"], s["test_cold_targets"]
     if any(cold):
         lines.append(f"          targets never seen in training: {cold[0]:,} validation, {cold[1]:,} test")
+    if ITEMS in s:
+        lines.append(describe_items(s[ITEMS]))
     return "\n".join(lines)
 
 

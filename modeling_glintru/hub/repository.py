@@ -136,7 +136,7 @@ def _without_folders(recipe: Any) -> bool:
     if not isinstance(data, dict):
         return True
     clean = True
-    for key in ("source", "item_titles"):
+    for key in ("source", "item_titles", "items"):
         value = data.get(key)
         if isinstance(value, str) and not value.startswith("hf://") and (name := _file_name(value)) != value:
             data[key], clean = name, False

@@ -52,6 +52,7 @@ __all__ = [
 # What only says where the table is and how it is read: it changes no target.
 HOW_TO_READ = (
     *("source", "train_data", "validation_data", "test_data", "item_titles", "title_column"),
+    *("items", "item_features", "text_encoder"),
     *("user_column", "item_column", "time_column", "time_format", *FILE_FORM),
 )
 # Fine-tuning, chosen on validation, see docs/fine_tuning.md: where rates were as good, the smaller one, which forgets
@@ -138,7 +139,7 @@ def request(
         given = [*overrides, *(f"training.{name}=0" for name in NEW_WEIGHTS), *(f"model.{key}=" for key in section)]
         return Request(change_recipe(blank, overrides), tuple(given))
     # Its data is another one; columns are recognised anew where the shop is another one.
-    data = replace(trained.data, source=None, item_titles=None, title_column=None, **NO_FILES)
+    data = replace(trained.data, source=None, item_titles=None, title_column=None, items=None, **NO_FILES)
     if data.split == "given":
         data = replace(data, split="leave_one_out")
     if items == "new" or source is not None:
@@ -291,7 +292,7 @@ def without_folders(recipe: Recipe) -> Recipe:
     source = recipe.data.source
     if source is not None and source not in NAMED_SOURCES and Path(source).exists():
         source = Path(source).name
-    names = {"item_titles": recipe.data.item_titles, **recipe.data.split_files}
+    names = {"item_titles": recipe.data.item_titles, "items": recipe.data.items, **recipe.data.split_files}
     files: dict[str, Any] = {name: None if file is None else Path(file).name for name, file in names.items()}
     start = recipe.fine_tuning
     if start is not None and Path(start.from_model).is_dir():

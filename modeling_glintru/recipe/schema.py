@@ -24,7 +24,8 @@ from transformers.utils import logging
 from ..data.filtering import DUPLICATE_POLICIES
 from ..data.reading import ReadingOptions
 from ..data.splits import HOLD_OUT, SPLITS
-from ..errors import GlintRUError, RecipeError, nearest_names
+from ..data.text_encoders import TFIDF, check_text_encoder
+from ..errors import DataError, GlintRUError, RecipeError, nearest_names
 from ..models.auto import MODELS
 from ..models.configuration_glintru import NextItemConfig
 from ..models.losses import LossConfig, NextItemLoss
@@ -64,6 +65,10 @@ class DataRecipe(ReadingOptions, GivenSplit, _Source):
         train_data, validation_data, test_data: Instead of `source`, the files of a split that is given.
         item_titles: A file with titles of items, or None.
         title_column: Name of its column of titles; None recognises the usual names.
+        items: A table of what is known of the items: text, categories, numbers or vectors; None has none.
+        item_features: The columns of `items` to use; None uses all that tell something.
+        text_encoder: What makes vectors of the text of items: `"tfidf"`, `"wordllama"` or
+            `"sentence-transformers/NAME"`.
         duplicates: What happens to repeated rows: `"exact"` leaves out copies; or `"keep"`, `"consecutive"`, `"first"`,
             `"last"`, see `filter_interactions`.
         min_user_interactions: Users with fewer interactions are left out (0: none).
@@ -82,6 +87,9 @@ class DataRecipe(ReadingOptions, GivenSplit, _Source):
 
     item_titles: str | None = None
     title_column: str | None = None
+    items: str | None = None
+    item_features: tuple[str, ...] | None = None
+    text_encoder: str = TFIDF
     duplicates: str = "exact"
     min_user_interactions: int = 0
     min_item_interactions: int = 0
@@ -92,6 +100,12 @@ class DataRecipe(ReadingOptions, GivenSplit, _Source):
     split_seed: int = 42
 
     def __post_init__(self) -> None:
+        try:
+            check_text_encoder(self.text_encoder)
+        except DataError as error:
+            raise RecipeError(f"data.text_encoder: {error}") from error
+        if self.item_features is not None and (not self.item_features or "" in self.item_features):
+            raise RecipeError("data.item_features must name columns; leave it out to use all of them.")
         one_of("data.duplicates", self.duplicates, DUPLICATE_POLICIES)
         one_of("data.split", self.split, SPLITS)
         one_of("data.hold_out", self.hold_out, HOLD_OUT)
@@ -395,10 +409,7 @@ SECTIONS: dict[str, Any] = {
 
 
 # How the keys of the loss were called when they stood in the section of the model.
-
-
-# How the keys of the loss were called when they stood in the section of the model.
-OLD_KEYS = {"loss": "loss.name", "model.loss": "loss.name"} | {
+OLD_KEYS = {"loss": "loss.name", "model.loss": "loss.name", "items": "fine_tuning.items"} | {
     f"model.{name}": f"loss.{name}" for name in LossConfig.__dataclass_fields__ if name != "name"
 }
 # Keys of the model that older versions had, with the only values that are still possible.

@@ -52,7 +52,7 @@ OWN_FILES = (*MODEL_FILES, "training_log.json")
 # Names of the same thing: what the data holds is compared by its content.
 NAMES = (
     *("name", "description", "data.source", "data.train_data", "data.validation_data", "data.test_data"),
-    *("data.item_titles", "fine_tuning.from_model"),
+    *("data.item_titles", "data.items", "data.item_features", "data.text_encoder", "fine_tuning.from_model"),
 )
 
 
@@ -253,8 +253,11 @@ def run_identity(recipe: Recipe, data: PreparedData) -> dict[str, Any]:
     for key, value in recipe.to_dict().items():
         values |= {f"{key}.{name}": entry for name, entry in value.items()} if isinstance(value, dict) else {key: value}
     settings = {key: value for key, value in values.items() if key not in NAMES}
+    identity = {"recipe": settings, "data": data_checksum(data), "processes": num_processes()}
+    if data.item_features is not None:
+        identity["item_features"] = hashlib.sha256(data.item_features.matrix.tobytes()).hexdigest()
     # Through JSON, so that it equals what a file gives back.
-    return json.loads(json.dumps({"recipe": settings, "data": data_checksum(data), "processes": num_processes()}))
+    return json.loads(json.dumps(identity))
 
 
 def check_identity(file: Path, identity: dict[str, Any]) -> None:
@@ -277,6 +280,8 @@ def check_identity(file: Path, identity: dict[str, Any]) -> None:
         problem = f"the recipe is not that of the run: {differences}"
     elif data != identity["data"]:
         problem = "the interactions are not those of the run"
+    elif stored.get("item_features") != identity.get("item_features"):
+        problem = "the features of the items are not those of the run"
     elif processes != identity["processes"]:
         problem = f"the run had {processes} process(es), now there are {identity['processes']}"
     else:
