@@ -18,7 +18,6 @@ from .configuration_glintru import GlintRUError
 __all__ = ["PROJECTION_FILE", "ItemProjection"]
 
 PROJECTION_FILE = "item_projection.safetensors"
-STRENGTHS = tuple(10 ** (step / 2) for step in range(-2, 7))  # of the ridge, 0.1 to 1000
 
 
 class ItemProjection:
@@ -36,26 +35,19 @@ class ItemProjection:
     def fit(cls, features: Tensor, table: Tensor, counts: Tensor) -> ItemProjection:
         """The ridge regression of a trained table on the features of its items.
 
-        An item weighs the root of its count, since the row of an item that is seldom taken is mostly chance. The
-        strength of the ridge is the one with which each row is best predicted from all others (leave-one-out).
+        An item weighs as much as it was taken, since the row of an item that is seldom taken is mostly chance. The
+        ridge is as strong as the features' mean square: without it, directions in which features hardly differ would
+        decide (`benchmarks/cold_items.py`).
 
         Args:
             features: (n, width).
             table: (n, hidden_size).
             counts: (n,) how often each item was taken.
         """
-        weights = counts.double().clamp_min(1).sqrt()[:, None]
-        x, y = features.double() * weights.sqrt(), table.double() * weights.sqrt()
-        values, vectors = torch.linalg.eigh(x.T @ x)
-        turned, moments = x @ vectors, vectors.T @ (x.T @ y)
-        best, found = torch.inf, moments
-        for strength in STRENGTHS:
-            shrunk = moments / (values + strength)[:, None]
-            leverage = (turned.square() / (values + strength)).sum(1, keepdim=True)
-            error = ((y - turned @ shrunk) / (1 - leverage).clamp_min(1e-6)).square().sum().item()
-            if error < best:
-                best, found = error, shrunk
-        return cls((vectors @ found).float())
+        x, y, weights = features.double(), table.double(), counts.double()[:, None] / counts.double().mean()
+        moments = x.T @ (weights * x)
+        ridge = moments.diagonal().mean().clamp_min(1e-12) * torch.eye(len(moments), dtype=torch.float64)
+        return cls(torch.linalg.solve(moments + ridge, x.T @ (weights * y)).float())
 
     def rows(self, features: Tensor) -> Tensor:
         """(n, hidden_size) rows of items with (n, width) features.

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from ..data.histories import arrow_view, flat_histories
 from ..errors import DataError
+from .item_table import parameter_of
 
 __all__ = ["NeighborSmoothing", "cooccurrence_embeddings", "near_pairs", "neighbors", "start_from_cooccurrence"]
 
@@ -160,6 +161,7 @@ class NeighborSmoothing:
         """Lets the optimizer move E. Its state gets the tensor `"latent"`, so that a loaded state goes on with it."""
         optimizer.register_step_pre_hook(self._before_step)
         optimizer.register_step_post_hook(self._after_step)
+        self._parameter = parameter_of(self.table)
 
     def _smooth(self, x: Tensor) -> Tensor:
         """`(I + weight * A) x`; A is symmetric, so this takes values forward and gradients back."""
@@ -170,7 +172,7 @@ class NeighborSmoothing:
 
     @torch.no_grad()
     def _before_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
-        parameter = self.table.weight
+        parameter = self._parameter
         # Not left in the state: an optimizer takes a parameter with a state for one that it has moved before.
         self._latent = optimizer.state[parameter].pop(LATENT, self._latent).to(parameter.device)
         parameter.copy_(self._latent)
@@ -179,6 +181,6 @@ class NeighborSmoothing:
 
     @torch.no_grad()
     def _after_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
-        parameter = self.table.weight
+        parameter = self._parameter
         optimizer.state[parameter][LATENT] = self._latent.copy_(parameter)
         parameter.copy_(self._smooth(parameter))

@@ -35,6 +35,7 @@ from ..terminal import print_lines
 from .checkpoint import WRITING, RunTrainer, has_checkpoints, newest_checkpoint, remove_other_checkpoints
 from .cooccurrence import NeighborSmoothing, near_pairs, neighbors, start_from_cooccurrence
 from .folder import CHECKPOINTS, REFIT
+from .item_table import add_features, materialise
 from .start import Start, add_adapters, merge_adapters
 from .stopping import Interruptions, Stop, TimeIsUp
 from .trainer import device_batch_size
@@ -214,6 +215,8 @@ def train(
         model = MODELS[recipe.model_name](recipe.config(data.processor.vocab_size))
         table, histories = model.get_input_embeddings(), data.dataset["train"]
         smoothing = _use_cooccurrence(table, histories, training, resumed=checkpoint is not None)
+        if data.item_features is not None:
+            add_features(table, data.item_features)
     else:
         model = start.model_for(recipe, data)
     config, adapted = model.config, None
@@ -253,6 +256,7 @@ def train(
     model = trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
     if adapted is not None:
         model = merge_adapters(adapted)
+    materialise(model.get_input_embeddings())
     return TrainingResult(
         model=model.eval(),
         log_history=trainer.state.log_history,

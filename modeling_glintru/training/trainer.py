@@ -23,6 +23,7 @@ from ..data.batches import IGNORED_LABEL, HasLengths
 from ..errors import RecipeError, TrainingDivergedError
 from ..machine import give_back_memory, own_bytes
 from ..models.loading import weights_that_are_not_finite
+from .item_table import has_features, made_once
 from .optimizer import LazyAdamW, can_train_rows, clip_grad_norm_
 from .pushing import ModelPushes
 
@@ -225,7 +226,8 @@ class GlintRUTrainer(ModelPushes):
         Raises:
             TrainingDivergedError: The message names the step, the learning rate, and what to try.
         """
-        loss = super().training_step(model, inputs, num_items_in_batch)
+        with made_once(self._item_embedding()):
+            loss = super().training_step(model, inputs, num_items_in_batch)
         if not loss.isfinite():
             self._diverged(f"the loss of step {self.state.global_step + 1:,} is {loss.item():g}")
         return loss
@@ -239,7 +241,8 @@ class GlintRUTrainer(ModelPushes):
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """The plain Trainer's figures, of weights that are finite numbers; error as of `training_step`."""
         self.check_weights()
-        return super().evaluate(*args, **kwargs)
+        with made_once(self._item_embedding()):
+            return super().evaluate(*args, **kwargs)
 
     def _diverged(self, what: str) -> NoReturn:
         rate = self.optimizer.param_groups[0]["lr"] if self.optimizer is not None else self.args.learning_rate
@@ -270,6 +273,8 @@ class GlintRUTrainer(ModelPushes):
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             return False
         distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+        if has_features(self._item_embedding()):  # whose gradient is that of every row
+            return False
         return can_train_rows(self.model) and (not distributed or torch.distributed.get_backend() == "gloo")
 
     def _clip_sparse_too(self, parameters: Any, max_norm: float, norm_type: float = 2.0) -> torch.Tensor:

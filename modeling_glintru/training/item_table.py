@@ -1,0 +1,83 @@
+"""Item rows that are a free vector and a projection of the item's features, while a model is trained.
+
+What is trained so is saved as a plain table: nothing of it is left when a model is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from ..data.item_features import ItemFeatures
+
+__all__ = ["add_features", "has_features", "made_once", "materialise", "parameter_of"]
+
+
+class FeaturedRows(nn.Module):
+    """The table as a function of its free vectors: `free + features @ projection`.
+
+    Args:
+        features: float32 (vocab_size, width); zeros for the padding and for items without features.
+        size: Of a row.
+    """
+
+    def __init__(self, features: Tensor, size: int) -> None:
+        super().__init__()
+        self.register_buffer("features", features, persistent=False)
+        self.projection = nn.Parameter(torch.empty(features.shape[1], size))
+
+    def forward(self, free: Tensor) -> Tensor:
+        with torch.autocast(free.device.type, enabled=False):  # the table itself is in full precision
+            return torch.addmm(free, cast(Tensor, self.features), self.projection)
+
+
+@torch.no_grad()
+def add_features(table: nn.Embedding, features: ItemFeatures) -> None:
+    """Lets each row of a new table be its free vector and a projection of the item's features, drawn at random.
+
+    The part that comes from features has the variance of the free vectors.
+
+    Args:
+        table: (vocab_size, size), as the training begins with it.
+        features: Of its items.
+    """
+    rows = FeaturedRows(torch.from_numpy(features.matrix).to(table.weight), table.embedding_dim)
+    nn.init.normal_(rows.projection)
+    known = torch.from_numpy(np.flatnonzero(features.known))
+    drawn = rows.features[known] @ rows.projection  # type: ignore[index]
+    rows.projection.mul_(table.weight[1:].std() / drawn.std().clamp_min(1e-12))
+    parametrize.register_parametrization(table, "weight", rows)
+
+
+def has_features(table: Any) -> bool:
+    """Whether `add_features` was called with this table, and `materialise` not yet."""
+    return isinstance(table, nn.Module) and parametrize.is_parametrized(table, "weight")
+
+
+def parameter_of(table: nn.Embedding) -> nn.Parameter:
+    """What an optimizer moves of a table: its free vectors where it has features, otherwise the table itself."""
+    if not has_features(table):
+        return cast(nn.Parameter, table.weight)
+    return cast(Any, table).parametrizations.weight.original
+
+
+@contextmanager
+def made_once(table: Any) -> Iterator[None]:
+    """Within the block the table is made once, not each time that somebody looks at it."""
+    if has_features(table):
+        with parametrize.cached():
+            yield
+    else:
+        yield
+
+
+def materialise(table: nn.Embedding) -> None:
+    """Makes an ordinary table of one with features; does nothing to another one."""
+    if has_features(table):
+        parametrize.remove_parametrizations(table, "weight", leave_parametrized=True)
