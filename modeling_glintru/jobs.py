@@ -69,6 +69,7 @@ from .recipe.resolve import (
     prepared_otherwise,
     request,
     resolve,
+    told_apart,
     trained_on,
     with_data,
     without_folders,
@@ -357,6 +358,8 @@ def train_and_evaluate(
             warn_of_refitted(start, say)
     hear = say if main else _say_nothing
     given_data: dict[str, Any] = {"table": table, "titles": titles, "items": items}
+    if start is not None:
+        given_data["encoder"] = start.encoder
     data = prepare_data(recipe, **given_data, processor=vocabulary, add_items=add_items, say=hear)
     facts, in_place = data_facts(data), _in_place(recipe, output_dir)
     if note := prepared_otherwise(recipe.data, facts):
@@ -587,7 +590,7 @@ def train(
     model: str | None = None,
     settings: Mapping[str, Any] | None = None,
     from_model: str | None = None,
-    items: str | None = None,
+    items: Any = None,
     titles: Any = None,
     seed: int | None = None,
     overwrite: bool = False,
@@ -608,7 +611,10 @@ def train(
         model: Name of another model than the recipe's, such as `"sasrec"`, or `"file.py:Class"` for one of your own.
         settings: Values of the recipe by key, as `--set` takes them: `{"num_train_epochs": 5, "hidden_size": 64}`.
         from_model: A model folder or Hub repository to fine-tune.
-        items: With `from_model`: `"add"`, `"known"` or `"new"`, see `FineTuningRecipe`.
+        items: What is known of the items: a frame, another table in memory or a file, with a column of item ids and
+            columns of text, categories, numbers or vectors, see `read_items`. Rows of rare items then lean on those of
+            items like them, and `Recommender.add_items` recommends items that nobody has taken yet. With `from_model`
+            also `"add"`, `"known"` or `"new"`, see `FineTuningRecipe` (beside a table, `settings={"items": "new"}`).
         titles: Titles of items: a mapping from raw id to title, or a table with both columns.
         seed: Seed of every random number.
         overwrite, resume, max_minutes, refit: See `train_and_evaluate`.
@@ -625,8 +631,11 @@ def train(
     source, table = _source_or_table(interactions)
     say = print_lines if verbose else _say_nothing
     named = None if recipe is None else str(recipe)
-    asked = request(named, overrides, from_model=from_model, items=items, source=source if table is None else table)
-    chosen = with_data(asked.recipe, source, _known_options(reading), table)
+    (word, items_file), items_table = told_apart([items] if isinstance(items, (str, Path)) else []), None
+    if not isinstance(items, (str, Path)):
+        items_table = items
+    asked = request(named, overrides, from_model=from_model, items=word, source=source if table is None else table)
+    chosen = with_data(asked.recipe, source, {**_known_options(reading), "items": items_file}, table)
     temporary = None
     if output_dir is None:
         temporary = TemporaryDirectory(prefix="glintru-", ignore_cleanup_errors=True)
@@ -637,6 +646,7 @@ def train(
             Path(output_dir),
             table=table,
             titles=_titles(titles, chosen.data),
+            items=items_table,
             overwrite=overwrite,
             resume=resume,
             max_minutes=max_minutes,

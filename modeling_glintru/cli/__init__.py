@@ -1,4 +1,4 @@
-"""The command `glintru`: prepare, train, recipes, evaluate, recommend, rebuild, export, push, compare, convert."""
+"""The command `glintru` and its verbs, each of which is a file of this folder."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ VERBS = {
     "recipes": "List the named recipes, print one of them, or print how settings are chosen from the data.",
     "evaluate": "Measure a trained model on interactions, split as in its own recipe; compare several.",
     "recommend": "Recommend the next items: after a history, for users of a table, for all of them, or as you type.",
+    "add-items": "Add items that nobody has taken yet to a trained model, by what is known of them.",
     "rebuild": "Compute the states of all users anew, from their events, after the weights have changed.",
     "export": "Write a model for serving without torch: whole histories, and one item onto a state.",
     "push": "Upload a model folder to the Hub, in one commit, with the login of `hf auth login` or HF_TOKEN.",
@@ -43,7 +44,8 @@ class Verbs(TyperGroup):
         if cmd_name not in VERBS:
             near = difflib.get_close_matches(cmd_name, VERBS, n=1)
             ctx.fail(f"There is no command {cmd_name!r}" + (f"; did you mean {near[0]!r}?" if near else "."))
-        verb = getattr(import_module(f".{cmd_name}", __name__), cmd_name)
+        name = cmd_name.replace("-", "_")
+        verb = getattr(import_module(f".{name}", __name__), name)
         alone = typer.Typer(add_completion=False, rich_markup_mode=None)
         alone.command(cmd_name)(one_line_errors(verb))
         return typer.main.get_command(alone)

@@ -53,6 +53,18 @@ SetOption = Annotated[
 ]
 TitlesOption = Annotated[str | None, typer.Option("--item_titles", help="Table with item ids and titles.")]
 TitleColumn = Annotated[str | None, typer.Option("--title_column", help="Its column of titles.")]
+ItemsOption = Annotated[
+    str | None,
+    typer.Option("--items", help="A table of what is known of the items: text, categories, numbers, vectors."),
+]
+TextEncoderOption = Annotated[
+    str | None,
+    typer.Option(
+        "--text_encoder",
+        help="What makes vectors of their text: tfidf (default), wordllama, or sentence-transformers/NAME.",
+        metavar="NAME",
+    ),
+]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier run wrote.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 DeviceOption = Annotated[

@@ -12,9 +12,11 @@ from ..recipe import GivenSplit
 from ..terminal import print_lines
 from .options import (
     DataOption,
+    ItemsOption,
     OverwriteOption,
     RecipeOption,
     SetOption,
+    TextEncoderOption,
     TitleColumn,
     TitlesOption,
     all_overrides,
@@ -35,6 +37,8 @@ def prepare(
     reading: dict[str, Any],
     item_titles: TitlesOption = None,
     title_column: TitleColumn = None,
+    items: ItemsOption = None,
+    text_encoder: TextEncoderOption = None,
     overwrite: OverwriteOption = False,
     push_to_hub: Annotated[
         str | None,
@@ -49,6 +53,7 @@ def prepare(
     from ..jobs import prepare_data, push_data
 
     options = {**split_files, **reading, "item_titles": item_titles, "title_column": title_column}
+    options |= {"items": items, "text_encoder": text_encoder}
     chosen = asked_for(recipe, all_overrides(changes), data, options).recipe
     prepare_data(chosen, output_dir, overwrite=overwrite)
     print_lines(f"The prepared data is in {output_dir}. Train on it with --data {output_dir}")

@@ -16,6 +16,7 @@ from .options import (
     OverwriteOption,
     RecipeOption,
     SetOption,
+    TextEncoderOption,
     TitleColumn,
     TitlesOption,
     TrustOption,
@@ -47,14 +48,16 @@ def train(
         typer.Option("--from", help="Fine-tune this model folder or Hub repository, gently.", metavar="MODEL"),
     ] = None,
     items: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             "--items",
-            help="With --from, items that MODEL does not know: add them (default), learn from the known ones only, or "
-            "keep only MODEL's block and learn new embeddings for all items (another shop).",
-            metavar="add|known|new",
+            help="A table of what is known of the items: text, categories, numbers, vectors. With --from also a word "
+            "for items that MODEL does not know: add them (default), learn from the known ones only, or keep only "
+            "MODEL's block and learn new embeddings for all items (another shop).",
+            metavar="FILE|add|known|new",
         ),
     ] = None,
+    text_encoder: TextEncoderOption = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of every random number.")] = None,
     *,
     split_files: dict[str, Any],
@@ -84,14 +87,19 @@ def train(
 
     Example: glintru train --data interactions.csv --output_dir outputs/mine
 
+    Example: glintru train --data interactions.csv --items items.csv --output_dir outputs/mine
+
     Example: glintru train --from outputs/mine --data november.csv --output_dir outputs/november
     """
     from ..jobs import train_and_evaluate
+    from ..recipe.resolve import told_apart
 
     if from_model is not None:
         trust(from_model, trust_remote_code)
+    word, table = told_apart(items or [])
     options = {**split_files, **reading, "item_titles": item_titles, "title_column": title_column}
-    asked = asked_for(recipe, all_overrides(changes, seed, model), data, options, from_model=from_model, items=items)
+    options |= {"items": table, "text_encoder": text_encoder}
+    asked = asked_for(recipe, all_overrides(changes, seed, model), data, options, from_model=from_model, items=word)
     result, prepared, evaluations = train_and_evaluate(
         asked.recipe,
         output_dir,

@@ -15,7 +15,10 @@ from .repository import PushResult, SharedFile, commit_files, model_files
 
 __all__ = ["PushPlan", "copy_results", "plan_push", "push_folder"]
 
-RESULTS = ("metrics.json", "recipe.yaml", "training_log.json", "learning_curves.png", HANDLER_FILE)
+RESULTS = (
+    *("metrics.json", "recipe.yaml", "training_log.json", "learning_curves.png", HANDLER_FILE),
+    *("item_projection.safetensors", "item_encoder.json", "item_encoder.safetensors"),
+)
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ MANIFEST_FILE = "manifest.json"
 DESCRIBED = (
     *("config.json", "preprocessor_config.json", "recipe.yaml", "metrics.json", "item_vocabulary.safetensors"),
     *("model.safetensors", "model-*.safetensors", "model.safetensors.index.json"),
+    *("item_projection.safetensors", "item_encoder.json", "item_encoder.safetensors"),
     *("*_glintru.py", "modeling_*.py", "*_baselines.py"),
 )
 

@@ -52,6 +52,7 @@ __all__ = [
 MODEL_FILES = (
     *("config.json", "model.safetensors", "model-*.safetensors", "model.safetensors.index.json"),
     *("preprocessor_config.json", "item_vocabulary.safetensors"),
+    *("item_projection.safetensors", "item_encoder.json", "item_encoder.safetensors"),
     *("*_glintru.py", "modeling_*.py", "*_baselines.py", "handler.py"),
     *("metrics.json", "recipe.yaml", "learning_curves.png", "README.md", MANIFEST_FILE),
 )

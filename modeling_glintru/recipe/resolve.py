@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from . import (
     shown,
 )
 from .rule import Choice, DataShape, blank_recipe, data_shape, preset
+from .schema import ITEMS
 
 __all__ = [
     "DataFacts",
@@ -45,6 +47,7 @@ __all__ = [
     "plan",
     "request",
     "resolve",
+    "told_apart",
     "trained_on",
     "with_data",
 ]
@@ -97,6 +100,25 @@ def data_facts(data: PreparedData) -> DataFacts:
     names = {item.name for item in fields(DataRecipe)}
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
     return DataFacts(data_shape(data), {name: value for name, value in values.items() if name in names})
+
+
+def told_apart(items: Sequence[str | PathLike[str]]) -> tuple[str | None, str | None]:
+    """What `--items` takes, `add`, `known` or `new`, and the file of a table of items; None for what is not there.
+
+    Raises:
+        RecipeError: There are two of a kind, or a text is neither.
+    """
+    words = [str(item) for item in items if str(item) in ITEMS]
+    files = [str(item) for item in items if str(item) not in ITEMS]
+    if len(words) > 1 or len(files) > 1:
+        raise RecipeError(f"--items takes one table and, with --from, one of {', '.join(ITEMS)}; got {items}")
+    for file in files:
+        if not Path(file).exists():
+            raise RecipeError(
+                f"--items takes a table of what is known of the items, or with --from one of "
+                f"{', '.join(ITEMS)}; there is no file {file!r}"
+            )
+    return (words or [None])[0], (files or [None])[0]
 
 
 def request(

@@ -22,7 +22,7 @@ from ..models.pipeline_glintru import checked_gaps, leaves_out_seen
 from ..models.processing_glintru import GlintRUProcessor
 from .top_k import ExactIndex, check_top_k
 
-__all__ = ["ClickSession", "Recommendation", "Recommender"]
+__all__ = ["AddedItems", "ClickSession", "Recommendation", "Recommender"]
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,28 @@ class Recommendation:
     items: list[dict[str, Any]]
     num_unknown_items: int
     cold_start: bool = False
+
+
+@dataclass(frozen=True)
+class AddedItems:
+    """What `Recommender.add_items` did.
+
+    Args:
+        num_new: Items that were added.
+        num_with_features: Those of them that have any feature; the others begin as the mean of all items.
+        num_known: Items of the table that the model had already.
+    """
+
+    num_new: int
+    num_with_features: int
+    num_known: int
+
+    def describe(self) -> str:
+        """One line of text."""
+        return (
+            f"{self.num_with_features:,} of them have features, the others begin as the mean of all items; "
+            f"{self.num_known:,} items of the table were there already."
+        )
 
 
 class Recommender:
@@ -76,6 +98,7 @@ class Recommender:
         recipe: str | PathLike[str] | None = None,
         model: str | None = None,
         settings: Mapping[str, Any] | None = None,
+        items: Any = None,
         titles: Any = None,
         seed: int | None = None,
         verbose: bool = True,
@@ -94,6 +117,8 @@ class Recommender:
             recipe: Name or YAML file of a recipe, instead of settings from the data.
             model: Another model, such as `"sasrec"`, or `"file.py:Class"` for one of your own.
             settings: Values of the recipe by key: `{"num_train_epochs": 5}`.
+            items: What is known of the items: a table with item ids and columns of text, categories, numbers or vectors.
+                It helps with rare items, and `add_items` needs it.
             titles: Titles of items: a mapping from raw id to title, or a table with both columns.
             seed: Seed of every random number.
             verbose: Whether to print what was recognised and chosen, and a line for each epoch.
@@ -108,7 +133,8 @@ class Recommender:
         """
         from ..jobs import train
 
-        known: dict[str, Any] = {"recipe": recipe, "model": model, "settings": settings, "titles": titles, "seed": seed}
+        known: dict[str, Any] = {"recipe": recipe, "model": model, "settings": settings, "seed": seed}
+        known |= {"items": items, "titles": titles}
         trained = train(interactions, output_dir, verbose=verbose, **known, **options)
         recommender = cls.from_pretrained(trained.output_dir, device=device)
         recommender._temporary = trained.temporary
@@ -187,6 +213,48 @@ class Recommender:
         measured = {} if self.folder is None else find_metrics(self.folder)
         table = measured.get(measured.get("main", "test"), {})
         return {name: entry["value"] for name, entry in table.items()}
+
+    # ------------------------------------------------------------------ new items
+
+    def add_items(self, items: Any, *, titles: Mapping[Any, str] | None = None) -> AddedItems:
+        """Adds items that nobody has taken yet, by what is known of them; nothing is trained.
+
+        Scores of the items that are there, and states of users, stay as they are.
+
+        Args:
+            items: A frame, another table or a file with a column of item ids and the columns of features that the model
+                was trained with (`items=` or `--items`); see `read_items`. Items that the model knows are left alone.
+                An item without any feature begins as the mean of all items.
+            titles: Raw id to title, in the place of those in the table.
+
+        Returns:
+            What was added.
+
+        Raises:
+            GlintRUError: The model was trained without features of items.
+            DataError: The table cannot be read, has other columns, or its vectors another width; or the text encoder is
+                missing or of another version.
+            VocabularyError: Ids of another type than the model's.
+        """
+        from ..data import ItemEncoder, read_items
+        from ..models.item_projection import ItemProjection
+
+        projection = None if self.folder is None else ItemProjection.load(self.folder)
+        if projection is None or self.folder is None:
+            raise GlintRUError(
+                "this model was trained without features of items, so that it knows nothing of new ones: train it with "
+                "items=TABLE (--items TABLE)"
+            )
+        encoder = ItemEncoder.load(self.folder)
+        table = read_items(items).read_as(encoder.columns)
+        ids = table.frame["item_id"].to_list()
+        new = [place for place, item in enumerate(ids) if item not in self.processor]
+        vectors, known = encoder.encode(table.take(np.array(new, np.int64)))
+        rows = projection.rows(torch.from_numpy(vectors))
+        rows[~torch.from_numpy(known)] = self.model.get_input_embeddings().weight[1:].detach().cpu().float().mean(0)
+        added = self.processor.add_items([ids[place] for place in new], titles or table.titles)
+        self.model.add_items(added, rows)  # type: ignore[operator]
+        return AddedItems(added, int(known.sum()), len(ids) - added)
 
     # ------------------------------------------------------------------ recommendations
 

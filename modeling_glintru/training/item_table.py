@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from ..data.item_features import ItemFeatures
+from ..models.item_projection import ItemProjection
 
 __all__ = ["add_features", "has_features", "made_once", "materialise", "parameter_of"]
 
@@ -38,16 +39,19 @@ class FeaturedRows(nn.Module):
 
 
 @torch.no_grad()
-def add_features(table: nn.Embedding, features: ItemFeatures) -> None:
-    """Lets each row of a new table be its free vector and a projection of the item's features, drawn at random.
-
-    The part that comes from features has the variance of the free vectors.
+def add_features(table: nn.Embedding, features: ItemFeatures, start: ItemProjection | None = None) -> None:
+    """Lets each row of a new table be its free vector and a projection of the item's features.
 
     Args:
         table: (vocab_size, size), as the training begins with it.
         features: Of its items.
+        start: Where the projection begins; where there is none, at random, with the variance of the free vectors.
     """
     rows = FeaturedRows(torch.from_numpy(features.matrix).to(table.weight), table.embedding_dim)
+    if start is not None:
+        rows.projection.copy_(start.weight)
+        parametrize.register_parametrization(table, "weight", rows)
+        return
     nn.init.normal_(rows.projection)
     known = torch.from_numpy(np.flatnonzero(features.known))
     drawn = rows.features[known] @ rows.projection  # type: ignore[index]

@@ -30,6 +30,7 @@ from ..data.windows import check_gaps_differ
 from ..errors import ModelFolderError, RecipeError
 from ..machine import is_main_process, keep_freed_memory, processor_name
 from ..models.auto import MODELS
+from ..models.item_projection import ItemProjection
 from ..recipe import NEW_WEIGHTS, Recipe, TrainingRecipe
 from ..terminal import print_lines
 from .checkpoint import WRITING, RunTrainer, has_checkpoints, newest_checkpoint, remove_other_checkpoints
@@ -219,6 +220,8 @@ def train(
             add_features(table, data.item_features)
     else:
         model = start.model_for(recipe, data)
+        if data.item_features is not None and start.settings.items == "new":
+            add_features(model.get_input_embeddings(), data.item_features, start.projection)
     config, adapted = model.config, None
     if start is not None and start.settings.lora_rank:
         new_items = start.settings.items == "new" or len(data.processor) > len(start.processor)
@@ -328,12 +331,23 @@ def _agreed_checkpoint(folder: Path, say: Callable[[str], None]) -> str | None:
 
 
 def save_model_folder(output_dir: Path, result: TrainingResult, data: PreparedData, recipe: Recipe) -> None:
-    """Writes weights, vocabulary, recipe and log: a folder that `from_pretrained` and `glintru` take."""
+    """Writes weights, vocabulary, recipe and log: a folder that `from_pretrained` and `glintru` take.
+
+    Where the items have features, the folder also gets what makes rows of new items of theirs.
+    """
     output_dir.mkdir(parents=True, exist_ok=True)
     data.processor.max_length = recipe.training.max_length
     if data.processor.item_counts is None:  # prepared by an earlier version
         data.processor.item_counts = data.item_counts[1:]
     result.model.save_pretrained(output_dir)
     data.processor.save_pretrained(output_dir)
+    if data.item_features is not None:
+        features, known = data.item_features, torch.from_numpy(np.flatnonzero(data.item_features.known))
+        table, counts = result.model.get_input_embeddings().weight.detach().cpu(), data.processor.item_counts
+        projection = ItemProjection.fit(
+            torch.from_numpy(features.matrix)[known], table[known], torch.from_numpy(counts)[known - 1]
+        )
+        projection.save(output_dir)
+        features.encoder.save(output_dir)
     recipe.save(output_dir / "recipe.yaml")
     (output_dir / "training_log.json").write_text(json.dumps(result.log_history, indent=1), encoding="utf-8")

@@ -16,10 +16,11 @@ from datasets import Dataset
 from torch import nn
 from transformers import PreTrainedModel
 
-from ..data import PreparedData
+from ..data import ItemEncoder, PreparedData
 from ..errors import ModelFolderError, RecipeError
 from ..models.auto import MODELS
-from ..models.loading import load_model_folder
+from ..models.item_projection import ItemProjection
+from ..models.loading import MODEL_FILES, load_local_folder, local_folder
 from ..models.processing_glintru import GlintRUProcessor
 from ..recipe import FineTuningRecipe, Recipe, model_section
 
@@ -34,11 +35,14 @@ class Start:
         model: In eval mode.
         processor: Its vocabulary.
         settings: What to do with it, with the checksum of its weights.
+        encoder, projection: What makes rows of new items of their features; None where it was trained without.
     """
 
     model: PreTrainedModel
     processor: GlintRUProcessor
     settings: FineTuningRecipe
+    encoder: ItemEncoder | None = None
+    projection: ItemProjection | None = None
 
     def fitted(self, recipe: Recipe) -> Recipe:
         """The recipe with the model's own sizes and checksum.
@@ -68,8 +72,13 @@ class Start:
             return model
         model = kind(recipe.config(self.processor.vocab_size))
         model.load_state_dict(old)
-        num_new = data.processor.vocab_size - self.processor.vocab_size
+        old_size, num_new = self.processor.vocab_size, data.processor.vocab_size - self.processor.vocab_size
         model.add_items(num_new, settings.new_vectors, histories(data.dataset["train"]))
+        if data.item_features is not None and self.projection is not None:
+            new = torch.from_numpy(np.flatnonzero(data.item_features.known[old_size:]) + old_size)
+            with torch.no_grad():
+                rows = self.projection.rows(torch.from_numpy(data.item_features.matrix)[new])
+                model.get_input_embeddings().weight[new] = rows
         return model
 
 
@@ -83,7 +92,10 @@ def open_start(settings: FineTuningRecipe) -> Start:
     name = settings.from_model
     if "/" not in name and not Path(name).exists():  # a recipe keeps the name of a folder alone
         raise ModelFolderError(f"there is no model folder {name}; say with --from where the model to start from lies")
-    model, processor = load_model_folder(name)
+    folder = local_folder(name, None, MODEL_FILES)
+    model, processor = load_local_folder(folder, name)
+    projection = ItemProjection.load(folder)
+    encoder = None if projection is None else ItemEncoder.load(folder)
     if settings.lora_rank:
         check_adapters(model)
     found = weights_checksum(model)
@@ -92,7 +104,7 @@ def open_start(settings: FineTuningRecipe) -> Start:
             f"the recipe starts from weights {settings.from_weights}, but {settings.from_model} holds {found}; give "
             "the right ones with --from, or take these with --set from_weights=null"
         )
-    return Start(model, processor, replace(settings, from_weights=found))
+    return Start(model, processor, replace(settings, from_weights=found), encoder, projection)
 
 
 def is_changeable(field: str) -> bool:
