@@ -117,7 +117,7 @@ class Recommender:
             recipe: Name or YAML file of a recipe, instead of settings from the data.
             model: Another model, such as `"sasrec"`, or `"file.py:Class"` for one of your own.
             settings: Values of the recipe by key: `{"num_train_epochs": 5}`.
-            items: What is known of the items: a table with item ids and columns of text, categories, numbers or vectors.
+            items: What is known of the items: a table of ids and columns of text, categories, numbers or vectors.
                 It helps with rare items, and `add_items` needs it.
             titles: Titles of items: a mapping from raw id to title, or a table with both columns.
             seed: Seed of every random number.
