@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,42 +20,7 @@ from modeling_glintru.training import check_run_folder
 from modeling_glintru.training.folder import CHECKPOINTS, LOCK, run_folder
 from modeling_glintru.whole_files import exchange, locked, unfinished_folder, whole_file
 
-EVENTS = {
-    "os.rename",
-    "os.link",
-    "os.remove",
-    "os.rmdir",
-    "os.mkdir",
-    "os.chmod",
-    "os.truncate",
-    "shutil.rmtree",
-    "open",
-}
-
-
-def killed_at(number: int, work: Callable[[], object]) -> bool:
-    """Whether a process that does `work` was killed before its n-th call that writes; it ended well otherwise."""
-    child = os.fork()
-    if child == 0:
-        left = [number]
-
-        def hook(event: str, arguments: tuple) -> None:
-            if event not in EVENTS or (event == "open" and not (arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR)):
-                return
-            left[0] -= 1
-            if left[0] == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        code = 1
-        try:
-            sys.addaudithook(hook)
-            work()
-            code = 0
-        finally:
-            os._exit(code)
-    _, status = os.waitpid(child, 0)
-    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0
-    return os.WIFSIGNALED(status)
+from .processes import killed_at
 
 
 def save_model(folder: Path, seed: int) -> None:
@@ -128,7 +91,7 @@ def test_a_folder_that_cannot_be_moved(tmp_path, monkeypatch):
     def refuse(first, second):
         raise OSError(16, "Device or resource busy")
 
-    monkeypatch.setattr("modeling_glintru.training.folder.exchange", refuse)
+    monkeypatch.setattr("modeling_glintru.whole_files.exchange", refuse)
     save_model(tmp_path / "new", 1)
     for goes_on in (True, False):
         with run_folder(tmp_path / "model", {"run": 1}, resume=False) as run:
