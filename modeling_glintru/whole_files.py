@@ -23,6 +23,7 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 __all__ = [
+    "NO_ROOM",
     "checksum",
     "exchange",
     "flush",
@@ -34,7 +35,9 @@ __all__ = [
 ]
 
 BLOCK = 1 << 20
-# What the system says where a folder cannot be moved: another file system, in use, or a parent that is not writable.
+# What the system says where the disk is full, or a file may not grow.
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# What it says where a folder cannot be moved: another file system, in use, or a parent that is not writable.
 CANNOT_MOVE = (errno.EXDEV, errno.EBUSY, errno.EACCES, errno.EPERM, errno.EROFS)
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of renameat2(2)
 
@@ -58,6 +61,10 @@ def whole_file(path: Path) -> Iterator[Path]:
             _refuse_other_kinds(path)
             os.replace(unfinished, target)
             flush(target.parent)
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            raise OSError(error.errno, f"cannot be written: {error.strerror}", str(path)) from error
         finally:
             unfinished.unlink(missing_ok=True)
 

@@ -7,7 +7,6 @@ position, state). Columns of raw ids have no type, so that 1 and "1" stay two id
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import sqlite3
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import StoreBusyError, StoreError, StoreFullError, StoreReadOnlyError
-from ..whole_files import remove_unfinished, unfinished_folder
+from ..whole_files import NO_ROOM, remove_unfinished, unfinished_folder
 from .store import Absorbed, Advance, Event, Pending, RawId, Record, Replacement, StoredEvent
 
 __all__ = ["SQLiteStateStore"]
@@ -38,6 +37,7 @@ ERRORS: tuple[tuple[str, type[StoreError], str], ...] = (
     ("busy", StoreBusyError, "is locked by another process for longer than its timeout of {timeout:g} s; try again"),
     ("readonly", StoreReadOnlyError, "cannot be written: the file or its folder is read-only"),
     ("full", StoreFullError, "cannot grow: the disk is full"),
+    ("disk I/O error", StoreError, "cannot be read or written ({error}): is the disk full or damaged?"),
     ("malformed", StoreError, "is damaged ({error}); restore a copy"),
     ("not a database", StoreError, "is not a store of user states ({error})"),
     ("unable to open", StoreError, "cannot be opened: is its folder there and writable?"),
@@ -94,7 +94,7 @@ class SQLiteStateStore:
             else:
                 self._make()
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno in NO_ROOM:
                 raise StoreFullError(f"{self.path} cannot be made: the disk is full") from error
             raise StoreError(
                 f"{self.path} cannot be opened: is its folder there and writable? ({error.strerror})"

@@ -23,7 +23,7 @@ from ..machine import num_processes
 from ..models.auto import MODELS
 from ..models.untrusted_text import parse_json
 from ..recipe import Recipe
-from ..whole_files import locked, replace_entries
+from ..whole_files import NO_ROOM, locked, replace_entries
 from .checkpoint import has_checkpoints, replace_json
 
 __all__ = [
@@ -143,8 +143,9 @@ def run_folder(folder: Path, identity: dict[str, Any], resume: bool) -> Iterator
             if made:
                 with suppress(OSError):  # not empty: somebody else's files came in the meantime
                     folder.rmdir()
-        if isinstance(error, SafetensorError):
-            raise ModelFolderError(f"{folder} cannot be written: {error}") from error
+        if isinstance(error, SafetensorError) or (isinstance(error, OSError) and error.errno in NO_ROOM):
+            reason = getattr(error, "strerror", None) or error
+            raise ModelFolderError(f"{folder} cannot be written: {reason}") from error
         raise
 
 

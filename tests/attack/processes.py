@@ -114,7 +114,8 @@ class Commands:
         Args:
             words: Its arguments.
             how: `kill_after` (seconds), `kill_at` (the n-th call that writes below the folder `below`), `user` (the
-                number of another user), `largest` (bytes that a file may have), `environment`, `cwd`.
+                number of another user), `largest` (bytes that a file may have; `out` is then empty), `environment`,
+                `cwd`.
         """
         order = {"words": [os.fspath(word) if isinstance(word, Path) else str(word) for word in words], **how}
         order |= {name: str(self.answers / name) for name in ("out", "err", "writes")}
@@ -151,6 +152,7 @@ def _become_the_command(order: dict[str, Any]) -> None:
     os.environ.update(order.get("environment", {}))
     os.chdir(order.get("cwd", order.get("below", ROOT)))
     if "largest" in order:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what it prints is no file of the user
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # as Python has it
         resource.setrlimit(resource.RLIMIT_FSIZE, (order["largest"], resource.RLIM_INFINITY))
     if "user" in order:
