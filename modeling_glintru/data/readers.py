@@ -182,7 +182,7 @@ def _checked(table: pa.Table) -> pl.DataFrame:
     for place, field in enumerate(table.schema):
         if pa.types.is_dictionary(field.type):
             table = table.set_column(place, field.name, table.column(place).cast(field.type.value_type))
-    return pl.DataFrame(table)
+    return pl.DataFrame(table.replace_schema_metadata())  # nothing of it is used, and it may be damaged
 
 
 def _guarded(path: Path, read: Callable[[pq.ParquetFile], Any]) -> Any:
