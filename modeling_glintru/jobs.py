@@ -44,6 +44,7 @@ from .hub import push_interactions, write_card, write_handler
 from .hub.repository import PushResult
 from .machine import is_main_process, pick_device
 from .models.auto import model_label, registered_name
+from .models.configuration_glintru import write_manifest
 from .models.loading import find_data_checksum, load_model_folder, without_bars
 from .recipe import (
     DataRecipe,
@@ -394,6 +395,7 @@ def train_and_evaluate(
         write_handler(finished)
         weakness = no_better_than(metrics.get("against", {}), min(recipe.evaluation.top_k))
         write_card(finished, output_dir.absolute().name, REFERENCE_TITLES, weakness)
+        write_manifest(finished)
         # A model that is fine-tuned in place has no beginning any more to go on from.
         run.goes_on = result.stopped is not None and not in_place
     return result, data, tests

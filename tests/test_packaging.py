@@ -168,6 +168,9 @@ def test_the_metadata_of_the_wheel(wheel):
     assert "glintru = modeling_glintru.cli:main" in entry_points
 
 
+NEWER_PYTHON = {"python_version": "3.12", "python_full_version": "3.12.0", "sys_platform": "linux"}
+
+
 def pins() -> list[Requirement]:
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     return [Requirement(line) for line in lines if line and not line.startswith("#")]
@@ -199,6 +202,19 @@ def test_everything_that_make_installs_is_pinned_within_its_range(wheel, python)
         assert pin is not None, f"{requirement.name} is not in constraints.txt"
         (version,) = pin.specifier
         assert requirement.specifier.contains(version.version), f"{pin} is outside {requirement}"
+
+
+def test_the_lock_has_the_hashes_of_every_pin():
+    """`.ci/lock` was run after the last change of constraints.txt."""
+    text = (ROOT / ".ci" / "requirements.lock").read_text(encoding="utf-8")
+    entries = [entry.replace("\\\n", " ").split(" --hash=sha256:") for entry in re.split(r"\n(?=\S)", text.strip())]
+    locked = {
+        Requirement(entry[0].strip()).name: (Requirement(entry[0].strip()).specifier, entry[1:]) for entry in entries
+    }
+    wanted = {pin.name: pin.specifier for pin in pins() if pin.marker is None or pin.marker.evaluate(NEWER_PYTHON)}
+    assert {name: specifier for name, (specifier, _) in locked.items()} == wanted
+    for name, (_, hashes) in locked.items():
+        assert hashes and all(re.fullmatch("[0-9a-f]{64}", found.strip()) for found in hashes), name
 
 
 def test_the_citation_names_this_version_and_the_paper():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import io
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, Re
 from huggingface_hub.hf_api import RepoFile
 
 from ..errors import HubError
+from ..models.configuration_glintru import MANIFEST_FILE, is_described, size_and_digest
 from ..models.loading import MODEL_FILES, cannot_connect, first_line, hub_errors
 from ..models.untrusted_text import parse_json, parse_yaml
 from .card_text import CARD_FILE, CardError, check_card, is_signed, sign, with_repository
@@ -58,7 +60,7 @@ def model_files(folder: Path, repo_id: str) -> list[SharedFile]:
     """The files of a model folder that a push uploads, without what is only of this machine.
 
     Recipes and metrics name the source of the data by its file name alone, configs lose the path that they were
-    loaded from, and the card gets the repository's name.
+    loaded from, the card gets the repository's name, and `manifest.json` is that of what leaves.
 
     Raises:
         HubError: A file that would be uploaded holds a secret or a path of this machine, is damaged, or is a link to
@@ -67,7 +69,11 @@ def model_files(folder: Path, repo_id: str) -> list[SharedFile]:
     """
     files = []
     for entry in sorted(folder.iterdir()):
-        if entry.is_dir() or not any(fnmatch.fnmatch(entry.name, pattern) for pattern in MODEL_FILES):
+        if (
+            entry.name == MANIFEST_FILE
+            or entry.is_dir()
+            or not any(fnmatch.fnmatch(entry.name, pattern) for pattern in MODEL_FILES)
+        ):
             continue
         check_file_of_folder(entry)
         content: Path | bytes = entry
@@ -80,7 +86,18 @@ def model_files(folder: Path, repo_id: str) -> list[SharedFile]:
             content = text.encode("utf-8") if text.encode("utf-8") != raw else entry
         size = len(content) if isinstance(content, bytes) else entry.stat().st_size
         files.append(SharedFile(entry.name, content, size))
-    return files
+    manifest = _manifest(files)
+    return [*files, SharedFile(MANIFEST_FILE, manifest, len(manifest))]
+
+
+def _manifest(files: Iterable[SharedFile]) -> bytes:
+    """`manifest.json` of the files as they leave, which differ from those of the folder."""
+    entries = {}
+    for file in files:
+        if is_described(file.path):
+            with io.BytesIO(file.content) if isinstance(file.content, bytes) else file.content.open("rb") as opened:
+                entries[file.path] = size_and_digest(opened)
+    return (json.dumps({"files": entries}, indent=1) + "\n").encode()
 
 
 def _cleaned(file: Path, raw: bytes, repo_id: str) -> str:

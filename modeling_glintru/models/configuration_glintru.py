@@ -1,14 +1,19 @@
 """Configuration of GLINT-RU (arXiv 2406.10244, KDD 2025)."""
 
+import hashlib
+import json
+import os
 from collections.abc import Callable
+from fnmatch import fnmatch
 from importlib import import_module
-from typing import Any
+from pathlib import Path
+from typing import Any, BinaryIO
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 from transformers.utils import logging
 
-__all__ = ["GlintRUConfig", "GlintRUError", "NextItemConfig"]
+__all__ = ["FORMAT_VERSION", "MANIFEST_FILE", "GlintRUConfig", "GlintRUError", "NextItemConfig"]
 
 logger = logging.get_logger(__name__)
 
@@ -19,6 +24,15 @@ _TRANSFORMERS_KEYS = frozenset(
     "transformers_version use_cache".split()
 )
 
+
+FORMAT_VERSION = 1  # of model folders: raised when earlier versions of this code would read a new folder wrongly
+MANIFEST_FILE = "manifest.json"
+# What a model is loaded from, its code, and how it was made and measured; who has an endpoint may change handler.py.
+DESCRIBED = (
+    *("config.json", "preprocessor_config.json", "recipe.yaml", "metrics.json", "item_vocabulary.safetensors"),
+    *("model.safetensors", "model-*.safetensors", "model.safetensors.index.json"),
+    *("*_glintru.py", "modeling_*.py", "*_baselines.py"),
+)
 
 # What `pipeline(task, model=folder, trust_remote_code=True)` looks up in config.json.
 _PIPELINE = {"impl": "pipeline_glintru.SequentialRecommendationPipeline", "pt": ["AutoModel"]}
@@ -40,6 +54,44 @@ def from_package(module: str, required: bool = True) -> Any:
         if required:
             raise GlintRUError("this needs the package: pip install glintru") from error
         return None
+
+
+def check_format(settings: dict[str, Any], name: str) -> None:
+    """Refuses settings that a later version of this code has written.
+
+    Raises:
+        GlintRUError: `format_version` is above `FORMAT_VERSION`.
+    """
+    version = settings.get("format_version", 1)
+    if version not in range(1, FORMAT_VERSION + 1):
+        raise GlintRUError(
+            f"{name} has the format {version}, of a newer version of glintru, and this one reads format "
+            f"{FORMAT_VERSION}: pip install -U glintru"
+        )
+
+
+def size_and_digest(file: BinaryIO) -> dict[str, Any]:
+    """What `manifest.json` says of one file: `{"size": bytes, "sha256": hexadecimal}`."""
+    digest, size = hashlib.sha256(), 0
+    while block := file.read(1 << 20):
+        digest.update(block)
+        size += len(block)
+    return {"size": size, "sha256": digest.hexdigest()}
+
+
+def is_described(name: str) -> bool:
+    """Whether a file of this name has an entry in `manifest.json`."""
+    return any(fnmatch(name, pattern) for pattern in DESCRIBED)
+
+
+def write_manifest(folder: str | os.PathLike) -> None:
+    """Writes `manifest.json`, by which a loader notices that a file of the model is damaged or was exchanged."""
+    files = {}
+    for path in sorted(Path(folder).iterdir()):
+        if path.is_file() and is_described(path.name):
+            with path.open("rb") as file:
+                files[path.name] = size_and_digest(file)
+    Path(folder, MANIFEST_FILE).write_text(json.dumps({"files": files}, indent=1) + "\n", encoding="utf-8")
 
 
 UNKNOWN_GAP = -1.0  # the time to a request where it is not known
@@ -100,6 +152,8 @@ class NextItemConfig(PreTrainedConfig):
     use_time_gaps: bool = False
 
     def __post_init__(self, **kwargs: Any) -> None:
+        check_format(kwargs, "config.json")
+        kwargs.pop("format_version", None)
         unknown = {key for key in kwargs if key not in _TRANSFORMERS_KEYS and not key.startswith("_")}
         if unknown and (old_configs := from_package("old_configs", required=False)):
             unknown -= old_configs.take_out_old_fields(kwargs)
@@ -109,8 +163,9 @@ class NextItemConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields, and where the code of the pipeline is."""
-        return {**super().to_dict(), "custom_pipelines": {"sequential-recommendation": dict(_PIPELINE)}}
+        """All fields, the format of the folder, and where the code of the pipeline is."""
+        own = {"format_version": FORMAT_VERSION, "custom_pipelines": {"sequential-recommendation": dict(_PIPELINE)}}
+        return super().to_dict() | own
 
     @property
     def custom_pipelines(self) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -11,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.utils import ModelOutput, can_return_tuple
 
-from .configuration_glintru import UNKNOWN_GAP, GlintRUError, check_knows_time, from_package
+from .configuration_glintru import UNKNOWN_GAP, GlintRUError, check_knows_time, from_package, write_manifest
 from .ops_glintru import at, cross_entropy, full_precision, unit
 from .pipeline_glintru import SequentialRecommendationPipeline  # noqa: F401 (its file is saved with the model)
 from .state_glintru import GlintRUState
@@ -248,6 +249,18 @@ class NextItemHead:
 
     def set_input_embeddings(self, value: nn.Module) -> None:
         self.model.embed_items = cast(nn.Embedding, value)
+
+    def save_pretrained(
+        self, save_directory: str | os.PathLike, is_main_process: bool = True, *args: Any, **kwargs: Any
+    ) -> None:
+        """As of `PreTrainedModel`, and writes `manifest.json`, see `write_manifest`."""
+        super().save_pretrained(save_directory, is_main_process, *args, **kwargs)  # type: ignore[misc]
+        if is_main_process:
+            write_manifest(save_directory)
+
+    def _upload_modified_files(self, working_dir: str | os.PathLike, *args: Any, **kwargs: Any) -> Any:
+        write_manifest(working_dir)  # or that of the files which these replace would stay on the Hub
+        return super()._upload_modified_files(working_dir, *args, **kwargs)  # type: ignore[misc]
 
     def add_items(
         self, num_new: int, init: str | Tensor = "mean", histories: Iterable[Sequence[int]] | None = None

@@ -26,7 +26,7 @@ from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from .auto import MODELS, AutoModelForSequentialRecommendation, register_model_file
-from .configuration_glintru import GlintRUError
+from .configuration_glintru import MANIFEST_FILE, GlintRUError, size_and_digest
 from .processing_glintru import VOCABULARY_FILE, GlintRUProcessor, VocabularyFileError
 from .untrusted_text import check_integers, parse_json
 
@@ -53,7 +53,7 @@ MODEL_FILES = (
     *("config.json", "model.safetensors", "model-*.safetensors", "model.safetensors.index.json"),
     *("preprocessor_config.json", "item_vocabulary.safetensors"),
     *("*_glintru.py", "modeling_*.py", "*_baselines.py", "handler.py"),
-    *("metrics.json", "recipe.yaml", "learning_curves.png", "README.md"),
+    *("metrics.json", "recipe.yaml", "learning_curves.png", "README.md", MANIFEST_FILE),
 )
 LOGIN = "log in with `hf auth login` or set HF_TOKEN"
 
@@ -155,8 +155,9 @@ def load_model_folder(
             was not registered before.
 
     Raises:
-        ModelFolderError: No such folder, another kind of model, no weights, damaged, missing or misshapen weights, no
-            vocabulary, or one that does not fit the weights.
+        ModelFolderError: No such folder, another kind of model, one of a newer version, no weights, damaged, missing or
+            misshapen weights, no vocabulary, one that does not fit the weights, or a file that is not the one of which
+            the folder's `manifest.json` has the checksum.
         HubError: The repository cannot be had; the message says what to do.
     """
     name = str(name_or_path)
@@ -165,6 +166,7 @@ def load_model_folder(
 
 def load_local_folder(folder: Path, name: str, trust_remote_code: bool = False) -> tuple[PreTrainedModel, Any]:
     """As `load_model_folder`, from a folder on this machine that messages call `name`."""
+    _check_manifest(folder, name)
     if trust_remote_code:
         register_code_of(folder)
     _check_folder(folder, name)
@@ -278,6 +280,25 @@ def local_folder(name: str, revision: str | None, patterns: tuple[str, ...]) -> 
             if advice and folder.parent.is_dir():  # rather a folder whose name is wrong than a repository
                 raise ModelFolderError(f"there is no folder {name}; as a repository, {advice}") from error
             raise
+
+
+def _check_manifest(folder: Path, name: str) -> None:
+    """Compares each file with the size and the SHA-256 that were written with it; earlier versions wrote none."""
+    if not (folder / MANIFEST_FILE).is_file():
+        return
+    described = _json_object(folder, name, MANIFEST_FILE).get("files")
+    if not isinstance(described, dict):
+        raise ModelFolderError(f"{name}/{MANIFEST_FILE} is damaged: it describes no files")
+    for path in sorted(folder.iterdir()):
+        if path.name in described and path.is_file():
+            with path.open("rb") as file:
+                found = size_and_digest(file)
+            if found != described[path.name]:
+                raise ModelFolderError(
+                    f"{name}/{path.name} is not the file that was saved with this model ({MANIFEST_FILE}): it is "
+                    f"damaged, or somebody changed it. Copy or download the folder again; if the change is wanted, "
+                    f"delete {MANIFEST_FILE}"
+                )
 
 
 def _check_folder(folder: Path, name: str) -> None:

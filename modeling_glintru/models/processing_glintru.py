@@ -21,7 +21,7 @@ from safetensors.numpy import save
 from transformers.feature_extraction_utils import BatchFeature, FeatureExtractionMixin
 from transformers.utils import cached_file, logging
 
-from .configuration_glintru import GlintRUError, from_package
+from .configuration_glintru import FORMAT_VERSION, GlintRUError, check_format, from_package, write_manifest
 
 logger = logging.get_logger(__name__)
 
@@ -34,7 +34,10 @@ INT64 = np.iinfo(np.int64)
 # What `cached_file` and the base class both take, so that settings and vocabulary come from the same revision.
 HUB_ARGUMENTS = ("cache_dir", "force_download", "proxies", "subfolder", "token", "local_files_only", "revision")
 # Written into the settings file for others to read, recomputed here.
-BOOKKEEPING = {"auto_map", "feature_extractor_type", "id_type", "num_items", "padding_value", "processor_class"}
+BOOKKEEPING = {
+    *("auto_map", "feature_extractor_type", "format_version", "id_type", "num_items", "padding_value"),
+    "processor_class",
+}
 
 
 class VocabularyError(GlintRUError):
@@ -436,6 +439,7 @@ class GlintRUProcessor(FeatureExtractionMixin):
         own = type(self).__name__
         # AutoProcessor finds the local class by `processor_class`, even in a folder without a model.
         settings = {"feature_extractor_type": own, "processor_class": own, "num_items": len(self)}
+        settings["format_version"] = FORMAT_VERSION
         settings |= {name: getattr(self, name) for name in names}
         if self._auto_class is not None:
             name = f"{type(self).__module__.split('.')[-1]}.{own}"
@@ -443,14 +447,14 @@ class GlintRUProcessor(FeatureExtractionMixin):
         return settings
 
     def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs: Any) -> list[str]:
-        """Writes `preprocessor_config.json` and `item_vocabulary.safetensors` into a folder.
+        """Writes `preprocessor_config.json`, `item_vocabulary.safetensors` and `manifest.json` into a folder.
 
         Args:
             save_directory: The folder, made where it is missing.
             push_to_hub: Also uploads both to the Hub; `kwargs` go to `push_to_hub` (`repo_id`, `token`, ...).
 
         Returns:
-            The paths of the two files.
+            The paths of the first two files.
         """
         folder = Path(save_directory)
         if folder.is_file():
@@ -466,6 +470,7 @@ class GlintRUProcessor(FeatureExtractionMixin):
         finally:
             unfinished.unlink(missing_ok=True)
         files = super().save_pretrained(folder)
+        write_manifest(folder)
         if push_to_hub:
             self.push_to_hub(kwargs.pop("repo_id", folder.name), **kwargs)
         return [*files, str(vocabulary)]
@@ -497,6 +502,7 @@ class GlintRUProcessor(FeatureExtractionMixin):
                 f"The item vocabulary ({VOCABULARY_FILE}) of {name!r} is missing; weights are of no use without it."
             ) from error
         found = read_vocabulary(str(file))
+        check_format(settings, f"preprocessor_config.json of {name!r}")
         number = len(found["item_ids"])
         if settings.get("num_items", number) != number:
             raise VocabularyFileError(

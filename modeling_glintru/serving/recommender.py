@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from ..errors import GlintRUError
 from ..machine import pick_device
+from ..models.configuration_glintru import write_manifest
 from ..models.item_sets import ItemFilter, ItemSet
 from ..models.loading import MODEL_FILES, find_metrics, load_local_folder, local_folder, without_bars
 from ..models.pipeline_glintru import checked_gaps, leaves_out_seen
@@ -151,6 +152,7 @@ class Recommender:
             from ..hub.push import copy_results
 
             copy_results(self.folder, target)
+            write_manifest(target)
 
     def push_to_hub(
         self,

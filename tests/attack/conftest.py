@@ -8,11 +8,14 @@ from pathlib import Path
 import pytest
 
 from ..cli.conftest import demo, glintru  # noqa: F401 (fixtures: a trained model, the command)
-from ..hub.conftest import folder, login  # noqa: F401 (fixtures: a model folder to push, somebody who is logged in)
+from ..hub import conftest as hub
+from ..hub.conftest import login  # noqa: F401 (fixture: somebody who is logged in)
 from ..serving.test_processes import workers  # noqa: F401 (fixture: processes that write into a store)
 from .processes import Commands
 
 HERE = Path(__file__).parent
+
+whole_folder = hub.folder
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -25,6 +28,13 @@ def tries(few: int, share: float = 1.0) -> int:
     """How often an attack is tried: `few` times, or a share of GLINTRU_ATTACK_TRIES where that is set."""
     wanted = os.environ.get("GLINTRU_ATTACK_TRIES")
     return few if wanted is None else max(1, round(share * int(wanted)))
+
+
+@pytest.fixture
+def folder(whole_folder) -> Path:
+    """A model folder without a manifest, which a stranger leaves out."""
+    (whole_folder / "manifest.json").unlink()
+    return whole_folder
 
 
 @pytest.fixture(scope="session")

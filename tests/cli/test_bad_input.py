@@ -215,6 +215,7 @@ def test_damaged_model_folders(demo, glintru, tmp_path, case):
     folder = shutil.copytree(demo[0], tmp_path / "model")
     damage, messages = DAMAGES[case]
     damage(folder)
+    (folder / "manifest.json").unlink()  # it would name the file before anything else is looked at
     for words in (("recommend", folder, "--history", "saga-01-volume-1"), ("evaluate", folder)):
         refused(glintru(*words), *messages)
 
@@ -241,6 +242,7 @@ def test_evaluation_of_integers_on_text(demo, glintru, tmp_path):
 
 def test_evaluation_when_the_table_is_gone_or_the_recipe_is(demo, glintru, tmp_path):
     folder = shutil.copytree(demo[0], tmp_path / "model")
+    (folder / "manifest.json").unlink()
     recipe = folder / "recipe.yaml"
     recipe.write_text(recipe.read_text().replace("source: demo", "source: moved-away.csv"))
     refused(glintru("evaluate", folder), "no file 'moved-away.csv'")

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from modeling_glintru import GlintRUProcessor
 from modeling_glintru.data import synthetic_interactions
+from modeling_glintru.models.configuration_glintru import write_manifest
 from modeling_glintru.models.loading import load_model_folder
 from modeling_glintru.recipe import load_recipe
 from modeling_glintru.training.start import weights_checksum
@@ -110,6 +111,7 @@ def test_a_refit_is_asked_for_each_time(demo, later, glintru, tmp_path):
     shutil.copytree(demo[0], base)
     before = load_recipe(base / "recipe.yaml")
     replace(before, training=replace(before.training, refit=True)).save(base / "recipe.yaml")
+    write_manifest(base)
     printed = run(glintru, "--from", base, "--data", later, "--output_dir", tmp_path / "out")
     assert not load_recipe(tmp_path / "out" / "recipe.yaml").training.refit
     assert "base was trained on everything that its data held" in printed
@@ -175,6 +177,7 @@ def test_a_model_that_began_with_co_occurrence(demo, later, glintru, tmp_path, b
     before = load_recipe(base / "recipe.yaml")
     training = replace(before.training, cooccurrence_start=0.5, cooccurrence_smoothing=0.5)
     replace(before, training=training).save(base / "recipe.yaml")
+    write_manifest(base)
     words = ["--recipe", base / "recipe.yaml"] if by_recipe else []
     run(glintru, "--from", base, *words, "--data", later, "--output_dir", tmp_path / "out")
     tuned = load_recipe(tmp_path / "out" / "recipe.yaml").training

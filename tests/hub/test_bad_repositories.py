@@ -19,10 +19,11 @@ from .conftest import ITEMS
 
 @pytest.fixture
 def pushed(hub, folder):
-    """Puts the files of a folder on the Hub as somebody else's tool would: unchecked."""
+    """Puts the files of a folder on the Hub as somebody else's tool would: unchecked, and without a manifest."""
 
     def push(**changes: bytes | None):
         files = {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
+        del files["manifest.json"]
         files |= {name.replace("__", "."): data for name, data in changes.items()}
         hub.add("ann/bad", {name: data for name, data in files.items() if data is not None})
 

@@ -29,7 +29,7 @@ from ..hub_server import ANN, ANN_READ, BOB
 
 MODEL = {
     *("config.json", "model.safetensors", "preprocessor_config.json", "item_vocabulary.safetensors"),
-    *("metrics.json", "recipe.yaml", "README.md", "modeling_glintru.py", "processing_glintru.py"),
+    *("metrics.json", "recipe.yaml", "README.md", "modeling_glintru.py", "processing_glintru.py", "manifest.json"),
 }
 
 
@@ -50,8 +50,8 @@ def test_a_second_push_changes_only_what_changed(hub, folder):
     assert again.changed == () and len(hub.repo("ann/small").branches["main"]) == 2
     (folder / "metrics.json").write_text('{"seed": 43}\n')
     hub.requests.clear()
-    assert push_folder(folder, "ann/small").changed == ("metrics.json",)
-    assert hub.repo("ann/small").at("main").touched == ("metrics.json",)
+    assert push_folder(folder, "ann/small").changed == ("manifest.json", "metrics.json")
+    assert hub.repo("ann/small").at("main").touched == ("manifest.json", "metrics.json")
     assert not [path for method, path in hub.requests if method == "PUT"]
 
 
@@ -97,7 +97,7 @@ def test_a_push_that_was_killed_leaves_the_repository_as_it_was(hub, folder):
     go_on.set()
     assert hub.repo("ann/small").at("main") is before
     hub.on_request = lambda method, path: None
-    assert push_folder(folder, "ann/small").changed == ("model.safetensors",)
+    assert push_folder(folder, "ann/small").changed == ("manifest.json", "model.safetensors")
 
 
 def test_a_commit_that_does_not_arrive(hub, folder):
@@ -164,6 +164,7 @@ def test_paths_are_taken_out(hub, folder, tmp_path):
     (folder / "metrics.json").write_text(json.dumps({"recipe": recipe.to_dict(), "seed": 1}))
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"_name_or_path": str(tmp_path / "old")}))
+    (folder / "manifest.json").unlink()
     push_folder(folder, "ann/small")
     files = hub.repo("ann/small").files()
     (tmp_path / "pulled.yaml").write_bytes(files["recipe.yaml"])

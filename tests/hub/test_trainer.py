@@ -57,7 +57,7 @@ def test_only_the_model_leaves(hub, tmp_path):
     for commit in commits:  # each of them is a whole model
         names = set(commit.files) - {".gitattributes", "README.md"}
         assert {"model.safetensors", "config.json", "modeling_glintru.py", "item_vocabulary.safetensors"} <= names
-        assert all(n.endswith((".safetensors", "config.json", "_glintru.py")) for n in names)
+        assert all(n.endswith((".safetensors", "config.json", "_glintru.py", "manifest.json")) for n in names)
         for name, blob in commit.files.items():
             for secret in (ANN, str(tmp_path), "somebody"):
                 assert secret.encode() not in blob.data, name

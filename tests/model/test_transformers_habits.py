@@ -33,7 +33,8 @@ def same_weights(a, b):
 
 def test_save_and_load(model, tmp_path):
     model.save_pretrained(tmp_path)
-    assert sorted(f.name for f in tmp_path.iterdir() if f.suffix != ".py") == ["config.json", "model.safetensors"]
+    names = sorted(f.name for f in tmp_path.iterdir() if f.suffix != ".py")
+    assert names == ["config.json", "manifest.json", "model.safetensors"]
     for auto in (GlintRUForSequentialRecommendation, AutoModel, AutoModelForSequentialRecommendation):
         loaded = auto.from_pretrained(tmp_path)
         assert type(loaded) is GlintRUForSequentialRecommendation
