@@ -162,6 +162,8 @@ class SQLiteStateStore:
                 if words in text:
                     raise kind(f"{self.path} {sentence.format(timeout=self.timeout, error=text)}") from error
             raise StoreError(f"{self.path} cannot be used: {text}") from error
+        except UnicodeDecodeError as error:  # of a text in the file, or of one that SQLite's own message quotes
+            raise StoreError(f"{self.path} is damaged ({error}); restore a copy") from error
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import random
 import shutil
 from dataclasses import dataclass
@@ -15,7 +17,8 @@ TINY = [
     *("hidden_size=8", "num_attention_heads=2", "num_hidden_layers=1", "max_length=6", "num_train_epochs=2"),
     *("train_batch_size=16", "r_drop_alpha=0", "cooccurrence_start=0", "num_bootstrap=20"),
 ]
-DATED = {"metrics.json", "training_log.json", "README.md", "learning_curves.png"}  # they hold times that vary
+# They hold times, and digests of the other files, which vary.
+DATED = {"metrics.json", "training_log.json", "README.md", "learning_curves.png", "manifest.json"}
 
 
 def settings(*texts: str) -> list[str]:
@@ -79,6 +82,10 @@ def content(path: Path) -> dict[str, object] | None:
     if path.is_file():
         return {path.name: path.read_bytes()}
     files = {file.relative_to(path).as_posix(): file for file in path.rglob("*") if file.is_file()}
+    if "manifest.json" in files:
+        described = json.loads(files["manifest.json"].read_text())["files"]
+        for name, entry in described.items():
+            assert entry["sha256"] == hashlib.sha256(files[name].read_bytes()).hexdigest(), (path, name)
     found = {name: name in DATED or file.read_bytes() for name, file in files.items() if not name.startswith("checkp")}
     return found or None
 
