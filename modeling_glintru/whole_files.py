@@ -13,7 +13,7 @@ import secrets
 import shutil
 import socket
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -22,9 +22,23 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["checksum", "exchange", "flush", "locked", "unfinished_folder", "whole_file"]
+__all__ = [
+    "NO_ROOM",
+    "checksum",
+    "exchange",
+    "flush",
+    "locked",
+    "remove_unfinished",
+    "replace_entries",
+    "unfinished_folder",
+    "whole_file",
+]
 
 BLOCK = 1 << 20
+# What the system says where the disk is full, or a file may not grow.
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# What it says where a folder cannot be moved: another file system, in use, or a parent that is not writable.
+CANNOT_MOVE = (errno.EXDEV, errno.EBUSY, errno.EACCES, errno.EPERM, errno.EROFS)
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of renameat2(2)
 
 
@@ -39,7 +53,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     """
     target = path.resolve()
     _refuse_other_kinds(path)
-    _remove_unfinished(target)
+    remove_unfinished(target)
     with _begun(target, _new_file) as unfinished:
         try:
             yield unfinished
@@ -47,6 +61,10 @@ def whole_file(path: Path) -> Iterator[Path]:
             _refuse_other_kinds(path)
             os.replace(unfinished, target)
             flush(target.parent)
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            raise OSError(error.errno, f"cannot be written: {error.strerror}", str(path)) from error
         finally:
             unfinished.unlink(missing_ok=True)
 
@@ -59,7 +77,7 @@ def unfinished_folder(path: Path) -> Iterator[Path]:
         OSError: It cannot be made.
     """
     target = path.resolve()
-    _remove_unfinished(target)
+    remove_unfinished(target)
     with _begun(target, _new_folder) as unfinished:
         try:
             yield unfinished
@@ -112,7 +130,7 @@ def _begun(target: Path, make: Callable[[Path], int | None]) -> Iterator[Path]:
             os.close(descriptor)
 
 
-def _remove_unfinished(target: Path) -> None:
+def remove_unfinished(target: Path) -> None:
     """Removes what killed processes left beside `target`."""
     if fcntl is None or not target.parent.is_dir():
         return
@@ -157,6 +175,62 @@ def checksum(path: Path) -> list[int]:
             size += len(block)
             value = zlib.crc32(block, value)
     return [size, value]
+
+
+def replace_entries(folder: Path, source: Path, stays: Callable[[Path], bool]) -> None:
+    """Puts what is in the folder `source` into `folder`, in the place of what does not stay there.
+
+    At every moment `folder` holds either all that was there before, or all that is there afterwards. Only where it
+    cannot be moved, such as where another file system begins, the files come one by one.
+
+    Args:
+        folder: It may hold `source` itself, at any depth, which does not stay.
+        source: What is left of it is for the caller to remove.
+        stays: Whether a file or folder in `folder` stays.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    for entry in source.iterdir():
+        flush(entry)
+    try:
+        with unfinished_folder(folder) as new:
+            new.chmod(folder.stat().st_mode & 0o7777)
+            for entry in source.iterdir():
+                _link(entry, new / entry.name, source)
+            for entry in folder.iterdir():
+                if entry != source and stays(entry):
+                    _link(entry, new / entry.name, source)
+            flush(new)
+            exchange(folder.resolve(), new)  # what was there before is now `new`, which is removed
+            flush(folder.resolve().parent)
+    except OSError as error:
+        if error.errno not in CANNOT_MOVE:
+            raise
+        for entry in folder.iterdir():
+            if entry.is_file() and not stays(entry):
+                entry.unlink()
+        for entry in source.iterdir():
+            entry.rename(folder / entry.name)
+        flush(folder)
+
+
+def _link(source: Path, target: Path, left_out: Path) -> None:
+    """A second name of a file, or of all files of a folder; a copy where the file system has no such names."""
+
+    def ignored(inside: str, names: Iterable[str]) -> list[str]:
+        return [name for name in names if Path(inside, name) == left_out]
+
+    def link(file: str, name: str) -> None:
+        try:
+            os.link(file, name, follow_symlinks=False)
+        except OSError:
+            shutil.copy2(file, name, follow_symlinks=False)
+
+    if source.is_dir() and not source.is_symlink():
+        shutil.copytree(source, target, symlinks=True, ignore=ignored, copy_function=link)
+    else:
+        link(str(source), str(target))
 
 
 def exchange(first: Path, second: Path) -> None:

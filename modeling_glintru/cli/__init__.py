@@ -140,8 +140,8 @@ def _sentence(error: Exception) -> str:
             f"there is not enough memory ({str(error)[:100] or 'no more is given'}): try a smaller train_batch_size, "
             "eval_batch_size, max_length or hidden_size, a --top_k that is smaller, or less data"
         )
-    if isinstance(error, OSError) and error.filename and error.strerror:
-        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return str(error)
 
 

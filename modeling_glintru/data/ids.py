@@ -10,7 +10,7 @@ import polars as pl
 from ..errors import DataError
 from .columns import OPTIONS, name_in_condition, where_option
 from .readers import Table
-from .rows import first_of
+from .rows import LONGEST_NOTE, first_of
 
 __all__ = ["ids_of_type", "read_ids", "sorted_codes", "stray_ids"]
 
@@ -102,7 +102,7 @@ def stray_ids(ids: pl.Series, place: Callable[[int], str]) -> str | None:
     if not 0 < count <= STRAY_SHARE * total:
         return None
     values = ids.filter(wrong).unique(maintain_order=True)
-    if len(values) > STRAY_VALUES:
+    if len(values) > STRAY_VALUES or int(values.str.len_bytes().max() or 0) > LONGEST_NOTE:
         return None
     left_out = f"!= {values[0]!r}" if len(values) == 1 else f"not in {tuple(values.to_list())!r}"
     are = "is no plain integer" if count == 1 else "are no plain integers"

@@ -9,6 +9,7 @@ from typing import Any
 
 import polars as pl
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from ..errors import DataError
 from ..models.loading import hub_advice
@@ -134,12 +135,12 @@ def _open_parquet(paths: Sequence[Path], source: str) -> Table:
     Raises:
         DataError: A file is damaged, or the files have different columns.
     """
-    schemas = [_guarded(path, _scan(path).collect_schema) for path in paths]
-    for path, schema in zip(paths, schemas, strict=True):
-        if set(schema) != set(schemas[0]):
+    columns = [_guarded(path, lambda file: file.schema_arrow.names) for path in paths]
+    for path, names in zip(paths, columns, strict=True):
+        if set(names) != set(columns[0]):
             raise DataError(
-                f"{path.name} has other columns than {paths[0].name}: {list(schema)} instead of {list(schemas[0])}; "
-                "part files need the same columns."
+                f"{path.name} has other columns than {paths[0].name}: {names} instead of {columns[0]}; part files need "
+                "the same columns."
             )
 
     def read(names: Sequence[str]) -> pl.DataFrame:
@@ -156,31 +157,41 @@ def _open_parquet(paths: Sequence[Path], source: str) -> Table:
 
     def place(row: int) -> str:
         for path in paths:
-            height = _read(path, list(schemas[0])[:1]).height
+            height = _guarded(path, lambda file: file.metadata.num_rows)
             if row < height:
                 return f"{row_place(row)} of {path.name}"
             row -= height
         raise IndexError(row)
 
     if len(paths) == 1:
-        return Table(tuple(schemas[0]), read, source)
-    return Table(tuple(schemas[0]), read, source, files=tuple(path.name for path in paths), place=place)
-
-
-def _scan(path: Path) -> pl.LazyFrame:
-    # The name of a file is no pattern, and the names of its folders give no columns.
-    return pl.scan_parquet(path, glob=False, hive_partitioning=False)
+        return Table(tuple(columns[0]), read, source)
+    return Table(tuple(columns[0]), read, source, files=tuple(path.name for path in paths), place=place)
 
 
 def _read(path: Path, names: Sequence[str]) -> pl.DataFrame:
-    return _guarded(path, _scan(path).select(names).collect)
+    def rows(file: pq.ParquetFile) -> pl.DataFrame:
+        groups = [file.read_row_group(number, names) for number in range(file.num_row_groups)]
+        return pl.concat(map(_checked, groups or [file.schema_arrow.empty_table().select(names)]), rechunk=False)
+
+    return _guarded(path, rows)
 
 
-def _guarded(path: Path, read: Callable[[], Any]) -> Any:
+def _checked(table: pa.Table) -> pl.DataFrame:
+    """The rows of an Arrow table from a file that may be damaged; texts that are numbered there are texts again."""
+    table.validate(full=True)
+    for place, field in enumerate(table.schema):
+        if pa.types.is_dictionary(field.type):
+            table = table.set_column(place, field.name, table.column(place).cast(field.type.value_type))
+    return pl.DataFrame(table.replace_schema_metadata())  # nothing of it is used, and it may be damaged
+
+
+def _guarded(path: Path, read: Callable[[pq.ParquetFile], Any]) -> Any:
+    """What `read` gives of a Parquet file. Arrow reads it, because polars aborts the process on some damaged files."""
     try:
-        return read()
-    # On some damaged files polars raises PanicException, which is no Exception but a BaseException.
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+        with pq.ParquetFile(path, pre_buffer=False) as file:
+            return read(file)
+    # What Arrow does not find, polars may find; its PanicException is no Exception but a BaseException.
+    except (pa.ArrowException, pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError) as error:
         raise unreadable(path, "Parquet", error) from error
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import polars as pl
 
@@ -10,7 +11,7 @@ from ..errors import DataError
 from .columns import base_name, is_usual_name, name_in_condition, where_option
 from .readers import Table
 
-__all__ = ["MISSING_TEXT", "Rows", "first_of", "giant_note", "looks_like_session", "unused_note"]
+__all__ = ["MISSING_TEXT", "Rows", "first_of", "giant_note", "looks_like_session", "shown", "unused_note"]
 
 # Cells of a text file that mean a missing value; see also `Rows.blank_minus_one`.
 MISSING_TEXT = ("", "NA", "N/A", "n/a", "null", "NULL", "None", "nan", "NaN", r"\N")
@@ -155,7 +156,13 @@ class Rows:
 def first_of(column: pl.Series, wrong: pl.Series, place: Callable[[int], str]) -> str:
     """The first value at which `wrong` is True and its place, for an error: `"'x' in line 7"`."""
     row = wrong.arg_true()[0]
-    return f"{column[row]!r} in {place(row)}"
+    return f"{shown(column[row])} in {place(row)}"
+
+
+def shown(value: Any) -> str:
+    """A value as an error shows it, without the end where it is long."""
+    text = repr(value)
+    return text if len(text) <= LONGEST_NOTE else f"{text[:LONGEST_NOTE]}…"
 
 
 def giant_note(ids: pl.Series, role: str, column: str) -> str | None:
@@ -174,10 +181,14 @@ def giant_note(ids: pl.Series, role: str, column: str) -> str | None:
     count = int((ids == value).sum())
     if count <= len(ids) * max(GIANT_SHARE, GIANT_TIMES_EVEN / len(counts)):
         return None
-    advice = f" ({where_option(f'{name_in_condition(column)} != {value!r}')} leaves it out)" if column else ""
+    advice = (
+        f" ({where_option(f'{name_in_condition(column)} != {value!r}')} leaves it out)"
+        if column and len(str(value)) < LONGEST_NOTE
+        else ""
+    )
     return (
-        f"The {role} {value!r} has {100 * count / len(ids):.1f} % of all rows: is it a real {role}, or what stands for "
-        f"an unknown one?{advice}"
+        f"The {role} {shown(value)} has {100 * count / len(ids):.1f} % of all rows: is it a real {role}, or what "
+        f"stands for an unknown one?{advice}"
     )
 
 

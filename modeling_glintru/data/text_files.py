@@ -7,6 +7,7 @@ Blocks of plain rows are read by polars after their separators have been counted
 from __future__ import annotations
 
 import bisect
+import codecs
 import csv
 import functools
 import io
@@ -165,8 +166,11 @@ class _TextFile:
         """The rows of a block, or None where polars cannot be trusted with one of them.
 
         This is so where a line is no row (it is empty, has another number of cells, or is a part of a quoted cell),
-        where a quote is not at both ends of a cell, and where a byte is not in the encoding.
+        where a quote is not at both ends of a cell, where a byte is not in the encoding, and where the first cell
+        begins with a byte order mark, which polars takes away.
         """
+        if block.startswith(codecs.BOM_UTF8):
+            return None
         separator, cells = one_byte(self.layout.separator), len(self.layout.names)
         mark = quote.encode() if quote is not None and quote.encode() in block else b""
         if mark and _are_quoted_alike(block, separator, mark):

@@ -142,13 +142,19 @@ def recognise_layout(block: bytes, suffix: str, source: str, options: TextOption
     try:
         first = _cells(sample[0], separator, quote, source)
     except csv.Error as error:
-        if not may_drop_quotes:
-            raise DataError(
-                f"Line {empty + 1} of {source} has a quote that does not end its cell: {_shown(sample[0])}; "
-                f"read quotes as text with --quote none."
-            ) from error
-        quote = None
-        first = _cells(sample[0], separator, quote, source)
+        try:
+            if not may_drop_quotes:
+                raise
+            first, quote = _cells(sample[0], separator, None, source), None
+        except csv.Error:
+            fault = (
+                f"has a quote that does not end its cell: {_shown(sample[0])}; read quotes as text with --quote none"
+            )
+            if b"\r" in sample[0]:
+                fault = f"has a carriage return that does not end the line: {_shown(sample[0])}; remove it"
+            elif len(sample[0]) > csv.field_size_limit():
+                fault = f"has no names of columns, but {len(sample[0]):,} bytes: {_shown(sample[0])}; {COLUMNS_HINT}"
+            raise DataError(f"Line {empty + 1} of {source} {fault}.") from error
     has_no_time = False
     if options.columns is not None:
         names, header_lines = options.columns, empty

@@ -10,7 +10,7 @@ import polars as pl
 
 from ..errors import DataError
 from .columns import OPTIONS
-from .rows import first_of
+from .rows import first_of, shown
 from .table import first_line
 
 __all__ = ["DAY_FIRST", "ISO_TIME_TEXT", "MONTH_FIRST", "date_times", "duration_seconds", "read_times"]
@@ -171,12 +171,12 @@ def _no_times(column: pl.Series, where: str, place: Callable[[int], str]) -> Dat
     slashed = column.str.contains(SLASHED_DATE)
     if slashed[row]:
         return DataError(
-            f"{where} holds {int(slashed.sum()):,} of {len(column):,} dates such as {column[row]!r} in {place(row)}, "
-            f"{_advice(column, slashed)}."
+            f"{where} holds {int(slashed.sum()):,} of {len(column):,} dates such as {shown(column[row])} in "
+            f"{place(row)}, {_advice(column, slashed)}."
         )
     return DataError(
         f"{where} holds {int(wrong.sum()):,} of {len(column):,} times that are neither numbers nor dates such as "
-        f"2024-05-31T18:00:00, the first is {column[row]!r} in {place(row)} (another form? --time_format; another "
+        f"2024-05-31T18:00:00, the first is {shown(column[row])} in {place(row)} (another form? --time_format; another "
         f"column? {OPTIONS['time']})."
     )
 

@@ -461,8 +461,9 @@ class GlintRUProcessor(FeatureExtractionMixin):
             raise VocabularyFileError(f"{folder} is a file, but a processor is saved into a folder.")
         folder.mkdir(parents=True, exist_ok=True)
         vocabulary = folder / VOCABULARY_FILE
-        # Written aside and renamed: a process that reads the folder never sees half a vocabulary.
-        unfinished = vocabulary.with_suffix(f".{os.getpid()}.tmp")
+        # Written aside and renamed: a process that reads the folder never sees half a vocabulary. The name is always
+        # the same, so that the next save takes the place of what a killed process has left.
+        unfinished = vocabulary.with_suffix(".tmp")
         try:
             unfinished.write_bytes(vocabulary_bytes(self._item_ids, self._item_titles, self._item_counts))
             unfinished.replace(vocabulary)
@@ -548,7 +549,8 @@ def vocabulary_bytes(
         tensors["titles.present"] = np.array([title is not None for title in item_titles], np.uint8)
     if item_counts is not None:
         tensors["item_counts"] = item_counts
-    return save(tensors, metadata={"format": "np", "version": "1"})
+    # One entry: the order of several differs from process to process, and the same vocabulary is to be the same bytes.
+    return save(tensors, metadata={"version": "1"})
 
 
 def _packed(name: str, texts: Sequence[str]) -> dict[str, np.ndarray]:

@@ -6,8 +6,6 @@ import contextlib
 import copy
 import json
 import logging
-import os
-import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,6 +22,7 @@ from ..models.modeling_glintru import GlintRUForSequentialRecommendation
 from ..models.ops_glintru import FAST_FORMS, at
 from ..models.processing_glintru import GlintRUProcessor
 from ..models.state_glintru import GlintRUState, StateLayout
+from ..whole_files import replace_entries, unfinished_folder
 from .top_k import check_top_k
 
 __all__ = ["ADVICE", "export_onnx"]
@@ -172,40 +171,37 @@ def export_onnx(
         top_k = check_top_k(top_k, len(processor))
     _check_folder(output, overwrite)
     model = copy.deepcopy(model).float().cpu().eval()
-    output.mkdir(parents=True, exist_ok=True)
-    unfinished = output / f".{os.getpid()}.partial"
-    unfinished.mkdir()
+    made = not output.exists()
+    output.mkdir(parents=True, exist_ok=True)  # a folder that cannot be written is found now, not later
     try:
-        differences = {}
-        for name, fresh in ((HISTORY, True), (STEP, False)):
-            graph = _Graph(model, top_k, fresh)
-            _export(graph, unfinished / name)
-            differences[name] = _check(graph, unfinished / name, processor.max_length)
-        titles = processor.item_titles
-        popular = ItemFilter.of(processor, None, None).most_popular(len(processor))
-        items = {
-            "item_ids": list(processor.item_ids),
-            "titles": None if titles is None else list(titles),
-            "popular": popular.tolist(),
-        }
-        (unfinished / ITEMS).write_text(json.dumps(items), encoding="utf-8")
-        about = {
-            "max_length": processor.max_length,
-            "top_k": top_k,
-            "recommend_seen": processor.recommend_seen,
-            "state": {name: list(shape) for name, shape in StateLayout.of(model.config).shapes().items()},
-            "fingerprint": model.model.fingerprint(),
-            "versions": {name.__name__: name.__version__ for name in (torch, onnx, onnxruntime, onnxscript)},
-        }
-        (unfinished / ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-        for name in FILES:
-            (output / name).unlink(missing_ok=True)
-        for file in unfinished.iterdir():
-            file.rename(output / file.name)
+        with unfinished_folder(output / "onnx") as unfinished:
+            differences = {}
+            for name, fresh in ((HISTORY, True), (STEP, False)):
+                graph = _Graph(model, top_k, fresh)
+                _export(graph, unfinished / name)
+                differences[name] = _check(graph, unfinished / name, processor.max_length)
+            titles = processor.item_titles
+            popular = ItemFilter.of(processor, None, None).most_popular(len(processor))
+            items = {
+                "item_ids": list(processor.item_ids),
+                "titles": None if titles is None else list(titles),
+                "popular": popular.tolist(),
+            }
+            (unfinished / ITEMS).write_text(json.dumps(items), encoding="utf-8")
+            about = {
+                "max_length": processor.max_length,
+                "top_k": top_k,
+                "recommend_seen": processor.recommend_seen,
+                "state": {name: list(shape) for name, shape in StateLayout.of(model.config).shapes().items()},
+                "fingerprint": model.model.fingerprint(),
+                "versions": {name.__name__: name.__version__ for name in (torch, onnx, onnxruntime, onnxscript)},
+            }
+            (unfinished / ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+            replace_entries(output, unfinished, lambda entry: entry.name not in FILES)
     finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            output.rmdir()  # only where nothing came into it
+        if made:
+            with contextlib.suppress(OSError):
+                output.rmdir()  # only where nothing came into it
     return differences
 
 

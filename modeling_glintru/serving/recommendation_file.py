@@ -136,10 +136,10 @@ class _Parquet(_Writer):
 
 class _Csv(_Writer):
     def begin(self, users: pl.DataFrame) -> None:
-        self.no_rows(users).write_csv(self.file)
+        self.file.write(self.no_rows(users).write_csv().encode())
 
     def add(self, user_ids: pl.Series, items: np.ndarray, scores: np.ndarray, cold: np.ndarray) -> None:
-        self.rows(user_ids, items, scores, cold).write_csv(self.file, include_header=False)
+        self.file.write(self.rows(user_ids, items, scores, cold).write_csv(include_header=False).encode())
 
 
 class _JsonLines(_Writer):

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from ..errors import StoreBusyError, StoreError, StoreFullError, StoreReadOnlyError
+from ..whole_files import NO_ROOM, remove_unfinished, unfinished_folder
 from .store import Absorbed, Advance, Event, Pending, RawId, Record, Replacement, StoredEvent
 
 __all__ = ["SQLiteStateStore"]
@@ -37,6 +37,7 @@ ERRORS: tuple[tuple[str, type[StoreError], str], ...] = (
     ("busy", StoreBusyError, "is locked by another process for longer than its timeout of {timeout:g} s; try again"),
     ("readonly", StoreReadOnlyError, "cannot be written: the file or its folder is read-only"),
     ("full", StoreFullError, "cannot grow: the disk is full"),
+    ("disk I/O error", StoreError, "cannot be read or written ({error}): is the disk full or damaged?"),
     ("malformed", StoreError, "is damaged ({error}); restore a copy"),
     ("not a database", StoreError, "is not a store of user states ({error})"),
     ("unable to open", StoreError, "cannot be opened: is its folder there and writable?"),
@@ -70,8 +71,7 @@ class SQLiteStateStore:
         self._closed = False
         self._process = os.getpid()
         with self._errors():
-            if not self._file.exists():
-                self._make()
+            self._find_or_make()
             self._writer = self._connect(self._file)
             try:
                 self._check_header()  # reads: from here on nobody else removes the journal
@@ -87,6 +87,19 @@ class SQLiteStateStore:
         connection.execute("PRAGMA synchronous = FULL")
         return connection
 
+    def _find_or_make(self) -> None:
+        try:
+            if self._file.exists():
+                remove_unfinished(self._file)
+            else:
+                self._make()
+        except OSError as error:
+            if error.errno in NO_ROOM:
+                raise StoreFullError(f"{self.path} cannot be made: the disk is full") from error
+            raise StoreError(
+                f"{self.path} cannot be opened: is its folder there and writable? ({error.strerror})"
+            ) from error
+
     def _make(self) -> None:
         """Writes an empty store beside its place and links it there, so that nobody ever sees a part of one."""
         if self._journal.exists():
@@ -94,9 +107,9 @@ class SQLiteStateStore:
                 f"{self.path} is gone, but its journal {self._journal.name} is still there: restore the file, or "
                 "remove the journal to begin a new store"
             )
-        unfinished = self._file.with_name(f".{self._file.name}.{secrets.token_hex(4)}.unfinished")
-        try:
-            connection = self._connect(unfinished, "rwc")
+        self._file.parent.stat()  # a missing folder is not made
+        with unfinished_folder(self._file) as folder:
+            connection = self._connect(folder / self._file.name, "rwc")
             try:
                 connection.execute("PRAGMA journal_mode = WAL")
                 connection.execute("BEGIN")
@@ -105,14 +118,8 @@ class SQLiteStateStore:
                 connection.execute("COMMIT")
             finally:
                 connection.close()
-            try:
-                os.link(unfinished, self._file)
-            except FileExistsError:
-                pass  # another process was faster
-            except OSError as error:
-                raise StoreError(f"{self.path} cannot be made: {error.strerror}") from error
-        finally:
-            unfinished.unlink(missing_ok=True)
+            with suppress(FileExistsError):  # another process was faster
+                os.link(folder / self._file.name, self._file)
 
     def _check_header(self) -> None:
         def header(name: str) -> int:
@@ -155,6 +162,8 @@ class SQLiteStateStore:
                 if words in text:
                     raise kind(f"{self.path} {sentence.format(timeout=self.timeout, error=text)}") from error
             raise StoreError(f"{self.path} cannot be used: {text}") from error
+        except UnicodeDecodeError as error:  # of a text in the file, or of one that SQLite's own message quotes
+            raise StoreError(f"{self.path} is damaged ({error}); restore a copy") from error
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:

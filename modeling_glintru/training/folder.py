@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import fnmatch
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -25,7 +23,7 @@ from ..machine import num_processes
 from ..models.auto import MODELS
 from ..models.untrusted_text import parse_json
 from ..recipe import Recipe
-from ..whole_files import exchange, flush, locked, unfinished_folder
+from ..whole_files import NO_ROOM, locked, replace_entries
 from .checkpoint import has_checkpoints, replace_json
 
 __all__ = [
@@ -45,8 +43,6 @@ IDENTITY = "run.json"  # in CHECKPOINTS
 LOCK = "run.json.lock"  # in CHECKPOINTS: held by the process that writes the run
 FINISHED = "checkpoint-finished"  # in CHECKPOINTS: what moves up when all of it is written
 REFIT = "refit"  # in CHECKPOINTS: the checkpoints of the training on everything, with an IDENTITY of their own
-# What the system says where a folder cannot be moved: another file system, in use, or a parent that is not writable.
-CANNOT_MOVE = (errno.EXDEV, errno.EBUSY, errno.EACCES, errno.EPERM, errno.EROFS)
 # What a run, or saving its model and processor, puts into the folder; nothing else is ever removed.
 OWN_FILES = (*MODEL_FILES, "training_log.json")
 # Names of the same thing: what the data holds is compared by its content.
@@ -131,7 +127,12 @@ def run_folder(folder: Path, identity: dict[str, Any], resume: bool) -> Iterator
             replace_json(checkpoints / IDENTITY, identity)
             run = RunFolder(finished)
             yield run
-            _put_in_place(folder, finished, run.goes_on)
+
+            def stays(entry: Path) -> bool:  # what others have put there since the start, too
+                return run.goes_on if entry.name == CHECKPOINTS else not (entry.is_file() and is_own(entry))
+
+            replace_entries(folder, finished, stays)
+            shutil.rmtree(finished if run.goes_on else checkpoints, ignore_errors=True)
     except BlockingIOError as error:
         raise ModelFolderError(
             f"{folder} {error.strerror}, which writes its run there: wait for its end, or choose another --output_dir"
@@ -142,8 +143,9 @@ def run_folder(folder: Path, identity: dict[str, Any], resume: bool) -> Iterator
             if made:
                 with suppress(OSError):  # not empty: somebody else's files came in the meantime
                     folder.rmdir()
-        if isinstance(error, SafetensorError):
-            raise ModelFolderError(f"{folder} cannot be written: {error}") from error
+        if isinstance(error, SafetensorError) or (isinstance(error, OSError) and error.errno in NO_ROOM):
+            reason = getattr(error, "strerror", None) or error
+            raise ModelFolderError(f"{folder} cannot be written: {reason}") from error
         raise
 
 
@@ -154,53 +156,6 @@ def _empty(checkpoints: Path) -> None:
             shutil.rmtree(entry, ignore_errors=True)
         elif entry.name != LOCK:
             entry.unlink()
-
-
-def _put_in_place(folder: Path, finished: Path, keep_checkpoints: bool) -> None:
-    """Replaces what is in `folder` by the results, in one step where the system can.
-
-    At every moment `folder` holds either what was there before, with the checkpoints, or the whole new model.
-    """
-    for entry in finished.iterdir():
-        flush(entry)
-    try:
-        with unfinished_folder(folder) as new:
-            new.chmod(folder.stat().st_mode & 0o7777)
-            for entry in finished.iterdir():
-                _link(entry, new / entry.name)
-            for entry in folder.iterdir():  # what others have put there since the start stays
-                if keep_checkpoints if entry.name == CHECKPOINTS else not (entry.is_file() and is_own(entry)):
-                    _link(entry, new / entry.name)
-            flush(new)
-            exchange(folder.resolve(), new)  # what was there before is now `new`, which is removed
-            flush(folder.resolve().parent)
-    except OSError as error:
-        if error.errno not in CANNOT_MOVE:
-            raise
-        _move_in(folder, finished, keep_checkpoints)
-
-
-def _link(source: str | Path, target: str | Path) -> None:
-    """A second name of a file, or of all files of a folder; a copy where the file system has no such names."""
-    if os.path.isdir(source) and not os.path.islink(source):
-        left_out = shutil.ignore_patterns(FINISHED)
-        shutil.copytree(source, target, symlinks=True, ignore=left_out, copy_function=_link)
-        return
-    try:
-        os.link(source, target, follow_symlinks=False)
-    except OSError:
-        shutil.copy2(source, target, follow_symlinks=False)
-
-
-def _move_in(folder: Path, finished: Path, keep_checkpoints: bool) -> None:
-    """File by file, for a folder that cannot be moved, such as one where another file system begins."""
-    for entry in folder.iterdir():
-        if entry.is_file() and is_own(entry):
-            entry.unlink()
-    for entry in finished.iterdir():
-        entry.rename(folder / entry.name)
-    flush(folder)
-    shutil.rmtree(finished if keep_checkpoints else folder / CHECKPOINTS)
 
 
 def refit_folder(folder: Path, epochs: int, resume: bool) -> None:

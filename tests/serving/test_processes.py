@@ -72,10 +72,10 @@ def answers(recommender, users):
     return [{item["item_id"]: item["score"] for item in each.items} for each in found]
 
 
-def test_killed_twenty_times(workers, tmp_path):
-    """Each round delivers again what was not acknowledged, and some that was."""
-    file, draw = tmp_path / "users.db", random.Random(0)
-    streams = {f"user-{n}": clicks(f"user-{n}", 400, n) for n in range(3)}
+def kill_writers(workers, folder: Path, kills: int) -> None:
+    """Kills a process that writes; each round delivers again what was not acknowledged, and some that was."""
+    file, draw, length = folder / "users.db", random.Random(0), 20 * kills
+    streams = {f"user-{n}": clicks(f"user-{n}", length, n) for n in range(3)}
     acknowledged: set[str] = set()
 
     def rest() -> list:
@@ -83,7 +83,7 @@ def test_killed_twenty_times(workers, tmp_path):
         return [stream[max(0, done[user] - draw.randint(0, 3)) :] for user, stream in streams.items()]
 
     killed = 0
-    while killed < 20:
+    while killed < kills:
         worker = workers.start(file, rest())
         for _ in range(draw.randint(1, 40)):
             acknowledged.add(workers.line().removeprefix("ack "))
@@ -104,10 +104,14 @@ def test_killed_twenty_times(workers, tmp_path):
         for stream in streams.values():
             whole.observe_many(map(tuple, stream))
         records = interrupted.store.read(list(streams), interrupted.step.fingerprint)
-        assert [(record.last, record.position) for record in records] == [(400, 400)] * 3
+        assert [(record.last, record.position) for record in records] == [(length, length)] * 3
         for ours, theirs in zip(answers(interrupted, list(streams)), answers(whole, list(streams)), strict=True):
             assert list(ours) == list(theirs)
             assert list(ours.values()) == pytest.approx(list(theirs.values()), abs=1e-4)
+
+
+def test_killed_twenty_times(workers, tmp_path):
+    kill_writers(workers, tmp_path, 20)
 
 
 def test_two_processes_lose_no_update(workers, tmp_path):
