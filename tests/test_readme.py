@@ -24,7 +24,7 @@ if sys.version_info >= (3, 11):
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 # Pages that begin with `interactions.csv` and a model of it in `outputs/shop`.
-PAGES = ("recommend", "settings", "sharing", "streaming", "trainer", "training")
+PAGES = ("items", "recommend", "settings", "sharing", "streaming", "trainer", "training")
 ONE_EPOCH = {
     "num_train_epochs=3": "num_train_epochs=1",
     '"num_train_epochs": 3': '"num_train_epochs": 1',

@@ -146,22 +146,23 @@ class NeighborSmoothing:
     serving it costs nothing.
 
     Args:
-        table: (vocab_size, size); what it holds now is the first E, and W stands there afterwards.
+        table: (vocab_size, size); what it holds now is the first E, and W stands there afterwards. Of a table with
+            features (`add_features`) these are the free vectors.
         matrix: A, (vocab_size, vocab_size), symmetric; see `neighbors`.
         weight: Above 0. At 1 an item's neighbours together count about as much as the item.
     """
 
     def __init__(self, table: nn.Embedding, matrix: Tensor, weight: float) -> None:
         self.table, self.matrix, self.weight = table, compressed(matrix), weight
-        self._latent = table.weight.detach().clone()
+        self._parameter = parameter_of(table)
+        self._latent = self._parameter.detach().clone()
         with torch.no_grad():
-            table.weight.copy_(self._smooth(table.weight))
+            self._parameter.copy_(self._smooth(self._parameter))
 
     def attach(self, optimizer: torch.optim.Optimizer) -> None:
         """Lets the optimizer move E. Its state gets the tensor `"latent"`, so that a loaded state goes on with it."""
         optimizer.register_step_pre_hook(self._before_step)
         optimizer.register_step_post_hook(self._after_step)
-        self._parameter = parameter_of(self.table)
 
     def _smooth(self, x: Tensor) -> Tensor:
         """`(I + weight * A) x`; A is symmetric, so this takes values forward and gradients back."""

@@ -17,7 +17,7 @@ from torch.nn.utils import parametrize
 from ..data.item_features import ItemFeatures
 from ..models.item_projection import ItemProjection
 
-__all__ = ["add_features", "has_features", "made_once", "materialise", "parameter_of"]
+__all__ = ["add_features", "has_features", "made_once", "materialise", "parameter_of", "projection_of"]
 
 
 class FeaturedRows(nn.Module):
@@ -39,24 +39,31 @@ class FeaturedRows(nn.Module):
 
 
 @torch.no_grad()
-def add_features(table: nn.Embedding, features: ItemFeatures, start: ItemProjection | None = None) -> None:
+def add_features(
+    table: nn.Embedding, features: ItemFeatures, counts: np.ndarray, start: ItemProjection | None = None
+) -> None:
     """Lets each row of a new table be its free vector and a projection of the item's features.
 
     Args:
         table: (vocab_size, size), as the training begins with it.
         features: Of its items.
-        start: Where the projection begins; where there is none, at random, with the variance of the free vectors.
+        counts: (vocab_size,) how often each item was taken.
+        start: Where the projection begins. Without one it begins with what the features say of the table, which stays
+            as it is: the free vectors are the rest.
     """
     rows = FeaturedRows(torch.from_numpy(features.matrix).to(table.weight), table.embedding_dim)
-    if start is not None:
-        rows.projection.copy_(start.weight)
-        parametrize.register_parametrization(table, "weight", rows)
-        return
-    nn.init.normal_(rows.projection)
-    known = torch.from_numpy(np.flatnonzero(features.known))
-    drawn = rows.features[known] @ rows.projection  # type: ignore[index]
-    rows.projection.mul_(table.weight[1:].std() / drawn.std().clamp_min(1e-12))
+    if start is None:
+        start = projection_of(table, features, counts)
+        table.weight -= start.rows(rows.features)  # type: ignore[arg-type]
+    rows.projection.copy_(start.weight)
     parametrize.register_parametrization(table, "weight", rows)
+
+
+def projection_of(table: nn.Embedding, features: ItemFeatures, counts: np.ndarray) -> ItemProjection:
+    """What the features of the items say of a table, by which new items get rows; arguments as of `add_features`."""
+    known = np.flatnonzero(features.known)
+    taken, matrix = torch.from_numpy(counts[known]), torch.from_numpy(features.matrix[known])
+    return ItemProjection.fit(matrix, table.weight.detach().cpu()[known], taken)
 
 
 def has_features(table: Any) -> bool:

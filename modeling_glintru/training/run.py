@@ -30,13 +30,12 @@ from ..data.windows import check_gaps_differ
 from ..errors import ModelFolderError, RecipeError
 from ..machine import is_main_process, keep_freed_memory, processor_name
 from ..models.auto import MODELS
-from ..models.item_projection import ItemProjection
 from ..recipe import NEW_WEIGHTS, Recipe, TrainingRecipe
 from ..terminal import print_lines
 from .checkpoint import WRITING, RunTrainer, has_checkpoints, newest_checkpoint, remove_other_checkpoints
 from .cooccurrence import NeighborSmoothing, near_pairs, neighbors, start_from_cooccurrence
 from .folder import CHECKPOINTS, REFIT
-from .item_table import add_features, materialise
+from .item_table import add_features, materialise, projection_of
 from .start import Start, add_adapters, merge_adapters
 from .stopping import Interruptions, Stop, TimeIsUp
 from .trainer import device_batch_size
@@ -214,14 +213,11 @@ def train(
     smoothing = None
     if start is None:
         model = MODELS[recipe.model_name](recipe.config(data.processor.vocab_size))
-        table, histories = model.get_input_embeddings(), data.dataset["train"]
-        smoothing = _use_cooccurrence(table, histories, training, resumed=checkpoint is not None)
-        if data.item_features is not None:
-            add_features(table, data.item_features)
+        smoothing = _begin_table(model.get_input_embeddings(), data, training, resumed=checkpoint is not None)
     else:
         model = start.model_for(recipe, data)
         if data.item_features is not None and start.settings.items == "new":
-            add_features(model.get_input_embeddings(), data.item_features, start.projection)
+            add_features(model.get_input_embeddings(), data.item_features, data.item_counts, start.projection)
     config, adapted = model.config, None
     if start is not None and start.settings.lora_rank:
         new_items = start.settings.items == "new" or len(data.processor) > len(start.processor)
@@ -298,18 +294,18 @@ def _ends(training: TrainingRecipe, epochs: int | None, say: Callable[[str], Non
     return [EarlyStoppingCallback(patience)] if patience else []
 
 
-def _use_cooccurrence(
-    table: nn.Embedding, histories: Dataset, training: TrainingRecipe, resumed: bool
+def _begin_table(
+    table: nn.Embedding, data: PreparedData, training: TrainingRecipe, resumed: bool
 ) -> NeighborSmoothing | None:
-    """Lets co-occurrence into new item embeddings as the settings ask; gives the smoothing, where they ask for it."""
+    """Lets co-occurrence and features into new item embeddings; gives the smoothing, where the settings ask for it."""
     share = 0.0 if resumed else training.cooccurrence_start  # a checkpoint's weights replace these at once
     weight = training.cooccurrence_smoothing
-    if not share and not weight:
-        return None
-    counts = near_pairs(histories, table.num_embeddings)
-    if share:
+    counts = near_pairs(data.dataset["train"], table.num_embeddings) if share or weight else None
+    if counts is not None and share:
         start_from_cooccurrence(table, counts, share)
-    return NeighborSmoothing(table, neighbors(counts), weight) if weight else None
+    if data.item_features is not None:
+        add_features(table, data.item_features, data.item_counts)
+    return NeighborSmoothing(table, neighbors(counts), weight) if counts is not None and weight else None
 
 
 def _agreed_checkpoint(folder: Path, say: Callable[[str], None]) -> str | None:
@@ -342,12 +338,8 @@ def save_model_folder(output_dir: Path, result: TrainingResult, data: PreparedDa
     result.model.save_pretrained(output_dir)
     data.processor.save_pretrained(output_dir)
     if data.item_features is not None:
-        features, known = data.item_features, torch.from_numpy(np.flatnonzero(data.item_features.known))
-        table, counts = result.model.get_input_embeddings().weight.detach().cpu(), data.processor.item_counts
-        projection = ItemProjection.fit(
-            torch.from_numpy(features.matrix)[known], table[known], torch.from_numpy(counts)[known - 1]
-        )
-        projection.save(output_dir)
-        features.encoder.save(output_dir)
+        table: Any = result.model.get_input_embeddings()
+        projection_of(table, data.item_features, data.item_counts).save(output_dir)
+        data.item_features.encoder.save(output_dir)
     recipe.save(output_dir / "recipe.yaml")
     (output_dir / "training_log.json").write_text(json.dumps(result.log_history, indent=1), encoding="utf-8")

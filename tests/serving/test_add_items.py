@@ -168,7 +168,11 @@ print(processor.index_of("saga-03-volume-4"), scores[processor.index_of("saga-03
     ("table", "error", "message"),
     [
         (pl.DataFrame({"item_id": ["a"], "colour": ["red"]}), DataError, "title"),
-        (pl.DataFrame({"item_id": [1, 2], "title": ["a", "b"]}), (DataError, VocabularyError), "are strings, but got 1"),
+        (
+            pl.DataFrame({"item_id": [1, 2], "title": ["a", "b"]}),
+            (DataError, VocabularyError),
+            "are strings, but got 1",
+        ),
         (pl.DataFrame({"title": ["a"]}), DataError, "item"),
         ("nowhere.parquet", DataError, "nowhere.parquet"),
     ],

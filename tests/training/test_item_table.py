@@ -14,6 +14,7 @@ from modeling_glintru.training.cooccurrence import NeighborSmoothing
 from modeling_glintru.training.item_table import add_features, has_features, made_once, materialise, parameter_of
 
 ITEMS, WIDTH, SIZE = 12, 5, 4
+COUNTS = np.arange(ITEMS + 1)
 
 
 @pytest.fixture
@@ -32,18 +33,21 @@ def table() -> nn.Embedding:
 
 
 def test_a_row_is_its_free_vector_and_its_projection(table, features):
-    free = table.weight.detach().clone()
-    add_features(table, features)
-    projection = table.parametrizations.weight[0].projection
-    torch.testing.assert_close(table.weight, free + torch.from_numpy(features.matrix) @ projection)
-    assert torch.equal(table.weight[0], torch.zeros(SIZE)) and torch.equal(table.weight[7], free[7])
-    drawn = (table.weight - free).detach()[features.known]
-    assert drawn.std().item() == pytest.approx(free[1:].std().item(), rel=1e-5)
-    assert torch.equal(parameter_of(table), free) and has_features(table)
+    """The table begins as it was; what its features say of it is in the projection."""
+    before = table.weight.detach().clone()
+    add_features(table, features, COUNTS)
+    projection, matrix = table.parametrizations.weight[0].projection, torch.from_numpy(features.matrix)
+    torch.testing.assert_close(table.weight, before)
+    torch.testing.assert_close(table.weight, parameter_of(table) + matrix @ projection)
+    known = np.flatnonzero(features.known)
+    expected = ItemProjection.fit(matrix[known], before[known], torch.from_numpy(COUNTS[known]))
+    torch.testing.assert_close(projection, expected.weight)
+    assert torch.equal(table.weight[0], torch.zeros(SIZE)) and torch.equal(table.weight[7], before[7])
+    assert has_features(table)
 
 
 def test_gradients_reach_both(table, features):
-    add_features(table, features)
+    add_features(table, features, COUNTS)
     gradient = torch.randn(ITEMS + 1, SIZE, generator=torch.Generator().manual_seed(1))
     (table.weight * gradient).sum().backward()
     torch.testing.assert_close(parameter_of(table).grad, gradient)
@@ -52,7 +56,7 @@ def test_gradients_reach_both(table, features):
 
 
 def test_a_plain_table_is_left(table, features):
-    add_features(table, features)
+    add_features(table, features, COUNTS)
     trained = table.weight.detach().clone()
     materialise(table)
     assert torch.equal(table.weight, trained) and isinstance(table.weight, nn.Parameter)
@@ -62,7 +66,7 @@ def test_a_plain_table_is_left(table, features):
 
 
 def test_within_a_step_the_table_is_made_once(table, features):
-    add_features(table, features)
+    add_features(table, features, COUNTS)
     made = []
     table.parametrizations.weight[0].register_forward_hook(lambda *_: made.append(1))
     with made_once(table):
@@ -75,14 +79,14 @@ def test_within_a_step_the_table_is_made_once(table, features):
 
 
 def test_the_table_stays_in_full_precision_under_autocast(table, features):
-    add_features(table, features)
+    add_features(table, features, COUNTS)
     with torch.autocast("cpu", torch.bfloat16):
         assert table.weight.dtype == torch.float32
 
 
 def test_a_projection_to_begin_with(table, features):
     free, start = table.weight.detach().clone(), ItemProjection(torch.randn(WIDTH, SIZE))
-    add_features(table, features, start)
+    add_features(table, features, COUNTS, start)
     torch.testing.assert_close(table.weight, free + torch.from_numpy(features.matrix) @ start.weight)
 
 
@@ -90,10 +94,9 @@ def test_smoothing_moves_the_free_vectors(table, features):
     """`W = (I + A) E + features @ projection`, and a step of plain gradient descent by hand."""
     matrix = torch.zeros(ITEMS + 1, ITEMS + 1)
     matrix[1, 2] = matrix[2, 1] = 0.5
-    first = table.weight.detach().clone()
+    add_features(table, features, COUNTS)
+    first, smooth = parameter_of(table).detach().clone(), torch.eye(ITEMS + 1) + matrix
     smoothing = NeighborSmoothing(table, matrix.to_sparse_coo(), 1.0)
-    add_features(table, features)
-    smooth = torch.eye(ITEMS + 1) + matrix
     torch.testing.assert_close(parameter_of(table).detach(), smooth @ first)
     optimizer = torch.optim.SGD([parameter_of(table)], lr=0.1)
     smoothing.attach(optimizer)
