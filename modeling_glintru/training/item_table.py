@@ -21,17 +21,21 @@ __all__ = ["add_features", "has_features", "made_once", "materialise", "paramete
 
 
 class FeaturedRows(nn.Module):
-    """The table as a function of its free vectors: `free + features @ projection`.
+    """The table as a function of its free vectors: `free + scaled features @ projection`.
+
+    Features are scaled by the root of their width: the numbers of a vector of length 1 are small, and AdamW, whose steps
+    do not depend on that, would move what is made of them much more slowly than the free vectors.
 
     Args:
         features: float32 (vocab_size, width); zeros for the padding and for items without features.
-        size: Of a row.
+        start: Where the projection begins.
     """
 
-    def __init__(self, features: Tensor, size: int) -> None:
+    def __init__(self, features: Tensor, start: ItemProjection) -> None:
         super().__init__()
-        self.register_buffer("features", features, persistent=False)
-        self.projection = nn.Parameter(torch.empty(features.shape[1], size))
+        scale = features.shape[1] ** 0.5
+        self.register_buffer("features", features * scale, persistent=False)
+        self.projection = nn.Parameter(start.weight.to(features) / scale)
 
     def forward(self, free: Tensor) -> Tensor:
         with torch.autocast(free.device.type, enabled=False):  # the table itself is in full precision
@@ -51,12 +55,11 @@ def add_features(
         start: Where the projection begins. Without one it begins with what the features say of the table, which stays
             as it is: the free vectors are the rest.
     """
-    rows = FeaturedRows(torch.from_numpy(features.matrix).to(table.weight), table.embedding_dim)
+    matrix = torch.from_numpy(features.matrix).to(table.weight)
     if start is None:
         start = projection_of(table, features, counts)
-        table.weight -= start.rows(rows.features)  # type: ignore[arg-type]
-    rows.projection.copy_(start.weight)
-    parametrize.register_parametrization(table, "weight", rows)
+        table.weight -= start.rows(matrix).to(table.weight)
+    parametrize.register_parametrization(table, "weight", FeaturedRows(matrix, start))
 
 
 def projection_of(table: nn.Embedding, features: ItemFeatures, counts: np.ndarray) -> ItemProjection:

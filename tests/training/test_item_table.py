@@ -32,11 +32,16 @@ def table() -> nn.Embedding:
     return nn.Embedding(ITEMS + 1, SIZE, padding_idx=0)
 
 
+def projection_in(table):
+    """Of features as they are, not scaled."""
+    return table.parametrizations.weight[0].projection * WIDTH**0.5
+
+
 def test_a_row_is_its_free_vector_and_its_projection(table, features):
     """The table begins as it was; what its features say of it is in the projection."""
     before = table.weight.detach().clone()
     add_features(table, features, COUNTS)
-    projection, matrix = table.parametrizations.weight[0].projection, torch.from_numpy(features.matrix)
+    projection, matrix = projection_in(table), torch.from_numpy(features.matrix)
     torch.testing.assert_close(table.weight, before)
     torch.testing.assert_close(table.weight, parameter_of(table) + matrix @ projection)
     known = np.flatnonzero(features.known)
@@ -51,7 +56,7 @@ def test_gradients_reach_both(table, features):
     gradient = torch.randn(ITEMS + 1, SIZE, generator=torch.Generator().manual_seed(1))
     (table.weight * gradient).sum().backward()
     torch.testing.assert_close(parameter_of(table).grad, gradient)
-    expected = torch.from_numpy(features.matrix).T @ gradient
+    expected = WIDTH**0.5 * torch.from_numpy(features.matrix).T @ gradient
     torch.testing.assert_close(table.parametrizations.weight[0].projection.grad, expected)
 
 
