@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ..errors import ModelFolderError
+from ..models.item_projection import BOOST
 from ..terminal import print_lines
 
 
@@ -19,6 +20,9 @@ def add_items(
     output_dir: Annotated[
         Path | None, typer.Option("--output_dir", help="Where the larger model goes; in MODEL's place if left out.")
     ] = None,
+    boost: Annotated[
+        float, typer.Option("--boost", help="0 to 1: how much new items are favoured over those that are known.")
+    ] = BOOST,
 ) -> None:
     """Add items that nobody has taken yet to a trained model, by what is known of them.
 
@@ -37,7 +41,7 @@ def add_items(
         check_run_folder(output_dir)
     recommender = Recommender.from_pretrained(model, device="cpu")
     before = len(recommender.processor)
-    added = recommender.add_items(items)
+    added = recommender.add_items(items, boost=boost)
     with unfinished_folder(target) as unfinished:
         recommender.save_pretrained(unfinished)
         target.mkdir(parents=True, exist_ok=True)

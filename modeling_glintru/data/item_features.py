@@ -209,6 +209,8 @@ class ItemEncoder:
         """
         read = table if isinstance(table, ItemTable) else read_items(table)
         read = read.read_as(self.columns)
+        if not len(read):
+            return np.zeros((0, self.width), np.float32), np.zeros(0, bool)
         return self._encoded(self._inputs(read.frame), len(read))
 
     def _encoded(self, inputs: Mapping[str, Any], number: int) -> tuple[np.ndarray, np.ndarray]:

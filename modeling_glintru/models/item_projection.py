@@ -15,9 +15,10 @@ from torch import Tensor
 
 from .configuration_glintru import GlintRUError
 
-__all__ = ["PROJECTION_FILE", "ItemProjection"]
+__all__ = ["BOOST", "PROJECTION_FILE", "ItemProjection"]
 
 PROJECTION_FILE = "item_projection.safetensors"
+BOOST = 0.15  # at which known items lose about as much as features brought them (benchmarks/cold_items.py)
 
 
 class ItemProjection:
@@ -25,10 +26,12 @@ class ItemProjection:
 
     Args:
         weight: float32 (width, hidden_size).
+        query: float32 (hidden_size,), the direction of the representations of histories on average; None where it is
+            not known.
     """
 
-    def __init__(self, weight: Tensor) -> None:
-        self.weight = weight
+    def __init__(self, weight: Tensor, query: Tensor | None = None) -> None:
+        self.weight, self.query = weight, query
 
     @classmethod
     @torch.no_grad()
@@ -49,19 +52,30 @@ class ItemProjection:
         ridge = moments.diagonal().mean().clamp_min(1e-12) * torch.eye(len(moments), dtype=torch.float64)
         return cls(torch.linalg.solve(moments + ridge, x.T @ (weights * y)).float())
 
-    def rows(self, features: Tensor) -> Tensor:
-        """(n, hidden_size) rows of items with (n, width) features.
+    def rows(self, features: Tensor, boost: float = 0.0) -> Tensor:
+        """(n, hidden_size) rows of items.
+
+        Args:
+            features: (n, width).
+            boost: How much they are turned to what histories ask for on average, as a share of their length. A row
+                that was never trained is too far from it: with 0 the new items are rarely among the first.
 
         Raises:
-            GlintRUError: The features have another width.
+            GlintRUError: The features have another width, or `boost` is not between 0 and 1.
         """
         if features.shape[-1] != len(self.weight):
             raise GlintRUError(f"item features must have width {len(self.weight)}, got {features.shape[-1]}")
-        return features.to(self.weight) @ self.weight
+        if not 0 <= boost <= 1:
+            raise GlintRUError(f"boost must be between 0 and 1, got {boost}")
+        rows = features.to(self.weight) @ self.weight
+        if self.query is None:
+            return rows
+        return rows + boost * rows.norm(dim=-1, keepdim=True) * self.query
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Writes `item_projection.safetensors`."""
-        save_file({"weight": self.weight.contiguous()}, Path(folder) / PROJECTION_FILE)
+        tensors = {"weight": self.weight} | ({} if self.query is None else {"query": self.query})
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, Path(folder) / PROJECTION_FILE)
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> ItemProjection | None:
@@ -74,9 +88,11 @@ class ItemProjection:
         if not file.is_file():
             return None
         try:
-            weight = load_file(file)["weight"]
+            tensors = load_file(file)
+            weight, query = tensors["weight"], tensors.get("query")
         except (OSError, SafetensorError, KeyError) as error:
             raise GlintRUError(f"{file} is damaged: {error}") from error
-        if weight.ndim != 2 or not weight.isfinite().all():
-            raise GlintRUError(f"{file} is damaged: it must hold a finite matrix")
-        return cls(weight)
+        fits = weight.ndim == 2 and (query is None or query.shape == weight.shape[1:])
+        if not fits or not all(tensor.isfinite().all() for tensor in tensors.values()):
+            raise GlintRUError(f"{file} is damaged: it must hold a finite matrix and a vector of its rows' size")
+        return cls(weight, query)

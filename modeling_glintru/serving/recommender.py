@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from ..errors import GlintRUError
 from ..machine import pick_device
 from ..models.configuration_glintru import write_manifest
+from ..models.item_projection import BOOST, ItemProjection
 from ..models.item_sets import ItemFilter, ItemSet
 from ..models.loading import MODEL_FILES, find_metrics, load_local_folder, local_folder, without_bars
 from ..models.pipeline_glintru import checked_gaps, leaves_out_seen
@@ -216,7 +217,7 @@ class Recommender:
 
     # ------------------------------------------------------------------ new items
 
-    def add_items(self, items: Any, *, titles: Mapping[Any, str] | None = None) -> AddedItems:
+    def add_items(self, items: Any, *, titles: Mapping[Any, str] | None = None, boost: float = BOOST) -> AddedItems:
         """Adds items that nobody has taken yet, by what is known of them; nothing is trained.
 
         Scores of the items that are there, and states of users, stay as they are.
@@ -226,18 +227,19 @@ class Recommender:
                 was trained with (`items=` or `--items`); see `read_items`. Items that the model knows are left alone.
                 An item without any feature begins as the mean of all items.
             titles: Raw id to title, in the place of those in the table.
+            boost: Between 0 and 1: how much new items are favoured. More of them are recommended then, and fewer of
+                the known ones; see `ItemProjection.rows` and `docs/items.md` for what it costs.
 
         Returns:
             What was added.
 
         Raises:
-            GlintRUError: The model was trained without features of items.
+            GlintRUError: The model was trained without features of items, or `boost` is out of range.
             DataError: The table cannot be read, has other columns, or its vectors another width; or the text encoder is
                 missing or of another version.
             VocabularyError: Ids of another type than the model's.
         """
         from ..data import ItemEncoder, read_items
-        from ..models.item_projection import ItemProjection
 
         projection = None if self.folder is None else ItemProjection.load(self.folder)
         if projection is None or self.folder is None:
@@ -250,7 +252,7 @@ class Recommender:
         ids = table.frame["item_id"].to_list()
         new = [place for place, item in enumerate(ids) if item not in self.processor]
         vectors, known = encoder.encode(table.take(np.array(new, np.int64)))
-        rows = projection.rows(torch.from_numpy(vectors))
+        rows = projection.rows(torch.from_numpy(vectors), boost)
         rows[~torch.from_numpy(known)] = self.model.get_input_embeddings().weight[1:].detach().cpu().float().mean(0)
         added = self.processor.add_items([ids[place] for place in new], titles or table.titles)
         self.model.add_items(added, rows)  # type: ignore[operator]

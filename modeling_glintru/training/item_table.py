@@ -11,20 +11,24 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from datasets import Dataset
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
+from transformers import PreTrainedModel
 
 from ..data.item_features import ItemFeatures
+from ..models.head_glintru import last_item
 from ..models.item_projection import ItemProjection
+from ..models.processing_glintru import padded
 
-__all__ = ["add_features", "has_features", "made_once", "materialise", "parameter_of", "projection_of"]
+__all__ = ["add_features", "has_features", "made_once", "materialise", "mean_query", "parameter_of", "projection_of"]
 
 
 class FeaturedRows(nn.Module):
     """The table as a function of its free vectors: `free + scaled features @ projection`.
 
-    Features are scaled by the root of their width: the numbers of a vector of length 1 are small, and AdamW, whose steps
-    do not depend on that, would move what is made of them much more slowly than the free vectors.
+    Features are scaled by the root of their width: the numbers of a vector of length 1 are small, and AdamW, whose
+    steps do not depend on that, would move what is made of them much more slowly than the free vectors.
 
     Args:
         features: float32 (vocab_size, width); zeros for the padding and for items without features.
@@ -67,6 +71,26 @@ def projection_of(table: nn.Embedding, features: ItemFeatures, counts: np.ndarra
     known = np.flatnonzero(features.known)
     taken, matrix = torch.from_numpy(counts[known]), torch.from_numpy(features.matrix[known])
     return ItemProjection.fit(matrix, table.weight.detach().cpu()[known], taken)
+
+
+@torch.no_grad()
+def mean_query(model: PreTrainedModel, histories: Dataset, max_length: int) -> Tensor:
+    """The direction in which what a model asks for lies on average: (hidden_size,) float32 of length 1.
+
+    Args:
+        model: A recommender of this package, trained.
+        histories: The column `item_ids`; at most 1,000 of them are read, evenly spread.
+        max_length: Items of a history that the model reads.
+    """
+    model.eval()
+    total = torch.zeros(model.config.hidden_size)
+    places = np.unique(np.linspace(0, len(histories) - 1, 1000).astype(int))
+    for batch in histories.select(places).iter(64):
+        ids = torch.from_numpy(padded([np.asarray(row[-max_length:]) for row in batch["item_ids"]]))
+        ids = ids.to(model.device)
+        hidden = last_item(model(input_ids=ids).last_hidden_state, ids != 0)
+        total += nn.functional.normalize(hidden.float(), dim=-1).sum(0).cpu()
+    return nn.functional.normalize(total, dim=0)
 
 
 def has_features(table: Any) -> bool:

@@ -35,7 +35,7 @@ from ..terminal import print_lines
 from .checkpoint import WRITING, RunTrainer, has_checkpoints, newest_checkpoint, remove_other_checkpoints
 from .cooccurrence import NeighborSmoothing, near_pairs, neighbors, start_from_cooccurrence
 from .folder import CHECKPOINTS, REFIT
-from .item_table import add_features, materialise, projection_of
+from .item_table import add_features, materialise, mean_query, projection_of
 from .start import Start, add_adapters, merge_adapters
 from .stopping import Interruptions, Stop, TimeIsUp
 from .trainer import device_batch_size
@@ -339,7 +339,9 @@ def save_model_folder(output_dir: Path, result: TrainingResult, data: PreparedDa
     data.processor.save_pretrained(output_dir)
     if data.item_features is not None:
         table: Any = result.model.get_input_embeddings()
-        projection_of(table, data.item_features, data.item_counts).save(output_dir)
+        projection = projection_of(table, data.item_features, data.item_counts)
+        projection.query = mean_query(result.model, data.dataset["train"], recipe.training.max_length)
+        projection.save(output_dir)
         data.item_features.encoder.save(output_dir)
     recipe.save(output_dir / "recipe.yaml")
     (output_dir / "training_log.json").write_text(json.dumps(result.log_history, indent=1), encoding="utf-8")

@@ -17,7 +17,8 @@ from modeling_glintru.recipe.rule import rule_table
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_the_help_says_of_each_verb_what_its_own_help_says(verb):
-    function = getattr(importlib.import_module(f"modeling_glintru.cli.{verb}"), verb)
+    name = verb.replace("-", "_")
+    function = getattr(importlib.import_module(f"modeling_glintru.cli.{name}"), name)
     assert VERBS[verb] == " ".join((inspect.getdoc(function) or "").split("\n\n")[0].split())
 
 

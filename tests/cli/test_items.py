@@ -1,4 +1,4 @@
-"""`--items`: a table of what is known of the items, from its recognised columns to a run that is resumed or fine-tuned."""
+"""`--items`: a table of what is known of the items, in runs that are resumed, prepared before, or fine-tuned."""
 
 from __future__ import annotations
 

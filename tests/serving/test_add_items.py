@@ -67,13 +67,14 @@ def test_a_folder_with_features_is_a_plain_model(folder):
     assert {"item_projection.safetensors", "item_encoder.json", "item_encoder.safetensors"} <= set(described)
 
 
-def test_new_items_are_rows_and_old_scores_stay(folder, new):
+@pytest.mark.parametrize("boost", [0.0, 0.15])
+def test_new_items_are_rows_and_old_scores_stay(folder, new, boost):
     recommender, before = Recommender.from_pretrained(folder), Recommender.from_pretrained(folder)
     number = len(before.processor)
-    added = recommender.add_items(new)
+    added = recommender.add_items(new, boost=boost)
     assert (added.num_new, added.num_with_features, added.num_known) == (2, 1, 1)
     vectors, _ = ItemEncoder.load(folder).encode(new.filter(pl.col("item_id") == "saga-03-volume-4"))
-    row = ItemProjection.load(folder).rows(torch.from_numpy(vectors))[0]
+    row = ItemProjection.load(folder).rows(torch.from_numpy(vectors), boost)[0]
     index = recommender.processor.index_of("saga-03-volume-4")
     table = recommender.model.get_input_embeddings().weight
     torch.testing.assert_close(table[index], row)
@@ -84,6 +85,20 @@ def test_new_items_are_rows_and_old_scores_stay(folder, new):
     assert torch.equal(old.last_hidden_state, now.last_hidden_state)
     torch.testing.assert_close(now.logits[:, : number + 1], old.logits, rtol=1e-6, atol=0)
     assert recommender.add_items(new).num_new == 0
+
+
+def test_more_boost_recommends_more_new_items(folder, new, books):
+    """Scores of new items rise on average; those of known items stay."""
+    histories = books.group_by("user_id", maintain_order=True).agg("item_id")["item_id"].to_list()
+    means = []
+    for boost in (0.0, 0.2, 0.8):
+        recommender = Recommender.from_pretrained(folder)
+        recommender.add_items(new, boost=boost)
+        ids = recommender.processor(histories)["input_ids"]
+        means.append(recommender.model(ids).logits[:, recommender.processor.index_of("saga-03-volume-4")].mean().item())
+    assert means[0] < means[1] < means[2]
+    with pytest.raises(GlintRUError, match="boost must be between 0 and 1, got -1"):
+        Recommender.from_pretrained(folder).add_items(new, boost=-1)
 
 
 def test_an_item_without_features_is_the_mean(folder):

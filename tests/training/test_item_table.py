@@ -5,13 +5,23 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from torch import nn
 
 from modeling_glintru import GlintRUError
 from modeling_glintru.data.item_features import ItemFeatures
 from modeling_glintru.models.item_projection import ItemProjection
 from modeling_glintru.training.cooccurrence import NeighborSmoothing
-from modeling_glintru.training.item_table import add_features, has_features, made_once, materialise, parameter_of
+from modeling_glintru.training.item_table import (
+    add_features,
+    has_features,
+    made_once,
+    materialise,
+    mean_query,
+    parameter_of,
+)
+
+from ..model.helpers import small_model
 
 ITEMS, WIDTH, SIZE = 12, 5, 4
 COUNTS = np.arange(ITEMS + 1)
@@ -139,3 +149,22 @@ def test_a_projection_is_a_file(tmp_path):
     (tmp_path / "item_projection.safetensors").write_bytes(b"\x00")
     with pytest.raises(GlintRUError, match="is damaged"):
         ItemProjection.load(tmp_path)
+
+
+def test_a_boost_turns_rows_to_the_mean_query():
+    weight, query = torch.randn(WIDTH, SIZE), torch.nn.functional.normalize(torch.randn(SIZE), dim=0)
+    features = torch.randn(6, WIDTH)
+    plain = features @ weight
+    found = ItemProjection(weight, query).rows(features, 0.5)
+    for row, before in zip(found, plain, strict=True):
+        torch.testing.assert_close(row, before + 0.5 * before.square().sum().sqrt() * query)
+    assert torch.equal(ItemProjection(weight).rows(features, 0.5), plain)
+
+
+def test_the_mean_query(tmp_path):
+    model = small_model()
+    rows = [[1, 2, 3], [4], [5, 6, 7, 8, 9]]
+    found = mean_query(model, Dataset.from_dict({"item_ids": rows}), max_length=3)
+    queries = [model(torch.tensor([row[-3:]])).last_hidden_state[0, -1] for row in rows]
+    expected = sum(query / query.norm() for query in queries)
+    torch.testing.assert_close(found, (expected / expected.norm()).detach())
