@@ -114,7 +114,10 @@ def _begun(target: Path, make: Callable[[Path], int | None]) -> Iterator[Path]:
             path = _new_name(target)
             try:
                 descriptor = make(path)
-            except OSError as error:  # about the place that the user named
+            except OSError as error:
+                if isinstance(error, FileNotFoundError) and target.parent.is_dir():
+                    continue  # another process took it for a leftover before it was opened
+                # About the place that the user named.
                 raise OSError(error.errno, error.strerror, str(target)) from error
             if fcntl is None or descriptor is None:
                 break

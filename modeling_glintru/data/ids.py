@@ -102,7 +102,7 @@ def stray_ids(ids: pl.Series, place: Callable[[int], str]) -> str | None:
     if not 0 < count <= STRAY_SHARE * total:
         return None
     values = ids.filter(wrong).unique(maintain_order=True)
-    if len(values) > STRAY_VALUES or int(values.str.len_bytes().max() or 0) > LONGEST_NOTE:
+    if len(values) > STRAY_VALUES or max(map(len, values)) > LONGEST_NOTE:
         return None
     left_out = f"!= {values[0]!r}" if len(values) == 1 else f"not in {tuple(values.to_list())!r}"
     are = "is no plain integer" if count == 1 else "are no plain integers"

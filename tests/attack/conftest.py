@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from ..hub import conftest as hub
 from ..hub.conftest import login  # noqa: F401 (fixture: somebody who is logged in)
 from ..serving.test_processes import workers  # noqa: F401 (fixture: processes that write into a store)
 from .processes import Commands
+from .shop import WORKS, Result, copy_shop, make_shop, result
 
 HERE = Path(__file__).parent
 
@@ -43,3 +46,24 @@ def commands(tmp_path_factory):
     commands = Commands(tmp_path_factory.mktemp("commands"))
     yield commands
     commands.close()
+
+
+@pytest.fixture(scope="session")
+def shop(commands, tmp_path_factory) -> Path:
+    """A shop with what its commands have written earlier. Not to be changed by a test."""
+    folder = tmp_path_factory.mktemp("shop")
+    make_shop(folder, commands)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def unbroken(commands, shop, tmp_path_factory) -> Callable[[str], Result]:
+    """What a command of `WORKS` leaves when nothing disturbs it."""
+
+    @functools.cache
+    def run(name: str) -> Result:
+        folder = copy_shop(shop, tmp_path_factory.mktemp("unbroken") / "shop")
+        ended = commands.well(*WORKS[name].words, *WORKS[name].again, below=folder)
+        return result(folder, WORKS[name], ended)
+
+    return run

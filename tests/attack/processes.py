@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -152,6 +151,8 @@ def _become_the_command(order: dict[str, Any]) -> None:
     os.environ.update(order.get("environment", {}))
     os.chdir(order.get("cwd", order.get("below", ROOT)))
     if "largest" in order:
+        import resource  # Windows has none
+
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what it prints is no file of the user
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # as Python has it
         resource.setrlimit(resource.RLIMIT_FSIZE, (order["largest"], resource.RLIM_INFINITY))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from modeling_glintru.serving import SQLiteStateStore, StreamingRecommender
 
-from .processes import Commands
+from .processes import Commands, Ended
 
 TINY = [
     *("hidden_size=8", "num_attention_heads=2", "num_hidden_layers=1", "max_length=6", "num_train_epochs=2"),
@@ -40,6 +40,27 @@ class Work:
     output: str
     earlier: tuple[str, ...]
     again: tuple[str, ...] = ("--overwrite",)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command has left.
+
+    Args:
+        content: Of its output.
+        names: Of all files and folders of the shop.
+        seconds: How long it ran.
+        writes: How many calls that write it made.
+    """
+
+    content: dict[str, object] | None
+    names: list[str]
+    seconds: float
+    writes: int
+
+
+def result(folder: Path, work: Work, ended: Ended) -> Result:
+    return Result(content(folder / work.output), names(folder), ended.seconds, ended.writes)
 
 
 TRAIN = ("train", "--data", "clicks.csv", "--quiet", *settings(*TINY), "--output_dir", "trained")

@@ -69,13 +69,13 @@ def test_a_model_folder(sound, tmp_path, name):
 def test_a_store(sound, tmp_path):
     """SQLite's pages have no checksums, as states have: what is read of other cells may be other text."""
     content = (sound / "users.db").read_bytes()
-    file, refused = tmp_path / "users.db", 0
+    (model, processor), file, refused = load_model_folder(sound / "model"), tmp_path / "users.db", 0
     for seed in range(tries(100, 1)):
         for old in tmp_path.glob("users.db*"):
             old.unlink()
         file.write_bytes(damaged(random.Random(f"store {seed}"), content))
         try:
-            with StreamingRecommender.from_pretrained(sound / "model", file) as recommender:
+            with StreamingRecommender(model, processor, file) as recommender:
                 for user in ("user-3", 7, "nobody"):
                     recommender.store.events(user)
                     recommender.recommend(user, top_k=3)

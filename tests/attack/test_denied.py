@@ -11,7 +11,7 @@ import pytest
 
 from ..hub_server import ANN
 from .processes import Ended
-from .shop import EVALUATE, PREPARE, REBUILD, TRAIN, content, copy_shop, make_shop
+from .shop import EVALUATE, PREPARE, REBUILD, TRAIN, content, copy_shop
 
 NOBODY = 65534
 TRAIN, PREPARE = ((*words, "--overwrite") for words in (TRAIN, PREPARE))
@@ -49,13 +49,6 @@ READ = {
     "the folder of earlier data": ("prepared", PREPARE),
     "the current folder": (".", EVALUATE),
 }
-
-
-@pytest.fixture(scope="module")
-def shop(commands, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("shop")
-    make_shop(folder, commands)
-    return folder
 
 
 @pytest.fixture

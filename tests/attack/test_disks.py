@@ -17,7 +17,7 @@ from modeling_glintru.serving import SQLiteStateStore, StreamingRecommender
 
 from ..hub_server import ANN
 from .conftest import tries
-from .shop import WORKS, content, copy_shop, make_shop, names
+from .shop import WORKS, Result, content, copy_shop, names
 
 DRAW = random.Random(0)
 MEGABYTE = 2**20
@@ -35,24 +35,15 @@ def disk(tmp_path_factory):
     subprocess.run(["umount", "--lazy", str(folder)], check=True)  # weights may still be mapped into memory
 
 
-@pytest.fixture(scope="module")
-def shop(commands, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("shop")
-    make_shop(folder, commands)
-    return folder
-
-
-def attack(commands, shop, folder, name: str, obstacles) -> None:
+def attack(commands, shop, whole: Result, folder, name: str, obstacles) -> None:
     """Runs a command of the shop in `folder` with each obstacle; it then runs once more, without any.
 
     Args:
+        whole: What the command leaves without an obstacle.
         obstacles: Context managers that give how the command is run.
     """
     work = WORKS[name]
     again = (*work.words, *work.again)
-    copy_shop(shop, folder)
-    commands.well(*again, cwd=folder)
-    new, there = content(folder / work.output), names(folder)
     refused = set()
     for obstacle in obstacles:
         copy_shop(shop, folder)
@@ -61,14 +52,14 @@ def attack(commands, shop, folder, name: str, obstacles) -> None:
             ended = commands(*again, cwd=folder, **how)
         found = content(folder / work.output)
         if ended.code == 0:
-            assert found == new
+            assert found == whole.content
             continue
         refused.add(ended.sentence())
         resumed = name == "train" and (folder / work.output / "checkpoints").exists()
         assert found == old if name != "rebuild" else all(found[table] == old[table] for table in old)
         assert names(folder) == before or resumed, ended
         commands.well(*work.words, *(("--resume",) if resumed else work.again), cwd=folder)
-        assert content(folder / work.output) == new and names(folder) == there
+        assert content(folder / work.output) == whole.content and names(folder) == whole.names
     assert refused and all(re.search(FULL, sentence) for sentence in refused), refused
 
 
@@ -85,16 +76,16 @@ def filled(folder: Path, left: int):
 
 
 @pytest.mark.parametrize("name", WORKS)
-def test_a_full_disk(commands, shop, disk, name):
+def test_a_full_disk(commands, shop, unbroken, disk, name):
     sizes = [0, *(DRAW.randrange(2 * MEGABYTE >> DRAW.randrange(10)) for _ in range(tries(1, 1 / 40)))]
-    attack(commands, shop, disk / "shop", name, [filled(disk, size) for size in sizes])
+    attack(commands, shop, unbroken(name), disk / "shop", name, [filled(disk, size) for size in sizes])
 
 
 @pytest.mark.parametrize("name", WORKS)
-def test_files_that_may_not_grow(commands, shop, tmp_path, name):
+def test_files_that_may_not_grow(commands, shop, unbroken, tmp_path, name):
     """The limit of a process on the size of a file, its own sentence included, which needs no disk of its own."""
     sizes = [600, *(600 + DRAW.randrange(100_000 >> DRAW.randrange(10)) for _ in range(tries(1, 1 / 40)))]
-    attack(commands, shop, tmp_path / "shop", name, [nullcontext({"largest": size}) for size in sizes])
+    attack(commands, shop, unbroken(name), tmp_path / "shop", name, [nullcontext({"largest": size}) for size in sizes])
 
 
 @pytest.mark.parametrize("name", WORKS)

@@ -24,37 +24,30 @@ from ..serving.test_processes import kill_writers
 from ..serving.test_store import OLD, advance
 from .conftest import tries
 from .processes import ROOT, killed_at
-from .shop import WORKS, content, copy_shop, make_shop, names
+from .shop import WORKS, content, copy_shop, names
 
 DRAW = random.Random(0)
 ITEMS = [f"item-{number:02d}" for number in range(30)]
 
 
-@pytest.fixture(scope="module")
-def shop(commands, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("shop")
-    make_shop(folder, commands)
-    return folder
-
-
 def kills(number: int, seconds: float, writes: int):
     """Moments: before calls that write, all of them where there are enough tries, and at random times."""
     points = list(range(1, writes + 1))
-    share = number - number // 3 if writes else 0
+    share = number - number // 2 if writes else 0
     yield from ({"kill_at": point} for point in sorted(DRAW.sample(points, min(share, writes))))
     yield from ({"kill_after": DRAW.uniform(0, 1.05 * seconds)} for _ in range(number - share))
 
 
 @pytest.mark.parametrize("name", WORKS)
-def test_a_killed_command(commands, shop, tmp_path, name):
+def test_a_killed_command(commands, shop, unbroken, tmp_path, name):
     work, folder = WORKS[name], copy_shop(shop, tmp_path / "shop")
     again = (*work.words, *work.again)
     old = content(folder / work.output)
-    unbroken = commands.well(*again, below=folder)
-    new, there = content(folder / work.output), names(folder)
+    whole = unbroken(name)
+    new = whole.content
     assert old != new and old is not None
     seen = {True: 0, False: 0}
-    for how in kills(tries(3, 1 / 30), unbroken.seconds, unbroken.writes):
+    for how in kills(tries(2, 1 / 30), whole.seconds, whole.writes):
         copy_shop(shop, folder)
         ended = commands(*again, below=folder, **how)
         assert ended.killed or ended.code == 0, (how, ended)
@@ -68,7 +61,7 @@ def test_a_killed_command(commands, shop, tmp_path, name):
         resumed = name == "train" and (folder / work.output / "checkpoints").exists()
         commands.well(*work.words, *(("--resume",) if resumed else work.again), below=folder)
         assert content(folder / work.output) == new, how
-        assert names(folder) == there, how
+        assert names(folder) == whole.names, how
     print(f"{name}: {sum(seen.values())} kills, after {seen[True]} of them the new result was there")
 
 
@@ -84,7 +77,7 @@ def test_a_killed_push(commands, shop, hub):
     seconds = commands.well(*words, **how).seconds
     new = hub.repo("ann/small").files()
     assert old != new and unbroken.code == 0
-    for number in range(tries(3, 1 / 30)):
+    for number in range(tries(2, 1 / 30)):
         hub.reset()
         if number % 2:  # into a repository that holds another model; else into none
             hub.add("ann/small", old)

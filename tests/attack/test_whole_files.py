@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from modeling_glintru import GlintRUConfig, GlintRUForSequentialRecommendation, GlintRUProcessor
+from modeling_glintru import GlintRUConfig, GlintRUForSequentialRecommendation, GlintRUProcessor, whole_files
 from modeling_glintru.errors import DataError, ModelFolderError
 from modeling_glintru.evaluation.report import write_metrics_json
 from modeling_glintru.models.loading import load_model_folder
@@ -179,6 +179,21 @@ def test_what_another_process_writes_is_not_removed(tmp_path):
         assert first.is_dir() and second.is_dir()
         with whole_file(tmp_path / "data") as file:
             assert first.is_dir() and second.is_dir() and file.exists()
+
+
+def test_a_folder_that_is_taken_for_a_leftover_is_begun_again(tmp_path, monkeypatch):
+    """Another process may remove it between the moment when it is made and the moment when it is locked."""
+    make, calls = whole_files._new_folder, []
+
+    def removed_at_first(path):
+        calls.append(path)
+        if len(calls) == 1:
+            raise FileNotFoundError(2, "No such file or directory", str(path))
+        return make(path)
+
+    monkeypatch.setattr(whole_files, "_new_folder", removed_at_first)
+    with unfinished_folder(tmp_path / "data") as folder:
+        assert folder.is_dir() and len(calls) == 2
 
 
 @pytest.mark.parametrize("known", [True, False], ids=["in one step", "in three"])
