@@ -427,7 +427,7 @@ def _converted(column: pl.Series, use: ItemColumn, rows: Rows, source: str) -> p
     where = f"Column {base_name(column.name)!r} of {source}"
     if use.kind == "text":
         if column.dtype == pl.List(pl.String):
-            column = column.list.join(" ", ignore_nulls=True)
+            column = column.list.join(" ", ignore_nulls=True).replace("", None)
         if isinstance(column.dtype, (pl.List, pl.Array, pl.Struct)):
             raise DataError(f"{where} has the type {column.dtype}, but the features were made of text.")
         return column.cast(pl.String)
@@ -444,7 +444,7 @@ def _converted(column: pl.Series, use: ItemColumn, rows: Rows, source: str) -> p
         if column.dtype == pl.Duration:
             column = column.dt.total_microseconds() / 1e6
         if column.dtype == pl.String:
-            plain = pl.col(column.name).str.replace_all("[$€£¥,]", "")
+            plain = pl.col(column.name).str.replace_all(r"[$€£¥,\s]", "")
             prices = pl.when(pl.col(column.name).str.contains(PRICE)).then(plain).otherwise(pl.col(column.name))
             column = pl.DataFrame(column).select(prices.alias(column.name)).to_series()
         numbers = column if column.dtype.is_nested() else column.cast(pl.Float64, strict=False)

@@ -171,7 +171,7 @@ def test_columns_as_shops_have_them() -> None:
     assert kinds(table) == {"description": "text", "about_it": "text", "price": "number"}
     assert table.frame.rows() == [
         ("B1", "It gives light. And warmth.", "A lamp for every room of a house", 1299.5),
-        ("B2", "", None, 7.0),
+        ("B2", None, None, 7.0),
     ]
     assert "Not used, because they name users: 'user_id'." in table.notes
     assert "Not used, because they are other ids of the items: 'item_id'." in table.notes
