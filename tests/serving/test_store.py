@@ -178,7 +178,9 @@ def test_a_user_without_events_is_behind_nothing(store):
 
 def test_what_goes_in_and_out_cannot_be_changed():
     """The store in memory hands out what it holds."""
-    for value in (Event("a", 1), StoredEvent(1, 1), Record("a"), Absorbed(1, False)):
+    record = Record("a")
+    values = (Event("a", 1), StoredEvent(1, 1), record, Pending(record, []), Absorbed(1, False))
+    for value in (*values, Replacement(record, 0, b"")):
         for name in value.__slots__:
             with pytest.raises(FrozenInstanceError):
                 setattr(value, name, 7)
@@ -200,12 +202,17 @@ def test_threads_lose_nothing(store):
     assert all(state(store, f"user-{n}") == list(range(20)) for n in range(4))
 
 
-@pytest.mark.parametrize("wrong", [1.0, None, True, b"a", 2**63, "\ud800", ["a"]])
+@pytest.mark.parametrize("wrong", [1.0, None, True, b"a", 2**63, -(2**63) - 1, "\ud800", ["a"]])
 def test_ids_of_a_wrong_kind(wrong):
     with pytest.raises(StoreError, match="user"):
         checked_id(wrong, "user")
     with pytest.raises(StoreError, match="item"):
         checked_event(Event("a", wrong))
+
+
+def test_ids_at_their_limits():
+    for value in (2**63 - 1, -(2**63), 0, "", "é", "a"):
+        assert checked_id(value, "user") == value and type(checked_id(value, "user")) is type(value)
 
 
 def test_checked_events():
