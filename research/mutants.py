@@ -45,7 +45,7 @@ LOADED += ("datasets", "hypothesis", "onnxruntime", "torchmetrics", "_pytest.fix
 WITHOUT = ("_Eq_Is", "_Eq_IsNot", "_NotEq_Is", "_NotEq_IsNot", "_Is_Eq", "_IsNot_NotEq")
 DATA = (
     "test_text_files test_json_lines test_session_lists test_times test_ids test_rows test_row_notes test_row_filters "
-    "test_row_cases test_bad_input test_interactions test_text_rows"
+    "test_row_cases test_bad_input test_interactions test_text_rows ../hub/test_dataset"
 )
 READERS = {
     "readers": "test_frames test_file_names test_sources",
@@ -85,8 +85,8 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     },
 }
 PYTEST = ["-x", "-q", "--assert=plain", "-p", "no:cacheprovider", "-m", "not slow and not needs_data"]
-# Without a test of memory, for seconds, and those of the cross-entropy, which is in another file.
-PYTEST += ["-k", "not test_cross_entropy and not float32_and_bfloat16"]
+# Without a training, and the tests of the cross-entropy, which is in another file.
+PYTEST += ["-k", "not test_cross_entropy and not float32_and_bfloat16 and not test_the_command_and_training"]
 
 
 class DeleteStatement(Operator):
