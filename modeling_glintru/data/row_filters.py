@@ -19,7 +19,7 @@ from .times import ISO_TIME_TEXT, date_times, read_times
 
 __all__ = ["Condition", "filter_rows", "parse_condition"]
 
-LONGEST = 2000  # the most letters of a condition
+LONGEST, DEEPEST = 2000, 100  # the most letters of a condition, and the most levels of its syntax tree
 LARGEST_FLOAT_INTEGER = 2**53
 CONSTANTS = {"true": True, "false": False, "null": None, "NULL": None}
 ALLOWED = (
@@ -117,6 +117,11 @@ class _Parser:
             equals = re.search(r"(?<![=!<>])=(?!=)", QUOTED_OR_BACKTICKED.sub("", self.text))
             hint = "write == to compare" if equals else f"{ALLOWED}; text stands in quotes"
             raise DataError(f"--where {self.text!r} is not understood: {hint}.") from error
+        level: list[ast.AST] = [tree]
+        for _ in range(DEEPEST):
+            level = [child for node in level for child in ast.iter_child_nodes(node)]
+        if level:  # Python could not follow it to its end.
+            raise DataError(f"--where nests more than {DEEPEST} levels of signs and words such as not; {ALLOWED}.")
         return self.node(tree)
 
     def node(self, node: ast.expr) -> Comparison | Group:

@@ -85,6 +85,18 @@ def test_numbers_that_are_not_finite(model, state, number, tmp_path):
         assert len(recommender.recommend("a").items) == 10
 
 
+def test_states_that_do_not_go_together(state):
+    """Right by themselves: of other weights and equal length, and longer or shorter than the first."""
+    header, body = state[: HEADER.size], state[HEADER.size + CHECKSUM.size :]
+    with torch.inference_mode():
+        other = small_model(seed=1)(torch.tensor([[1, 2, 3]]), use_cache=True).state.to_bytes()[0]
+    assert len(other) == len(state)
+    assert len(GlintRUState.from_bytes([state, state])) == 2
+    for second in (other, sealed(header, body[:-4]), sealed(header, body + bytes(4))):
+        with pytest.raises(GlintRUError, match="state 1 is of other weights, sizes or dtype than the first one"):
+            GlintRUState.from_bytes([state, second])
+
+
 def test_a_count_that_nobody_has(state):
     header = state[: HEADER.size - COUNT.size] + COUNT.pack(2**64 - 1)
     with pytest.raises(GlintRUError, match="a history that nobody has"):

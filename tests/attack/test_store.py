@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import threading
@@ -50,6 +51,25 @@ def test_a_file_that_goes_during_a_transaction_is_not_acknowledged(tmp_path):
     with pytest.raises(StoreError, match="was deleted"):
         store.absorb([Event("a", 1)], OLD, advance_slowly)
     store.close()
+
+
+def test_a_file_that_goes_while_it_is_opened_is_missed(tmp_path, monkeypatch):
+    SQLiteStateStore(tmp_path / "users.db").close()
+    monkeypatch.setattr(SQLiteStateStore, "_check_header", lambda store: (tmp_path / "users.db").unlink())
+    with pytest.raises(StoreError, match="was deleted"):
+        SQLiteStateStore(tmp_path / "users.db")
+
+
+def test_a_folder_in_which_no_store_can_be_made(tmp_path, monkeypatch):
+    """A file system without hard links: one sentence, and nothing is left behind."""
+
+    def link(source, target):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", link)
+    with pytest.raises(StoreError, match=r"users\.db cannot be made: Operation not permitted"):
+        SQLiteStateStore(tmp_path / "users.db")
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_recommender_acknowledges_nothing_after_it(tmp_path):

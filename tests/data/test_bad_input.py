@@ -51,7 +51,14 @@ def test_missing_file_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     refused("hf://datasets/owner/name/a.csv", r"cannot be had from the Hub \(out of reach\)")
-    refused("hf://models/owner/name", "the form is hf://datasets/owner/name/file")
+    for address in ("hf://models/owner/name/a.csv", "hf://models/owner/name", "hf://datasets/owner/name"):
+        refused(address, "the form is hf://datasets/owner/name/file")
+
+
+@pytest.mark.parametrize("name", ["./nowhere", "~/nowhere", "owner\\folder/name", "folder/nowhere.csv", "a/b/c"])
+def test_a_path_is_not_looked_for_on_the_hub(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_: pytest.fail("it was looked for"))
+    refused(name, "^There is no file .*; give a table")
 
 
 def test_empty_folder(tmp_path: Path) -> None:

@@ -120,7 +120,7 @@ def test_integers_of_any_length_are_exact(tmp_path: Path) -> None:
     assert frame["i"].to_list() == [str(10**80), "-7", None]
 
 
-@pytest.mark.parametrize("line", ['{"i": 1}{"i": 2}\n', '{"i": 1,\n"u": 2}\n'])
+@pytest.mark.parametrize("line", ['{"i": 1}{"i": 2}\n', '{"i": 1},{"i": 2}\n', '{"i": 1,\n"u": 2}\n'])
 def test_each_line_is_one_object(line: str, tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", [*[{"i": 1}] * 1001, line])
     refused(path, "Line 1002 of a.jsonl cannot be read as JSON lines .*; each line must be one object")
@@ -131,6 +131,10 @@ def test_each_line_is_one_object(line: str, tmp_path: Path) -> None:
     ("line", "match"),
     [
         ("garbage", r"cannot be read as JSON lines \(Expecting value at character 1\): 'garbage'"),
+        ('{"i":7 "j":8}', r"cannot be read as JSON lines \(Expecting ',' delimiter at character 8\)"),
+        ('{"i": 7 "j": 8}', r"cannot be read as JSON lines \(Expecting ',' delimiter at character 9\)"),
+        ('{"i": ' + "[" * 99_999, r"cannot be read as JSON lines \(maximum recursion depth .*\): '{\"i\": \[+';"),
+        ("7", "is not JSON lines: it is '7', but each line must be one object"),
         ("null", "is not JSON lines: it is 'null', but each line must be one object"),
         ("[1,2,3]", r"is not JSON lines: it is '\[1,2,3\]'"),
         ('{"i":', r"cannot be read as JSON lines \(its object does not end on this line\): '{\"i\":'"),
@@ -151,12 +155,21 @@ def test_mixed_types_are_counted(tmp_path: Path) -> None:
     refused(path, r"'i' of a\.jsonl mixes .* 2 are text \(the first is \"x\" on line 1001\), the others are integers")
     refused(write(path, [{"i": 1}, {"i": {"a": 1}}, {"i": 2}]), r"1 is an object \({\"a\": 1} on line 2\)")
     refused(write(path, [{"i": {"a": 1}}]), r"'i' of a\.jsonl nests objects, the first is {\"a\": 1} on line 1")
+    refused(write(path, [{"i": [[5], [6]]}]), r"'i' of a\.jsonl nests lists, the first is \[5\] on line 1")
 
 
 def test_mixed_types_of_part_files(tmp_path: Path) -> None:
     write(tmp_path / "a.jsonl", [{"i": 1}])
     write(tmp_path / "b.jsonl", [{"i": 2}, {"i": "x"}])
     refused(tmp_path, r"1 is text \(\"x\" on line 2 of b\.jsonl\)")
+    write(tmp_path / "b.jsonl", [{"i": 2}, {"i": 3}])
+    table, frame = read(tmp_path)
+    assert frame["i"].to_list() == [1, 2, 3] and table.files == ("a.jsonl", "b.jsonl")
+    assert [table.place(row) for row in range(3)] == [
+        f"line {at}" for at in ("1 of a.jsonl", "1 of b.jsonl", "2 of b.jsonl")
+    ]
+    with pytest.raises(IndexError):
+        table.place(3)
 
 
 def test_encodings(tmp_path: Path) -> None:

@@ -205,6 +205,8 @@ def test_any_text_is_a_condition_or_refused(text: str) -> None:
         ("", "is not understood"),
         ("\0", "is not understood"),
         ("(" * 900, "is not understood"),
+        ("-" * 900 + "1 < rating", "nests more than 100 levels"),
+        ("not " * 490 + "gift", "nests more than 100 levels"),
         ("rating > 1" + " and rating > 1" * 500, "at most 2,000 letters"),
         ("ratings >= 4", "needs a column 'ratings', which table does not have; did you mean 'rating'"),
         ("`evnt type` == 'x'", "needs a column 'evnt type', .*did you mean 'event type'"),

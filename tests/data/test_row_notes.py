@@ -58,6 +58,15 @@ def test_the_note_on_unused_columns_is_short(count: int, length: int) -> None:
     assert len(note) <= 160
 
 
+def test_a_note_of_160_letters_is_whole() -> None:
+    names = ["a" * 60, "b" * 60]
+    whole = unused_note([*names, "c" * (160 - len(unused_note(names, [], True) or "") - len(", ''"))], [], True)
+    assert whole is not None
+    assert len(whole) == 160 and whole.endswith("c'.")
+    longer = unused_note([*names, "c" * (161 - len(unused_note(names, [], True) or "") - len(", ''"))], [], True)
+    assert longer == f"Not used: '{names[0]}' (--where), '{names[1]}' and 1 more."
+
+
 def test_a_plain_table_has_nothing_to_say() -> None:
     frame = pl.DataFrame({"user_id": ["a", "b"], "item_id": [1, 2], "timestamp": [1, 2]})
     assert read_interactions(frame).notes == ()

@@ -14,6 +14,7 @@ import pytest
 
 from modeling_glintru.data import files
 from modeling_glintru.data.readers import Table, open_table
+from modeling_glintru.data.text_layout import TextOptions, recognise_layout
 from modeling_glintru.errors import DataError
 
 CASES = Path(__file__).resolve().parents[1] / "cases"
@@ -195,6 +196,41 @@ def test_only_what_is_surely_movielens_or_sasrec_is_named(tmp_path: Path) -> Non
     assert table.names[2:] == ("rating", "timestamp") and rows[1] == ("186", "302", "3.5", "891717742")
 
 
+@pytest.mark.parametrize(
+    ("rating", "time", "is_movielens"),
+    [("100", "100000000", True), ("101", "100000000", False), ("100", "99999999", False)],
+)
+def test_the_limits_of_what_is_movielens(rating: str, time: str, is_movielens: bool, tmp_path: Path) -> None:
+    path = write(tmp_path / "a.dat", f"1::2::{rating}::{time}\n" * 3)
+    if is_movielens:
+        assert read(path)[0].names == ("user_id", "item_id", "rating", "timestamp")
+    else:
+        refused(path, "^Line 1 of a.dat holds numbers and no names of columns")
+
+
+def test_the_line_without_names_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", "\n\n" + text(rows=ROWS))
+    refused(path, "--columns gives 2 names, but line 3 of a.csv has 3 cells", columns=["a", "b"])
+    refused(write(path, "\n\n1,2\n"), "^Line 3 of a.csv holds numbers and no names")
+    refused(write(path, "\n\n" + text()), "^Line 3 of a.csv has these names itself", columns=NAMES)
+
+
+@pytest.mark.parametrize(
+    ("lines", "separator"),
+    [
+        (["u i,x t", "1 2 3", "1 3 4", "2 3 4"], " "),  # a comma in one cell of four lines
+        (["u,i x,t", "1,2 x,3", "1,3 x,4", "2 3"], ","),  # a blank in every line, commas in most
+    ],
+)
+def test_blanks_separate_only_where_nothing_else_does(lines: list[str], separator: str) -> None:
+    layout = recognise_layout("".join(f"{line}\n" for line in lines).encode(), ".txt", "a.txt", TextOptions())
+    assert layout.separator == separator
+
+
+def test_a_place_before_anything_is_read(tmp_path: Path) -> None:
+    assert open_table(write(tmp_path / "a.csv", 'a,b\n\n1,"x\ny"\n2,z\n')).place(1) == "line 5"
+
+
 def test_numbered_columns_are_names(tmp_path: Path) -> None:
     for header in ("0,1,2", ",0,1"):
         assert read(write(tmp_path / "a.csv", f"{header}\nu1,i7,5\n"))[1] == [ROWS[0]]
@@ -234,6 +270,7 @@ def test_stray_quotes_in_a_csv_are_refused(tmp_path: Path) -> None:
     refused(path, "Line 3 of a.csv has a quote that opens a cell .*'1,\"weird al\" yankovic,3'; .*--quote none", ["a"])
     assert read(path, quote="none")[1][1:] == [("1", '"weird al" yankovic', "3"), ("1", '"open', "3")]
     refused(write(path, 'a,b,c\n1,2,3\n\n1,"open,3\n1,2,3\n'), "^Line 4 of a.csv has a quote")
+    refused(write(path, 'a,b\n1,"x\ny"z\n'), "^Line 2 of a.csv has a quote .*properly: '1,\"x'; repair")
 
 
 def test_a_quote_that_may_close_on_another_line(tmp_path: Path) -> None:

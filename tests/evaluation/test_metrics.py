@@ -9,7 +9,7 @@ import pytest
 
 import modeling_glintru.evaluation.metrics as metrics_module
 from modeling_glintru.errors import DataError
-from modeling_glintru.evaluation import bootstrap_interval, per_user_metrics
+from modeling_glintru.evaluation import RankingMetrics, bootstrap_interval, per_user_metrics
 
 
 def test_formulas_on_ranks_by_hand() -> None:
@@ -73,8 +73,9 @@ def test_interval_depends_on_the_seed_and_nothing_else(monkeypatch: pytest.Monke
     first = bootstrap_interval(values, seed=4)
     assert first == bootstrap_interval(values[::-1].copy(), seed=4)
     assert first != bootstrap_interval(values, seed=5)
-    monkeypatch.setattr(metrics_module, "MAX_DRAWN_COUNTS", 700)  # three resamples at once instead of all
-    assert first == bootstrap_interval(values, seed=4)
+    for most in (700, 10):  # three resamples at once instead of all, and one although it has more counts
+        monkeypatch.setattr(metrics_module, "MAX_DRAWN_COUNTS", most)
+        assert first == bootstrap_interval(values, seed=4)
     assert all(type(bound) is float for bound in first)
 
 
@@ -85,7 +86,43 @@ def test_higher_confidence_is_wider_and_one_user_has_no_width() -> None:
     assert bootstrap_interval(np.array([0.25])) == (0.25, 0.25)
 
 
-@pytest.mark.parametrize("arguments", [{"values": []}, {"values": [1.0], "confidence": 1.0}])
+def test_no_more_counts_are_drawn_at_once_than_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+
+    class Generator:
+        def __init__(self, seed: int) -> None:
+            self.generator = np.random.Generator(np.random.PCG64(seed))
+
+        def multinomial(self, *arguments, size: int) -> np.ndarray:
+            counts = self.generator.multinomial(*arguments, size=size)
+            drawn.append(counts.size)
+            return counts
+
+    monkeypatch.setattr(np.random, "default_rng", Generator)
+    monkeypatch.setattr(metrics_module, "MAX_DRAWN_COUNTS", 700)
+    bootstrap_interval(np.arange(200.0), num_bootstrap=10)
+    assert drawn == [600, 600, 600, 200]
+
+
+def test_what_is_computed_where_nothing_is_said() -> None:
+    """Cutoffs 10 and 20 for a file of metrics, 10 for the Trainer, and 1,000 resamples at 95 % from the seed 0."""
+    ranks = np.arange(1, 30)
+    assert list(per_user_metrics(ranks)) == list(per_user_metrics(ranks, (10, 20)))
+    assert RankingMetrics().ks == (10,)
+    values = np.random.default_rng(0).random(50)
+    assert bootstrap_interval(values) == bootstrap_interval(values, 1000, 0.95, 0)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"values": []},
+        {"values": [[1.0]]},
+        {"values": [1.0], "confidence": 1.0},
+        {"values": [1.0], "confidence": 0.0},
+        {"values": [1.0], "num_bootstrap": 0},
+    ],
+)
 def test_bad_arguments_are_refused(arguments: dict) -> None:
     with pytest.raises(DataError):
         bootstrap_interval(np.array(arguments.pop("values")), **arguments)

@@ -73,6 +73,19 @@ def test_uniform_draws_look_uniform_and_independent() -> None:
     assert len(np.unique(draws)) == draws.size
 
 
+def test_draws_are_those_of_splitmix64() -> None:
+    """The first outputs for the seed 0, as its authors' program prints them; two draws for each of two rows."""
+    published = np.array([[0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4], [0x06C45D188009454F, 0xF88BB8A8724C81EC]], "u8")
+    assert np.array_equal(uniform_draws(0, np.arange(2), 2), (published >> np.uint64(11)) / 2.0**53)
+    assert np.array_equal(uniform_draws(-1, np.arange(2), 2), uniform_draws(2**64 - 1, np.arange(2), 2))
+
+
+def test_weights_are_one_non_negative_count_for_each_item() -> None:
+    for weights in ([[1, 2]], [1, -1]):
+        with pytest.raises(DataError, match="one non-negative count"):
+            NegativeSampler(np.array(weights), 0)
+
+
 def test_a_row_with_nothing_left_is_named() -> None:
     barred = torch.tensor([[1, 0], [1, 2]])
     with pytest.raises(DataError, match="row 8 of the split has no item left"):

@@ -128,6 +128,7 @@ def test_wrong_indices_are_named(targets: list[int], exclude: list[list[int]], m
         rank_targets(torch.zeros(1, 5), torch.tensor(targets), torch.tensor(exclude))
 
 
-def test_wrong_shapes_are_named() -> None:
+@pytest.mark.parametrize(("scores", "targets"), [((2, 5), (1,)), ((1, 5), (2,)), ((2,), (2,)), ((2, 5), (2, 1))])
+def test_wrong_shapes_are_named(scores: tuple[int, ...], targets: tuple[int, ...]) -> None:
     with pytest.raises(DataError, match="one row of scores for each target"):
-        rank_targets(torch.zeros(2, 5), torch.tensor([1]))
+        rank_targets(torch.zeros(scores), torch.ones(targets, dtype=torch.int64))

@@ -15,7 +15,7 @@ from modeling_glintru import GlintRUError
 from modeling_glintru.kernels import build as kernels
 from modeling_glintru.kernels import softmax
 from modeling_glintru.models import losses
-from modeling_glintru.models.losses import NextItemLoss
+from modeling_glintru.models.losses import LossConfig, NextItemLoss
 from modeling_glintru.models.ops_glintru import cross_entropy
 
 from .helpers import gradients, random_history, small_model
@@ -202,6 +202,21 @@ def test_gbce(pairs, calibration):
     assert_same(ours, plain, (hidden, weight))
 
 
+@pytest.mark.parametrize(
+    ("negatives", "rows", "alpha"), [([2], 31, 1 / 29), ([1, 2, 2], 4, 1.0), ([2, 1], 3, 1.0), ([1], 2, 1.0)]
+)
+def test_gbce_of_few_negatives_and_few_items(pairs, negatives, rows, alpha):
+    """The sampling rate alpha is at most 1; one negative and one item are the least."""
+    hidden, weight = pairs[0][:1], pairs[2][:rows]
+    beta = alpha * (0.75 * (1 - 1 / alpha) + 1 / alpha)
+    ours = losses.gbce(hidden, torch.tensor([1]), torch.tensor(negatives), weight, 1.0, 0.75)
+    plain = -beta * F.logsigmoid(hidden[0] @ weight[1])
+    for negative in negatives:
+        if negative != 1:
+            plain = plain - F.logsigmoid(-hidden[0] @ weight[negative])
+    assert_same(ours, plain / (len(negatives) + 1), (pairs[0], pairs[2]))
+
+
 def test_fully_uncalibrated_gbce_is_bce(pairs):
     hidden, targets, weight = pairs
     negatives = torch.tensor([3, 4, 6])
@@ -272,11 +287,19 @@ def test_popularity_sampling_needs_counts():
         ({"negative_sampling": "pop"}, "loss.negative_sampling must be one of uniform, popularity"),
         ({"num_negatives": 0}, "loss.num_negatives must be at least 1, got 0"),
         ({"gbce_t": 2}, "loss.gbce_t must be between 0 and 1, got 2"),
+        ({"gbce_t": 1.01}, "loss.gbce_t must be between 0 and 1, got 1.01"),
+        ({"gbce_t": -0.1}, "loss.gbce_t must be between 0 and 1, got -0.1"),
         ({"label_smoothing": 1.0}, "loss.label_smoothing must be at least 0 and below 1"),
+        ({"label_smoothing": -0.1}, "loss.label_smoothing must be at least 0 and below 1, got -0.1"),
+        ({"label_smoothing": 1.5}, "loss.label_smoothing must be at least 0 and below 1, got 1.5"),
         ({"label_smoothing": 0.1, "name": "bpr"}, "label_smoothing is for the loss cross_entropy only, got bpr"),
+        ({"label_smoothing": 0.1, "name": "gbce"}, "label_smoothing is for the loss cross_entropy only, got gbce"),
         ({"seen_items_in_softmax": False, "name": "bpr"}, "seen_items_in_softmax False is for the loss cross_entropy"),
         ({"seen_items_in_softmax": False, "label_smoothing": 0.1}, "got cross_entropy and 0.1"),
+        ({"seen_items_in_softmax": False, "name": "gbce"}, "seen_items_in_softmax False is for the loss cross_entropy"),
         ({"r_drop_alpha": -1}, "loss.r_drop_alpha must be 0 or above and finite, got -1"),
+        ({"r_drop_alpha": float("inf")}, "loss.r_drop_alpha must be 0 or above and finite, got inf"),
+        ({"r_drop_alpha": float("nan")}, "loss.r_drop_alpha must be 0 or above and finite, got nan"),
         ({"r_drop_alpha": 1, "name": "gbce"}, "r_drop_alpha 1 is for the loss cross_entropy without label_smoothing"),
         ({"r_drop_alpha": 1, "label_smoothing": 0.1}, "got cross_entropy and 0.1"),
         ({"temperature": 1}, "a loss has no setting 'temperature'; there are name, num_negatives"),
@@ -285,6 +308,36 @@ def test_popularity_sampling_needs_counts():
 def test_a_loss_that_cannot_be_is_refused(options, message):
     with pytest.raises(GlintRUError, match=re.escape(message)):
         NextItemLoss(**options)
+
+
+def test_what_a_loss_is_made_with_where_nothing_is_said():
+    assert LossConfig() == LossConfig("cross_entropy", 256, "uniform", 0.75, 0.0, 0.0, True)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({"name": "gbce", "gbce_t": t} for t in (0, 0.5, 1)),
+        *({"name": name, "num_negatives": 1} for name in ("gbce", "sampled_softmax")),
+        *({"label_smoothing": smoothing} for smoothing in (0.0, 0.3, 0.99)),
+        *({"r_drop_alpha": alpha} for alpha in (0.5, 1, 40.0)),
+    ],
+)
+def test_a_loss_at_its_limits_is_allowed(options):
+    loss = NextItemLoss(**options)
+    assert {name: getattr(loss.config, name) for name in options} == options
+
+
+def test_what_a_loss_asks_of_the_model():
+    """The number of passes, whether the seen items are passed on, and whether the gradient of the table is dense."""
+    kinds = {
+        NextItemLoss(): (1, False, True),
+        NextItemLoss(r_drop_alpha=0.5): (2, False, True),
+        NextItemLoss(seen_items_in_softmax=False): (1, True, True),
+        **{NextItemLoss(name): (1, False, False) for name in ("bpr", "sampled_softmax", "gbce")},
+    }
+    for loss, expected in kinds.items():
+        assert (loss.passes, loss.wants_seen_items, loss.reads_all_items) == expected, loss
 
 
 def test_a_model_without_a_loss_object_has_the_cross_entropy_and_no_loss_is_saved(tmp_path):

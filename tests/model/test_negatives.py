@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from modeling_glintru import GlintRUError
 from modeling_glintru.models import losses as drawing
 from modeling_glintru.models.losses import LossConfig, sampled_softmax
 
@@ -39,6 +40,12 @@ def test_an_own_negative_is_never_the_target_nor_padding():
     assert (draws != targets).all()
     counts = torch.stack([torch.bincount(draws[targets == t], minlength=5) for t in range(1, 5)])
     assert (counts[:, 1:][~torch.eye(4, dtype=torch.bool)] > 100).all()  # 167 expected
+
+
+def test_an_own_negative_needs_two_items():
+    assert drawing.draw_other_items(torch.tensor([1, 2, 2]), 3).tolist() == [2, 1, 1]
+    with pytest.raises(GlintRUError, match="BPR needs at least two items"):
+        drawing.draw_other_items(torch.tensor([1]), 2)
 
 
 def test_uniform():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import FrozenInstanceError
 
 import pytest
 import torch
@@ -298,6 +299,12 @@ def test_errors(model, state, tmp_path):
         state.to(torch.int8)
     with pytest.raises(GlintRUError, match="cannot be written"):
         state.save(tmp_path / "missing" / "file")
+
+
+def test_a_state_and_its_layout_are_never_changed(state):
+    for value, name in ((state, "count"), (state.layout, "num_layers")):
+        with pytest.raises(FrozenInstanceError):
+            setattr(value, name, None)
 
 
 def test_damaged_bytes(state):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
+from dataclasses import FrozenInstanceError
 
 import numpy as np
 import pytest
@@ -168,6 +169,23 @@ def test_another_history(store):
     assert store.users(behind=NEW) == []
 
 
+def test_a_user_without_events_is_behind_nothing(store):
+    store.absorb([Event("a", 1), Event("b", 1)], OLD, advance)
+    (record,) = store.read(["a"], OLD)
+    assert store.replace([Replacement(record, 0, b"[]", [])], OLD) == [True]
+    assert store.users(behind=NEW) == ["b"] and store.users() == ["a", "b"]
+
+
+def test_what_goes_in_and_out_cannot_be_changed():
+    """The store in memory hands out what it holds."""
+    record = Record("a")
+    values = (Event("a", 1), StoredEvent(1, 1), record, Pending(record, []), Absorbed(1, False))
+    for value in (*values, Replacement(record, 0, b"")):
+        for name in value.__slots__:
+            with pytest.raises(FrozenInstanceError):
+                setattr(value, name, 7)
+
+
 def test_threads_lose_nothing(store):
     def work(name):
         for n in range(20):
@@ -184,12 +202,17 @@ def test_threads_lose_nothing(store):
     assert all(state(store, f"user-{n}") == list(range(20)) for n in range(4))
 
 
-@pytest.mark.parametrize("wrong", [1.0, None, True, b"a", 2**63, "\ud800", ["a"]])
+@pytest.mark.parametrize("wrong", [1.0, None, True, b"a", 2**63, -(2**63) - 1, "\ud800", ["a"]])
 def test_ids_of_a_wrong_kind(wrong):
     with pytest.raises(StoreError, match="user"):
         checked_id(wrong, "user")
     with pytest.raises(StoreError, match="item"):
         checked_event(Event("a", wrong))
+
+
+def test_ids_at_their_limits():
+    for value in (2**63 - 1, -(2**63), 0, "", "é", "a"):
+        assert checked_id(value, "user") == value and type(checked_id(value, "user")) is type(value)
 
 
 def test_checked_events():
@@ -218,17 +241,36 @@ def test_what_is_written_stays(tmp_path):
         assert store.events("a") == [StoredEvent(1, 1, "x", 3)]
 
 
+def test_what_stands_in_the_header(tmp_path):
+    """Version and application as SQLite puts them there: files of earlier releases are recognised by them."""
+    SQLiteStateStore(tmp_path / "users.db").close()
+    header = (tmp_path / "users.db").read_bytes()[:100]
+    assert (header[60:64], header[68:72]) == (b"\0\0\0\1", b"GLRU")
+
+
+def test_reading_writes_nothing(tmp_path):
+    """No table is made for weights of which nothing is stored yet."""
+    with SQLiteStateStore(tmp_path / "users.db") as store:
+        store.absorb([Event("a", 1)], OLD, advance)
+        assert store.read(["a"], NEW) == [Record("a", 0, 1, 0, None)]
+        assert store.users(behind=NEW) == ["a"] and store.users(behind=OLD) == []
+        assert store._state_tables(store._writer) == [f"states_{OLD}"]
+
+
 def test_files_of_another_kind(tmp_path):
-    text, other, later = tmp_path / "text", tmp_path / "other.db", tmp_path / "later.db"
+    text, other, bare, later = (tmp_path / name for name in ("text", "other.db", "bare.db", "later.db"))
     text.write_text("not a database, and long enough to have a header" * 20)
     with sqlite3.connect(other) as connection:
         connection.execute("CREATE TABLE t (x)")
+    with sqlite3.connect(bare) as connection:
+        connection.execute("PRAGMA user_version = 1")  # a file without a table, and yet not an empty one
     SQLiteStateStore(later).close()
     with sqlite3.connect(later) as connection:
         connection.execute("PRAGMA user_version = 9")
     for file, sentence in (
         (text, "is not a store of user states"),
         (other, "is a database, but not a store"),
+        (bare, "is a database, but not a store"),
         (later, "is a store of version 9, this package reads version 1"),
         (tmp_path / "missing" / "users.db", "cannot be opened: is its folder there"),
     ):
