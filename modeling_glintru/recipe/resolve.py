@@ -118,7 +118,7 @@ def told_apart(items: Sequence[str | PathLike[str]]) -> tuple[str | None, str | 
                 f"--items takes a table of what is known of the items, or with --from one of "
                 f"{', '.join(ITEMS)}; there is no file {file!r}"
             )
-    return (words or [None])[0], (files or [None])[0]
+    return next(iter(words), None), next(iter(files), None)
 
 
 def request(

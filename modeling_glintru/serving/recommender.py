@@ -253,7 +253,8 @@ class Recommender:
         new = [place for place, item in enumerate(ids) if item not in self.processor]
         vectors, known = encoder.encode(table.take(np.array(new, np.int64)))
         rows = projection.rows(torch.from_numpy(vectors), boost)
-        rows[~torch.from_numpy(known)] = self.model.get_input_embeddings().weight[1:].detach().cpu().float().mean(0)
+        trained: Any = self.model.get_input_embeddings().weight
+        rows[~torch.from_numpy(known)] = trained[1:].detach().cpu().float().mean(0)
         added = self.processor.add_items([ids[place] for place in new], titles or table.titles)
         self.model.add_items(added, rows)  # type: ignore[operator]
         return AddedItems(added, int(known.sum()), len(ids) - added)

@@ -217,7 +217,8 @@ def train(
     else:
         model = start.model_for(recipe, data)
         if data.item_features is not None and start.settings.items == "new":
-            add_features(model.get_input_embeddings(), data.item_features, data.item_counts, start.projection)
+            table: Any = model.get_input_embeddings()
+            add_features(table, data.item_features, data.item_counts, start.projection)
     config, adapted = model.config, None
     if start is not None and start.settings.lora_rank:
         new_items = start.settings.items == "new" or len(data.processor) > len(start.processor)
