@@ -273,6 +273,14 @@ def test_stray_quotes_in_a_csv_are_refused(tmp_path: Path) -> None:
     refused(write(path, 'a,b\n1,"x\ny"z\n'), "^Line 2 of a.csv has a quote .*properly: '1,\"x'; repair")
 
 
+def test_a_stray_quote_in_the_header(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", 'a,"b"x\n1,2\n')
+    refused(path, "^Line 1 of a.csv has a quote that does not end its cell: 'a,\"b\"x'; .*--quote none")
+    for file, options in ((path, {"quote": "none"}), (write(tmp_path / "a.txt", path.read_bytes()), {})):
+        table, rows = read(file, **options)
+        assert (table.names, rows) == (("a", '"b"x'), [("1", "2")])
+
+
 def test_a_quote_that_may_close_on_another_line(tmp_path: Path) -> None:
     content = 'a,b,c\n1,2,3\n1,"open,3\n1,2,3\n4,close",6\n'
     path = write(tmp_path / "a.csv", content)

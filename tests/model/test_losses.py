@@ -271,12 +271,34 @@ def test_normalised_scores_are_cosines(loss):
     )
 
 
+@pytest.mark.parametrize("name", ["bpr", "sampled_softmax", "gbce"])
+def test_each_name_is_its_own_loss(pairs, name):
+    hidden, targets, weight = pairs
+    embedding, config = (
+        SimpleNamespace(weight=weight, sparse=False),
+        SimpleNamespace(temperature=0.5, normalize_scores=0),
+    )
+    model = SimpleNamespace(config=config, get_input_embeddings=lambda: embedding)
+    torch.manual_seed(1)
+    ours = NextItemLoss(name, num_negatives=8, gbce_t=0.6)(model, [hidden], targets)
+    torch.manual_seed(1)
+    if name == "bpr":
+        plain = losses.bpr(hidden, targets, losses.draw_other_items(targets, 31), weight, 0.5)
+    elif name == "gbce":
+        plain = losses.gbce(hidden, targets, torch.randint(1, 31, (8,)), weight, 0.5, 0.6)
+    else:
+        plain = losses.sampled_softmax(hidden, targets, torch.randint(1, 31, (8,)), None, weight, 0.5)
+    assert_same(ours, plain, (hidden, weight))
+
+
 def test_popularity_sampling_needs_counts():
     ids, options = random_history(2, 4), {"loss": "sampled_softmax", "negative_sampling": "popularity"}
     with pytest.raises(GlintRUError, match="'popularity' needs the training counts"):
         small_model(**options)(ids, labels=ids)
     with pytest.raises(GlintRUError, match=r"shape \(31,\), got \(2,\)"):
         small_model(**options, item_counts=[1, 2])(ids, labels=ids)
+    with pytest.raises(GlintRUError, match=r"shape \(31,\), got \(32,\)"):
+        small_model(**options, item_counts=[1] * 32)(ids, labels=ids)
     assert torch.isfinite(small_model(**options, item_counts=torch.arange(31))(ids, labels=ids).loss)
 
 
