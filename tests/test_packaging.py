@@ -162,7 +162,7 @@ def test_the_metadata_of_the_wheel(wheel):
     content = metadata(wheel)
     assert content["Version"] == __version__
     assert content["Requires-Python"] == ">=3.10"
-    assert set(content.get_all("Provides-Extra")) == {"ann", "dev", "export", "peft", "plots", "serve"}
+    assert set(content.get_all("Provides-Extra")) == {"ann", "dev", "export", "items", "peft", "plots", "serve", "text"}
     with zipfile.ZipFile(wheel) as archive:
         entry_points = archive.read(f"glintru-{__version__}.dist-info/entry_points.txt").decode()
     assert "glintru = modeling_glintru.cli:main" in entry_points

@@ -302,7 +302,7 @@ class Recipe:
         seed: Seed of every random number of the run.
         data: See `DataRecipe`.
         model: `name`, one of `auto.MODELS` (`"glintru"` when not given), and fields of that model's config, without
-            `vocab_size` and `pad_token_id`, which follow from the data.
+            those that follow from the data (`OF_THE_DATA`).
         loss: Fields of `LossConfig`; the cross-entropy over all items when empty.
         training: See `TrainingRecipe`.
         evaluation: See `EvaluationRecipe`.
@@ -465,11 +465,14 @@ def model_section(model: Any) -> dict[str, Any]:
     return {"name": name} | {field: getattr(model.config, field) for field in fields}
 
 
+OF_THE_DATA = ("vocab_size", "pad_token_id", "states_vocab_size")
+
+
 def declared_fields(kind: type) -> dict[str, Any]:
     """The fields that our configs themselves declare, without those that follow from the data."""
     kinds = [base for base in reversed(kind.__mro__) if issubclass(base, NextItemConfig)]
     hints = {name: hint for base in kinds for name, hint in inspect.get_annotations(base, eval_str=True).items()}
-    return {name: hint for name, hint in hints.items() if name not in ("vocab_size", "pad_token_id")}
+    return {name: hint for name, hint in hints.items() if name not in OF_THE_DATA}
 
 
 def model_name(content: Mapping[str, Any]) -> str:

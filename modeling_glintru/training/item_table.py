@@ -39,7 +39,8 @@ class FeaturedRows(nn.Module):
         super().__init__()
         scale = features.shape[1] ** 0.5
         self.register_buffer("features", features * scale, persistent=False)
-        self.projection = nn.Parameter(start.weight.to(features) / scale)
+        # Contiguous, as the moments in a checkpoint are: fused optimizers take both for the same order of numbers.
+        self.projection = nn.Parameter((start.weight.to(features) / scale).contiguous())
 
     def forward(self, free: Tensor) -> Tensor:
         with torch.autocast(free.device.type, enabled=False):  # the table itself is in full precision

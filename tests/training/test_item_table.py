@@ -58,7 +58,7 @@ def test_a_row_is_its_free_vector_and_its_projection(table, features):
     expected = ItemProjection.fit(matrix[known], before[known], torch.from_numpy(COUNTS[known]))
     torch.testing.assert_close(projection, expected.weight)
     assert torch.equal(table.weight[0], torch.zeros(SIZE)) and torch.equal(table.weight[7], before[7])
-    assert has_features(table)
+    assert has_features(table) and table.parametrizations.weight[0].projection.is_contiguous()
 
 
 def test_gradients_reach_both(table, features):
