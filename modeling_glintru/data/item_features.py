@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -23,6 +22,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from ..errors import DataError
+from ..machine import one_thread
 from ..models.untrusted_text import parse_json
 from .items import KINDS, ItemColumn, ItemTable, read_items
 from .text_encoders import TFIDF, TextEncoder, TextVectors
@@ -449,7 +449,7 @@ def _fit_vectors(vectors: np.ndarray) -> tuple[dict[str, np.ndarray], int]:
     import torch
 
     sample = _of_length_one(there[:: math.ceil(len(there) / COVARIANCE_ROWS)] - mean)
-    with _one_thread():
+    with one_thread():
         rows = torch.from_numpy(sample).double()
         components = torch.linalg.eigh(rows.T @ rows).eigenvectors.flip(1)[:, : min(VECTOR_WIDTH, len(rows))].numpy()
     largest = np.abs(components).argmax(axis=0)  # the sign of an eigenvector is free: its largest number is positive
@@ -469,7 +469,7 @@ def _projected(units: np.ndarray, components: np.ndarray) -> np.ndarray:
     result = np.empty((len(units), components.shape[1]), np.float32)
     factor = torch.from_numpy(components).double()
     block = torch.zeros(BLOCK, units.shape[1], dtype=torch.float64)
-    with _one_thread():
+    with one_thread():
         for begin in range(0, len(units), BLOCK):
             part = units[begin : begin + BLOCK]
             block[: len(part)] = torch.from_numpy(part)
@@ -481,19 +481,6 @@ def _of_length_one(vectors: np.ndarray) -> np.ndarray:
     """The vectors divided by their lengths; zeros stay."""
     lengths = np.sqrt((vectors * vectors).sum(axis=1, keepdims=True))
     return vectors / np.where(lengths > 0, lengths, 1)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """The bits of a product can depend on the number of threads."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 # ---------------------------------------------------------------------- numbers

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import HubError, ModelFolderError
+from ..models.configuration_glintru import ITEM_FILES
 from ..models.loading import load_model_folder
 from .card import write_card
 from .card_text import CARD_FILE, is_signed
@@ -17,7 +18,7 @@ __all__ = ["PushPlan", "copy_results", "plan_push", "push_folder"]
 
 RESULTS = (
     *("metrics.json", "recipe.yaml", "training_log.json", "learning_curves.png", HANDLER_FILE),
-    *("item_projection.safetensors", "item_encoder.json", "item_encoder.safetensors"),
+    *ITEM_FILES,
 )
 
 

@@ -27,11 +27,13 @@ _TRANSFORMERS_KEYS = frozenset(
 
 FORMAT_VERSION = 1  # of model folders: raised when earlier versions of this code would read a new folder wrongly
 MANIFEST_FILE = "manifest.json"
+# What makes rows of new items of their features, where a model was trained with features.
+ITEM_FILES = ("item_projection.safetensors", "item_encoder.json", "item_encoder.safetensors")
 # What a model is loaded from, its code, and how it was made and measured; who has an endpoint may change handler.py.
 DESCRIBED = (
     *("config.json", "preprocessor_config.json", "recipe.yaml", "metrics.json", "item_vocabulary.safetensors"),
     *("model.safetensors", "model-*.safetensors", "model.safetensors.index.json"),
-    *("item_projection.safetensors", "item_encoder.json", "item_encoder.safetensors"),
+    *ITEM_FILES,
     *("*_glintru.py", "modeling_*.py", "*_baselines.py"),
 )
 

@@ -26,7 +26,7 @@ from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from .auto import MODELS, AutoModelForSequentialRecommendation, register_model_file
-from .configuration_glintru import MANIFEST_FILE, GlintRUError, size_and_digest
+from .configuration_glintru import ITEM_FILES, MANIFEST_FILE, GlintRUError, size_and_digest
 from .processing_glintru import VOCABULARY_FILE, GlintRUProcessor, VocabularyFileError
 from .untrusted_text import check_integers, parse_json
 
@@ -52,7 +52,7 @@ __all__ = [
 MODEL_FILES = (
     *("config.json", "model.safetensors", "model-*.safetensors", "model.safetensors.index.json"),
     *("preprocessor_config.json", "item_vocabulary.safetensors"),
-    *("item_projection.safetensors", "item_encoder.json", "item_encoder.safetensors"),
+    *ITEM_FILES,
     *("*_glintru.py", "modeling_*.py", "*_baselines.py", "handler.py"),
     *("metrics.json", "recipe.yaml", "learning_curves.png", "README.md", MANIFEST_FILE),
 )

@@ -10,8 +10,6 @@ NeurIPS 2014).
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -21,6 +19,7 @@ from torch import Tensor, nn
 
 from ..data.histories import arrow_view, flat_histories
 from ..errors import DataError
+from ..machine import one_thread
 from .item_table import parameter_of
 
 __all__ = ["NeighborSmoothing", "cooccurrence_embeddings", "near_pairs", "neighbors", "start_from_cooccurrence"]
@@ -42,17 +41,6 @@ def compressed(matrix: Tensor) -> Tensor:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
         return matrix.to_sparse_csr()
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Gives the same bits whatever the number of threads, in half as long again as two threads take."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def near_pairs(split: Dataset, vocab_size: int) -> Tensor:
